@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package procedure
+
+import (
+	"fmt"
+	"sort"
+	"strings"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
+)
+
+// The five owners. Each event type belongs to exactly one of them (procedure.md 0.1).
+const (
+	OwnerIncident     = "incident"
+	OwnerNotification = "notification"
+	OwnerReview       = "review"
+	OwnerDeployment   = "deployment"
+	OwnerArbitration  = "arbitration"
+)
+
+// Owners lists the five owners.
+func Owners() []string {
+	return []string{OwnerIncident, OwnerNotification, OwnerReview, OwnerDeployment, OwnerArbitration}
+}
+
+// RuleBook is the id of the rule book's own history (procedure.md 0.13).
+const RuleBook = "rulebook"
+
+// refusedName is the one event that each owner has under its own name.
+const refusedName = "CommandRefused"
+
+type eventRow struct {
+	name   string
+	schema uint32
+	make   func() proto.Message
+}
+
+// eventType builds a row; T is the payload's message.
+func eventType[T any, P interface {
+	*T
+	proto.Message
+}](name string) eventRow {
+	return eventRow{name: name, schema: 1, make: func() proto.Message { return P(new(T)) }}
+}
+
+// catalogue is the one table of event types: owner to names and payloads (procedure.md 5).
+var catalogue = map[string][]eventRow{
+	OwnerIncident: {
+		eventType[emergencyv1.EmergencyDeclared]("EmergencyDeclared"),
+		eventType[emergencyv1.DuplicateAbsorbed]("DuplicateAbsorbed"),
+		eventType[emergencyv1.IncidentMerged]("IncidentMerged"),
+		eventType[emergencyv1.IncidentStoodDown]("IncidentStoodDown"),
+		eventType[emergencyv1.ControlWaived]("ControlWaived"),
+		eventType[emergencyv1.LeadDecisionRecorded]("LeadDecisionRecorded"),
+		eventType[emergencyv1.LogAnnotated]("LogAnnotated"),
+		eventType[emergencyv1.DeadlineWarned]("DeadlineWarned"),
+		eventType[emergencyv1.DeadlineBreached]("DeadlineBreached"),
+		eventType[emergencyv1.IncidentClosed]("IncidentClosed"),
+	},
+	OwnerNotification: {
+		eventType[emergencyv1.CallOutIssued]("CallOutIssued"),
+		eventType[emergencyv1.DeliveryReported]("DeliveryReported"),
+		eventType[emergencyv1.RePaged]("RePaged"),
+		eventType[emergencyv1.CoverageGapFound]("CoverageGapFound"),
+		eventType[emergencyv1.ResponderAccepted]("ResponderAccepted"),
+		eventType[emergencyv1.ResponderDeclined]("ResponderDeclined"),
+		eventType[emergencyv1.ResponderHandedOver]("ResponderHandedOver"),
+		eventType[emergencyv1.AckExpired]("AckExpired"),
+		eventType[emergencyv1.StandbyStarted]("StandbyStarted"),
+		eventType[emergencyv1.StandbyCheckedIn]("StandbyCheckedIn"),
+		eventType[emergencyv1.StandbyMissed]("StandbyMissed"),
+		eventType[emergencyv1.SlotReopened]("SlotReopened"),
+		eventType[emergencyv1.StandbyEnded]("StandbyEnded"),
+		eventType[emergencyv1.RotaChanged]("RotaChanged"),
+		eventType[emergencyv1.ContactsChanged]("ContactsChanged"),
+		eventType[emergencyv1.ReachabilityRecorded]("ReachabilityRecorded"),
+	},
+	OwnerReview: {
+		eventType[emergencyv1.PatchRegistered]("PatchRegistered"),
+		eventType[emergencyv1.PatchSuperseded]("PatchSuperseded"),
+		eventType[emergencyv1.FirstReviewRecorded]("FirstReviewRecorded"),
+		eventType[emergencyv1.PatchTransferred]("PatchTransferred"),
+		eventType[emergencyv1.TestServerConfirmed]("TestServerConfirmed"),
+		eventType[emergencyv1.TestReported]("TestReported"),
+		eventType[emergencyv1.SecondReviewRecorded]("SecondReviewRecorded"),
+		eventType[emergencyv1.VetoRaised]("VetoRaised"),
+		eventType[emergencyv1.VetoWithdrawn]("VetoWithdrawn"),
+		eventType[emergencyv1.VetoOverruled]("VetoOverruled"),
+		eventType[emergencyv1.PatchForwarded]("PatchForwarded"),
+	},
+	OwnerDeployment: {
+		eventType[emergencyv1.DryRunRecorded]("DryRunRecorded"),
+		eventType[emergencyv1.ObserverConfirmed]("ObserverConfirmed"),
+		eventType[emergencyv1.ApplyStarted]("ApplyStarted"),
+		eventType[emergencyv1.PatchApplied]("PatchApplied"),
+		eventType[emergencyv1.PatchApplyFailed]("PatchApplyFailed"),
+		eventType[emergencyv1.DeployVerified]("DeployVerified"),
+		eventType[emergencyv1.DeployMismatch]("DeployMismatch"),
+		eventType[emergencyv1.BackOutStarted]("BackOutStarted"),
+		eventType[emergencyv1.PatchBackedOut]("PatchBackedOut"),
+		eventType[emergencyv1.BackOutUnproven]("BackOutUnproven"),
+		eventType[emergencyv1.RollBackStarted]("RollBackStarted"),
+		eventType[emergencyv1.RolledBack]("RolledBack"),
+		eventType[emergencyv1.HealthRecorded]("HealthRecorded"),
+		eventType[emergencyv1.ReplicationPushed]("ReplicationPushed"),
+		eventType[emergencyv1.ReplicationChecked]("ReplicationChecked"),
+		eventType[emergencyv1.DriftExplained]("DriftExplained"),
+	},
+	OwnerArbitration: {
+		eventType[emergencyv1.ProcedureDocumented]("ProcedureDocumented"),
+		eventType[emergencyv1.BoardSummaryRecorded]("BoardSummaryRecorded"),
+		eventType[emergencyv1.ObligationOpened]("ObligationOpened"),
+		eventType[emergencyv1.ObligationDueChanged]("ObligationDueChanged"),
+		eventType[emergencyv1.ObligationDischarged]("ObligationDischarged"),
+		eventType[emergencyv1.ObligationOverdue]("ObligationOverdue"),
+		eventType[emergencyv1.ObligationEscalated]("ObligationEscalated"),
+		eventType[emergencyv1.PersonListed]("PersonListed"),
+		eventType[emergencyv1.PolicyPublished]("PolicyPublished"),
+		eventType[emergencyv1.RoleGranted]("RoleGranted"),
+		eventType[emergencyv1.RoleRevoked]("RoleRevoked"),
+		eventType[emergencyv1.KeyAdded]("KeyAdded"),
+		eventType[emergencyv1.KeyRevoked]("KeyRevoked"),
+	},
+}
+
+var (
+	eventByType    = map[string]eventRow{}
+	typeByMessage  = map[protoreflect.FullName]string{}
+	refusedByOwner = map[string]string{}
+)
+
+func init() {
+	for owner, rows := range catalogue {
+		for _, row := range rows {
+			eventByType[owner+"."+row.name] = row
+			typeByMessage[row.make().ProtoReflect().Descriptor().FullName()] = owner + "." + row.name
+		}
+		refused := eventType[emergencyv1.CommandRefused](refusedName)
+		eventByType[owner+"."+refusedName] = refused
+		refusedByOwner[owner] = owner + "." + refusedName
+	}
+}
+
+// EventOwner returns the owner of an event type; ok is false for a type the catalogue does not know.
+func EventOwner(eventType string) (owner string, ok bool) {
+	if _, ok := eventByType[eventType]; !ok {
+		return "", false
+	}
+	owner, _, _ = strings.Cut(eventType, ".")
+	return owner, true
+}
+
+// EventTypes lists every event type in order.
+func EventTypes() []string {
+	list := make([]string, 0, len(eventByType))
+	for t := range eventByType {
+		list = append(list, t)
+	}
+	sort.Strings(list)
+	return list
+}
+
+// DecodeEvent decodes an event's payload. An unknown type or schema version, or a payload that does not decode, is an
+// error: a reader that does not understand a fact must not go on as if it had not happened.
+func DecodeEvent(e *emergencyv1.Event) (proto.Message, error) {
+	row, ok := eventByType[e.GetType()]
+	if !ok {
+		return nil, fmt.Errorf("event type %q is not known to this version", e.GetType())
+	}
+	if e.GetSchemaVersion() != row.schema {
+		return nil, fmt.Errorf("event %s has schema version %d, this version knows %d", e.GetType(), e.GetSchemaVersion(), row.schema)
+	}
+	m := row.make()
+	if err := proto.Unmarshal(e.GetPayload(), m); err != nil {
+		return nil, fmt.Errorf("payload of %s: %w", e.GetType(), err)
+	}
+	return m, nil
+}
+
+// EncodeEvent wraps a payload of the catalogue as an event.
+func EncodeEvent(owner string, m proto.Message, deviations ...emergencyv1.Deviation) (*emergencyv1.Event, error) {
+	t, ok := typeByMessage[m.ProtoReflect().Descriptor().FullName()]
+	if _, isRefusal := m.(*emergencyv1.CommandRefused); isRefusal {
+		t, ok = refusedByOwner[owner]
+	}
+	if !ok {
+		return nil, fmt.Errorf("message %s is no event of the catalogue", m.ProtoReflect().Descriptor().FullName())
+	}
+	payload, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	if err != nil {
+		return nil, fmt.Errorf("encode %s: %w", t, err)
+	}
+	return &emergencyv1.Event{Type: t, SchemaVersion: eventByType[t].schema, Payload: payload, Deviations: deviations}, nil
+}
