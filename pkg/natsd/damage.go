@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package natsd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// ErrStoreDamaged is returned by Start when the store holds something the server could not read back. It is returned
+// again until a person removes the file damageFile: the server repairs a store by forgetting the unreadable part, so that
+// a second start would look healthy and give the lost sequence numbers out again.
+var ErrStoreDamaged = errors.New("store is damaged")
+
+const damageFile = "epatch.damaged"
+
+// refuseKnownDamage fails if an earlier start found damage.
+func refuseKnownDamage(dir string) error {
+	path := filepath.Join(dir, damageFile)
+	what, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	if err != nil {
+		return fmt.Errorf("read the note of earlier damage: %w", err)
+	}
+	return fmt.Errorf("%w: found by an earlier start: %s: restore the folder from a backup or judge the damage, then remove %s",
+		ErrStoreDamaged, strings.TrimSpace(string(what)), path)
+}
+
+// noteDamage writes what was found where the next start looks first.
+func noteDamage(dir string, found error) error {
+	path := filepath.Join(dir, damageFile)
+	if err := os.WriteFile(path, []byte(found.Error()+"\n"), 0o600); err != nil {
+		return errors.Join(found, fmt.Errorf("note the damage for the next start: %w", err))
+	}
+	return found
+}
+
+// examine finds what the server could not read back, of which it says no more than a warning in its log: streams whose
+// metadata is broken, messages it gave up while recovering, and histories it has on disk but cannot read.
+// Half-written records are what tornTails saw before the server started.
+func (s *Server) examine(ctx context.Context, torn map[string]uint64) error {
+	nc, err := s.Connect("store check")
+	if err != nil {
+		return err
+	}
+	defer nc.Close()
+	js, err := jetstream.New(nc)
+	if err != nil {
+		return err
+	}
+	for _, name := range slices.Sorted(maps.Keys(torn)) {
+		info, err := streamInfo(ctx, js, name)
+		if err != nil {
+			return fmt.Errorf("%w: stream %s lies on disk but the server does not have it: %w", ErrStoreDamaged, name, err)
+		}
+		lost := info.State.Lost
+		if lost == nil {
+			continue
+		}
+		if len(lost.Msgs) > 0 || lost.Bytes != torn[name] {
+			return fmt.Errorf("%w: stream %s lost messages %s (%d bytes)", ErrStoreDamaged, name, few(len(lost.Msgs), lost.Msgs), lost.Bytes)
+		}
+		s.log.Warn("cut off a half-written record: this process or the machine stopped in the middle of a write",
+			"stream", name, "bytes", lost.Bytes, "last_seq", info.State.LastSeq)
+	}
+	if _, ok := torn[Stream]; !ok {
+		return nil
+	}
+	if err := ReadAll(ctx, js); err != nil {
+		return fmt.Errorf("%w: %w", ErrStoreDamaged, err)
+	}
+	return nil
+}
+
+// streamsOnDisk lists the streams of the one account the embedded server has.
+func streamsOnDisk(storeDir string) ([]string, error) {
+	entries, err := os.ReadDir(filepath.Join(storeDir, "$G", "streams"))
+	if errors.Is(err, os.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list the streams on disk: %w", err)
+	}
+	var names []string
+	for _, entry := range entries {
+		// A leading dot marks a stream whose deletion was under way: the server removes the rest itself.
+		if !strings.HasPrefix(entry.Name(), ".") {
+			names = append(names, entry.Name())
+		}
+	}
+	return names, nil
+}
+
+// ReadAll reads every message of the histories from the server's disk and returns a *CheckError naming those that cannot
+// be read. One flipped bit is found by nothing else: the server goes on counting the message, and says "not found" or
+// skips it when it is read. It checks that the bytes are those stored, not what they mean: that is the readers' chain.
+// It needs the right to create a consumer. To be run at night and before evidence is sealed (hardening 4).
+func ReadAll(ctx context.Context, js jetstream.JetStream) error {
+	info, err := streamInfo(ctx, js, Stream)
+	if err != nil {
+		return fmt.Errorf("read all of %s: %w", Stream, err)
+	}
+	if findings := stateFindings(info.State); len(findings) > 0 {
+		return checkError(findings)
+	}
+	r := &allReader{js: js, last: info.State.LastSeq, next: 1}
+	if err := r.run(ctx); err != nil {
+		return fmt.Errorf("read all of %s: %w", Stream, err)
+	}
+	if len(r.unreadable) == 0 {
+		return nil
+	}
+	return checkError([]Finding{{Stream, "unreadable messages", few(len(r.unreadable), r.unreadable), "0", "the disk does not give back what was stored"}})
+}
+
+// allReader takes batches from a consumer, which skips what the server cannot read, and asks for the skipped ones singly.
+type allReader struct {
+	js         jetstream.JetStream
+	next, last uint64 // next sequence to see, last one to see
+	unreadable []uint64
+}
+
+func (r *allReader) run(ctx context.Context) error {
+	stream, err := r.js.Stream(ctx, Stream)
+	if err != nil {
+		return err
+	}
+	consumer, err := stream.CreateConsumer(ctx, jetstream.ConsumerConfig{
+		AckPolicy:         jetstream.AckNonePolicy,
+		MemoryStorage:     true,
+		InactiveThreshold: time.Minute, // if we cannot delete it below
+	})
+	if err != nil {
+		return err
+	}
+	for r.next <= r.last {
+		seen, err := r.batch(ctx, stream, consumer)
+		if err != nil {
+			return err
+		}
+		if seen == 0 {
+			break
+		}
+	}
+	if err := r.ask(ctx, stream, r.last+1); err != nil {
+		return err
+	}
+	return stream.DeleteConsumer(ctx, consumer.CachedInfo().Name)
+}
+
+func (r *allReader) batch(ctx context.Context, stream jetstream.Stream, consumer jetstream.Consumer) (seen int, err error) {
+	batch, err := consumer.FetchNoWait(256)
+	if err != nil {
+		return 0, err
+	}
+	for msg := range batch.Messages() {
+		meta, err := msg.Metadata()
+		if err != nil {
+			return 0, err
+		}
+		if err := r.ask(ctx, stream, min(meta.Sequence.Stream, r.last+1)); err != nil {
+			return 0, err
+		}
+		r.next = max(r.next, meta.Sequence.Stream+1)
+		seen++
+	}
+	return seen, batch.Error()
+}
+
+// ask reads the messages before end that the consumer skipped.
+func (r *allReader) ask(ctx context.Context, stream jetstream.Stream, end uint64) error {
+	for ; r.next < end; r.next++ {
+		_, err := stream.GetMsg(ctx, r.next)
+		if errors.Is(err, jetstream.ErrMsgNotFound) {
+			r.unreadable = append(r.unreadable, r.next)
+			continue
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,146 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package natsd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/nats-io/nats.go/jetstream"
+)
+
+// Names of what Provision creates. A key-value bucket B is the stream KV_B, an object bucket the stream OBJ_B.
+const (
+	Stream       = "EMERGENCY"   // the histories, one subject per incident
+	Subjects     = "emergency.*" // the only subjects of Stream: one token per incident, so no dot in it
+	EffectBucket = "EFFECTS"     // key-value: ledger of timers and effects, outside the history because it is overwritten
+	ObjectBucket = "ARTEFACTS"   // objects: content-addressed bytes (pkg/artefacts)
+)
+
+// noDedup is the shortest window in which the server looks for equal message ids; it cannot be switched off. We set no
+// ids (hardening 1.4), and a short window keeps a foreign writer from filling the server's memory with his.
+const noDedup = 100 * time.Millisecond
+
+// Owners returns the services that own restricted fields, each with a bucket of its own.
+func Owners() []string {
+	return []string{"incident", "notification", "review", "deployment", "arbitration"}
+}
+
+// RestrictedBucket is the key-value bucket of an owner's restricted values (procedure 0.8, pkg/vault).
+func RestrictedBucket(owner string) string { return "RESTRICTED_" + owner }
+
+// Profile sizes what Provision creates.
+type Profile struct {
+	Replicas      int   // copies of each stream: 1 embedded, 3 in production
+	MaxBytes      int64 // of the histories; full means that new records are refused, nothing is dropped
+	ArtefactBytes int64 // of the artefacts; zero means as MaxBytes
+	BucketBytes   int64 // of each key-value bucket; zero means as MaxBytes
+}
+
+// Provision creates the stream and the buckets that do not exist yet. It never changes one that exists: differing
+// settings come back as *CheckError, and a person decides. The caller needs the rights to create streams, which no
+// running service of a production system has (hardening 1.5).
+func Provision(ctx context.Context, js jetstream.JetStream, p Profile) error {
+	if p.Replicas < 1 || p.MaxBytes <= 0 || p.ArtefactBytes < 0 || p.BucketBytes < 0 {
+		return fmt.Errorf("provision: profile %+v: Replicas and MaxBytes must be positive, no size negative", p)
+	}
+	var findings []Finding
+	for _, want := range p.streams() {
+		_, err := js.CreateStream(ctx, want)
+		if err != nil && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
+			return fmt.Errorf("provision: create stream %s: %w", want.Name, err)
+		}
+		found, err := look(ctx, js, want)
+		if err != nil {
+			return fmt.Errorf("provision: %w", err)
+		}
+		findings = append(findings, found.findings...)
+	}
+	return checkError(findings)
+}
+
+func (p Profile) streams() []jetstream.StreamConfig {
+	if p.ArtefactBytes == 0 {
+		p.ArtefactBytes = p.MaxBytes
+	}
+	if p.BucketBytes == 0 {
+		p.BucketBytes = p.MaxBytes
+	}
+	history, objects, effects := historyStream(), objectStream(), bucketStream(EffectBucket)
+	history.MaxBytes, objects.MaxBytes, effects.MaxBytes = p.MaxBytes, p.ArtefactBytes, p.BucketBytes
+	all := []jetstream.StreamConfig{history, objects, effects}
+	for _, owner := range Owners() {
+		restricted := restrictedStream(owner)
+		restricted.MaxBytes = p.BucketBytes
+		all = append(all, restricted)
+	}
+	for i := range all {
+		all[i].Replicas = p.Replicas
+	}
+	return all
+}
+
+// base is what all streams have in common: on disk, nothing expires, full means refused, and reads go to the leader.
+// A direct read may be answered by a replica that is behind: a value just written is missing, one just destroyed is
+// still there.
+func base(name string, subjects ...string) jetstream.StreamConfig {
+	return jetstream.StreamConfig{
+		Name:              name,
+		Subjects:          subjects,
+		Storage:           jetstream.FileStorage,
+		Retention:         jetstream.LimitsPolicy,
+		Discard:           jetstream.DiscardNew,
+		MaxAge:            0,
+		MaxMsgs:           -1,
+		MaxMsgsPerSubject: -1,
+		MaxMsgSize:        -1,
+		Duplicates:        noDedup,
+		AllowDirect:       false,
+	}
+}
+
+// historyStream is hardening section 4: a stream that cannot forget, short of deleting it.
+func historyStream() jetstream.StreamConfig {
+	cfg := base(Stream, Subjects)
+	cfg.Description = "Emergency patches: the histories. Never change or delete."
+	cfg.MaxMsgSize = MaxMessage
+	cfg.DenyDelete, cfg.DenyPurge = true, true
+	return cfg
+}
+
+// objectStream has the layout of an object bucket, so that the usual tools can read it. Object metadata is replaced by
+// rollup, which the server allows only where purging is allowed.
+func objectStream() jetstream.StreamConfig {
+	cfg := base("OBJ_"+ObjectBucket, "$O."+ObjectBucket+".C.>", "$O."+ObjectBucket+".M.>")
+	cfg.Description = "Emergency patches: artefacts by SHA-256."
+	cfg.AllowRollup, cfg.DenyDelete = true, true
+	return cfg
+}
+
+func bucketStream(bucket string) jetstream.StreamConfig {
+	cfg := base("KV_"+bucket, "$KV."+bucket+".>")
+	cfg.Description = "Emergency patches: " + bucket
+	cfg.MaxMsgsPerSubject = 1
+	cfg.AllowRollup, cfg.DenyDelete = true, true
+	return cfg
+}
+
+// restrictedStream allows deletes: only a secure delete by sequence overwrites the bytes on disk. The purge of a
+// key-value client leaves them in the file.
+func restrictedStream(owner string) jetstream.StreamConfig {
+	cfg := bucketStream(RestrictedBucket(owner))
+	cfg.DenyDelete = false
+	return cfg
+}
+
+// wanted returns the settings a stream must have, sizes and replicas aside.
+func wanted(stream string) (jetstream.StreamConfig, bool) {
+	for _, cfg := range (Profile{}).streams() {
+		if cfg.Name == stream {
+			return cfg, true
+		}
+	}
+	return jetstream.StreamConfig{}, false
+}
