@@ -127,11 +127,14 @@ func bucketStream(bucket string) jetstream.StreamConfig {
 	return cfg
 }
 
-// restrictedStream allows deletes: only a secure delete by sequence overwrites the bytes on disk. The purge of a
-// key-value client leaves them in the file.
+// restrictedStream allows deletes: only a secure delete by sequence overwrites the bytes on disk. For that the value must
+// still be there when the marker of its destruction follows it on the subject, so there is room for both. Purge and rollup
+// would remove a value and leave its bytes in the file.
 func restrictedStream(owner string) jetstream.StreamConfig {
 	cfg := bucketStream(RestrictedBucket(owner))
+	cfg.MaxMsgsPerSubject = 2
 	cfg.DenyDelete = false
+	cfg.AllowRollup, cfg.DenyPurge = false, true
 	return cfg
 }
 
