@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package gittest makes real repositories for tests. It is used by tests alone.
+package gittest
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+
+	"cacert.org/emergency/pkg/gitrepo/gittree"
+)
+
+// Repo is a repository with a work tree, on branch main, in a temporary folder.
+type Repo struct {
+	Dir string
+	t   testing.TB
+}
+
+// New creates a repository of the given object format.
+func New(t testing.TB, algo gittree.Algo) *Repo {
+	t.Helper()
+	r := &Repo{Dir: t.TempDir(), t: t}
+	r.Git("init", "--quiet", "--initial-branch=main", "--object-format="+string(algo), ".")
+	return r
+}
+
+// Git runs git in the work tree, with no configuration of the machine, and returns its output.
+func (r *Repo) Git(args ...string) string {
+	r.t.Helper()
+	cmd := exec.Command("git", args...) //nolint:gosec // a test's own arguments
+	cmd.Dir = r.Dir
+	cmd.Env = []string{
+		"PATH=" + os.Getenv("PATH"), "HOME=" + r.Dir, "LC_ALL=C", "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null",
+		"GIT_AUTHOR_NAME=Author", "GIT_AUTHOR_EMAIL=author@localhost", "GIT_AUTHOR_DATE=1764000000 +0000",
+		"GIT_COMMITTER_NAME=Author", "GIT_COMMITTER_EMAIL=author@localhost", "GIT_COMMITTER_DATE=1764000000 +0000",
+	}
+	var stderr bytes.Buffer
+	cmd.Stderr = &stderr
+	out, err := cmd.Output()
+	if err != nil {
+		r.t.Fatalf("git %q: %v: %s", args, err, stderr.String())
+	}
+	return string(out)
+}
+
+// Write writes one file of the work tree.
+func (r *Repo) Write(path, content string, perm os.FileMode) {
+	r.t.Helper()
+	full := filepath.Join(r.Dir, path)
+	if err := os.MkdirAll(filepath.Dir(full), 0o755); err != nil { //nolint:gosec // a work tree
+		r.t.Fatal(err)
+	}
+	if err := os.WriteFile(full, []byte(content), perm); err != nil {
+		r.t.Fatal(err)
+	}
+	if err := os.Chmod(full, perm); err != nil {
+		r.t.Fatal(err)
+	}
+}
+
+// Commit commits the whole work tree and returns the commit's id.
+func (r *Repo) Commit(message string) string {
+	r.t.Helper()
+	r.Git("add", "--all", "--force")
+	r.Git("commit", "--quiet", "--allow-empty", "-m", message)
+	return r.Head()
+}
+
+// Head is the id of the current commit.
+func (r *Repo) Head() string {
+	r.t.Helper()
+	return line(r.Git("rev-parse", "HEAD"))
+}
+
+// Tree is the tree id of a commit, with the format's prefix.
+func (r *Repo) Tree(commit string) string {
+	r.t.Helper()
+	id := line(r.Git("rev-parse", commit+"^{tree}"))
+	algo, _ := gittree.AlgoOf(id)
+	return string(algo) + ":" + id
+}
+
+// Diff is the patch from one commit to another, binary files included.
+func (r *Repo) Diff(from, to string) []byte {
+	r.t.Helper()
+	return []byte(r.Git("diff", "--binary", from, to))
+}
+
+func line(s string) string { return string(bytes.TrimRight([]byte(s), "\n")) }
