@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package procedure
+
+import (
+	"time"
+
+	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
+)
+
+// The incident as a whole: declaration (seed 1.1), merge, stand-down, waivers, lead decision, notes and close
+// (procedure.md 4.1).
+
+func declareFields(f *fields, c *emergencyv1.DeclareRequest) {
+	f.word("system", c.GetSystem())
+	f.want(c.GetSeverity() != 0, "severity", "high or normal (SP 5.3.1)")
+	f.want(c.GetReasonClass() != 0, "reason_class", "vulnerability, exploit, outage, data or other")
+	f.want(c.GetSymptom() != "", "symptom", "what is seen, in words")
+	f.reason(c.GetReason(), 10)
+}
+
+func decideDeclare(d *decision, c *emergencyv1.DeclareRequest) *Refusal {
+	policy := d.env.Book.PolicyInForce(d.at)
+	if policy == nil {
+		return refuse(ReasonPolicyMissing, "no policy is in force").allow("PublishPolicy", "", "the Board publishes a policy")
+	}
+	if _, ok := policy.System(c.GetSystem()); !ok {
+		known := ""
+		for _, s := range policy.Systems() {
+			known += " " + s.GetSystem()
+		}
+		return refuse(ReasonField, "system %q is not in the policy; it knows:%s", c.GetSystem(), known).allow("Declare", "", "name one of:%s", known)
+	}
+	d.emit(&emergencyv1.EmergencyDeclared{
+		System: c.GetSystem(), Component: d.seal(c.GetComponent()), Symptom: d.seal(c.GetSymptom()), Severity: c.GetSeverity(),
+		ReasonClass: c.GetReasonClass(), Reason: d.seal(c.GetReason()), Drill: c.GetDrill(),
+		Policy: policy.Bytes, PolicyNumber: policy.Number, PossibleDuplicates: d.env.Facts.Duplicates,
+	})
+	return nil
+}
+
+func mergeFields(f *fields, c *emergencyv1.MergeIntoRequest) {
+	f.want(incidentForm.MatchString(c.GetTarget()), "target", "an incident id such as e20261124.1")
+	f.want(c.GetTarget() != c.GetMeta().GetIncident(), "target", "another incident than the duplicate itself")
+	f.reason(c.GetReason(), 10)
+}
+
+func absorbFields(f *fields, c *emergencyv1.AbsorbDuplicateRequest) {
+	f.want(incidentForm.MatchString(c.GetSource()), "source", "an incident id such as e20261124.1")
+	f.want(digestForm.MatchString(c.GetSourceHeadHash()), "source_head_hash", "64 lower-case hex digits")
+}
+
+// mergeable holds for both halves of a merge, so that no half can be recorded without the other being allowed.
+func mergeable(duplicate, target *State) *Refusal {
+	if target == nil || target.Status == Absent {
+		return refuse(ReasonIncident, "there is no such incident to merge into")
+	}
+	switch {
+	case target.Status != Open:
+		return refuse(ReasonTargetState, "%s is %s", target.Incident, statusWord(target.Status))
+	case target.Declared.Drill != duplicate.Declared.Drill:
+		return refuse(ReasonDrillBoundary, "a drill and a real emergency cannot be merged")
+	case !target.Declared.At.Before(duplicate.Declared.At):
+		return refuse(ReasonMergeIntoLater, "%s was not declared before %s", target.Incident, duplicate.Incident).
+			allow("MergeInto", target.Incident, "merge %s into %s instead", target.Incident, duplicate.Incident)
+	case duplicate.ProductionEffect():
+		return refuse(ReasonHasProductionEffect, "%s already changed the critical host", duplicate.Incident)
+	case duplicate.Strategy > target.Strategy:
+		return refuse(ReasonStrategy, "%s is handled by strategy %d, %s by %d", duplicate.Incident, duplicate.Strategy, target.Incident, target.Strategy)
+	}
+	return nil
+}
+
+func decideMergeInto(d *decision, c *emergencyv1.MergeIntoRequest) *Refusal {
+	if refusal := mergeable(d.s, d.env.Facts.Other); refusal != nil {
+		return refusal
+	}
+	d.emit(&emergencyv1.IncidentMerged{Target: c.GetTarget(), Reason: c.GetReason()})
+	return nil
+}
+
+func decideAbsorb(d *decision, c *emergencyv1.AbsorbDuplicateRequest) *Refusal {
+	source := d.env.Facts.Other
+	if source == nil || source.Status != Open {
+		return refuse(ReasonTargetState, "the duplicate %s is not open", c.GetSource())
+	}
+	if refusal := mergeable(source, d.s); refusal != nil {
+		return refusal
+	}
+	d.emit(&emergencyv1.DuplicateAbsorbed{Source: c.GetSource(), SourceHeadHash: c.GetSourceHeadHash(), Reason: c.GetReason()})
+	return nil
+}
+
+func standDownFields(f *fields, c *emergencyv1.StandDownRequest) { f.reason(c.GetReason(), 20) }
+
+func decideStandDown(d *decision, c *emergencyv1.StandDownRequest) *Refusal {
+	if d.s.ProductionEffect() {
+		return refuse(ReasonHasProductionEffect, "the critical host was or may have been changed").
+			allow("Close", "", "see the obligations through and close the incident")
+	}
+	d.emit(&emergencyv1.IncidentStoodDown{Reason: c.GetReason()})
+	return nil
+}
+
+func waiveFields(f *fields, c *emergencyv1.WaiveControlRequest) {
+	f.want(c.GetControl() != 0, "control", "TEST_QUORUM or OBSERVER")
+	f.binding(c.GetBinding())
+	f.reason(c.GetReason(), 20)
+}
+
+// decideWaive lets the assessment team lead waive the test quorum and the critical team lead the observer, as debt
+// (10.3, 10.5); never with zero tests, and never before an observer was sought.
+func decideWaive(d *decision, c *emergencyv1.WaiveControlRequest) *Refusal {
+	wanted := al
+	if c.GetControl() == emergencyv1.Control_CONTROL_OBSERVER {
+		wanted = cl
+	}
+	if !d.env.Book.Has(d.person, wanted, d.env.Now) {
+		return refuse(ReasonRole, "this control is waived by the %s", roleWord(wanted)).allow("WaiveControl", "", "ask %s", d.whoHas(roles(wanted)))
+	}
+	d.role = wanted
+	if d.s.Strategy != 1 {
+		return refuse(ReasonNotApplicable, "strategy %d does not ask for this control", d.s.Strategy)
+	}
+	r, refusal := d.current(c.GetBinding())
+	if refusal != nil {
+		return refusal
+	}
+	if c.GetControl() == emergencyv1.Control_CONTROL_TEST_QUORUM {
+		if passes(r) < d.s.Policy.Count("test.min_after_waiver") {
+			return refuse(ReasonTestMinimum, "%s has no passing test; with none at all there is no waiver", r.ID).allow("ReportTest", r.ID, "a tester reports one passing test")
+		}
+	} else if refusal := d.observerSought(); refusal != nil {
+		return refusal
+	}
+	d.emit(&emergencyv1.ControlWaived{Control: c.GetControl(), Binding: r.bind(), Reason: d.seal(c.GetReason())})
+	return nil
+}
+
+// observerSought holds when the critical team was called and an observer's slot stayed open for a while.
+func (d *decision) observerSought() *Refusal {
+	least := d.s.Policy.Duration("waive_observer.min_open")
+	for _, sl := range d.s.Slots {
+		if sl.Team != emergencyv1.Team_TEAM_CRITICAL || sl.State != SlotOpen {
+			continue
+		}
+		called, at := d.s.firstCall(emergencyv1.Team_TEAM_CRITICAL)
+		since := sl.OpenSince
+		if at.After(since) {
+			since = at
+		}
+		if called && d.at.Sub(since) >= least {
+			return nil
+		}
+	}
+	return refuse(ReasonGroundNotProven, "no slot of the critical team has stayed open for %s after it was called", least).
+		allow("CallOut", "", "call the critical team and wait %s", least)
+}
+
+func leadFields(f *fields, c *emergencyv1.RecordLeadDecisionRequest) {
+	f.want(c.GetDecision() != 0, "decision", "approve, remedial action or no effect")
+	f.want(c.GetRefer() || c.GetReason() != "", "reason", "given when the case is not referred to dispute resolution")
+}
+
+// decideLead records the lead's decision (SP 3.2.3.1); not referring a high severity is a deviation (SP 5.4, 10.1).
+func decideLead(d *decision, c *emergencyv1.RecordLeadDecisionRequest) *Refusal {
+	if c.GetDecision() == emergencyv1.LeadDecision_LEAD_DECISION_NO_EFFECT && !d.s.hostUnchanged() {
+		return refuse(ReasonHasProductionEffect, "the critical host was changed, or it is not proven that it was not").
+			allow("BackOut", "", "prove by a tree report that the host holds the base tree")
+	}
+	var deviations []emergencyv1.Deviation
+	if !c.GetRefer() && d.s.Declared.Severity == emergencyv1.Severity_SEVERITY_HIGH {
+		deviations = append(deviations, emergencyv1.Deviation_DEVIATION_NO_REFERRAL_HIGH)
+	}
+	d.emit(&emergencyv1.LeadDecisionRecorded{Decision: c.GetDecision(), Referred: c.GetRefer(), Reason: d.seal(c.GetReason())}, deviations...)
+	return nil
+}
+
+// hostUnchanged tells whether every attempt is proven to have left the base tree.
+func (s *State) hostUnchanged() bool {
+	for _, a := range s.Applies {
+		r, ok := s.Revision(a.Revision)
+		if !ok || a.Running() || a.HostTree != r.BaseTree {
+			return false
+		}
+	}
+	return true
+}
+
+func annotateFields(f *fields, c *emergencyv1.AnnotateLogRequest) {
+	f.want(c.GetEntry() > 0, "entry", "the position of an event")
+	f.want(c.GetText() != "", "text", "the note")
+}
+
+func decideAnnotate(d *decision, c *emergencyv1.AnnotateLogRequest) *Refusal {
+	if c.GetEntry() > d.s.Position {
+		return refuse(ReasonEntry, "%s has no event at position %d; the last is %d", d.s.Incident, c.GetEntry(), d.s.Position)
+	}
+	if c.GetRestricted() {
+		d.emit(&emergencyv1.LogAnnotated{Entry: c.GetEntry(), RestrictedText: d.seal(c.GetText())})
+	} else {
+		d.emit(&emergencyv1.LogAnnotated{Entry: c.GetEntry(), Text: c.GetText()})
+	}
+	return nil
+}
+
+func closeFields(f *fields, c *emergencyv1.CloseRequest) {
+	f.want(c.GetOutcome() != 0, "outcome", "fixed, not fixed or not needed")
+	f.reason(c.GetSummary(), 10)
+}
+
+// decideClose closes; it states facts, never approval (10.20). Debts count as implied, so no gap between cause and
+// record lets an incident slip away (7). A drill's debts never block.
+func decideClose(d *decision, c *emergencyv1.CloseRequest) *Refusal {
+	if a := d.s.RunningApply(); a != nil {
+		return refuse(ReasonApplyRunning, "the apply of %s on %s is not finished", a.Revision, a.Host).allow("BackOut", a.Revision, "wait for the agent's report, or back out")
+	}
+	if d.s.Status == Open && !d.s.hasOutcome() {
+		return refuse(ReasonNoOutcome, "no revision was verified, backed out or rolled back").allow("StandDown", "", "stand down if nothing has to be changed")
+	}
+	if open := d.s.openDebts(); len(open) > 0 && !d.s.Declared.Drill {
+		r := refuse(ReasonObligationsOpen, "%d obligations are open", len(open))
+		for _, o := range open {
+			r.allow(o.How, o.ID, "%s, due %s, owed by %s", o.Kind, stamp(o.Due), o.owner())
+		}
+		return r
+	}
+	d.emit(&emergencyv1.IncidentClosed{Outcome: c.GetOutcome(), Summary: c.GetSummary(), TimeToFixMs: d.s.timeToFix().Milliseconds()})
+	return nil
+}
+
+// hasOutcome tells whether the latest attempt has ended one way or another.
+func (s *State) hasOutcome() bool {
+	if len(s.Applies) == 0 {
+		return false
+	}
+	switch s.Applies[len(s.Applies)-1].State {
+	case Verified, BackedOut, RolledBack:
+		return true
+	case Applying, Applied, ApplyFailed, Mismatch, BackingOut, BackOutUnproven, RollingBack:
+		return false
+	}
+	return false
+}
+
+func (s *State) timeToFix() time.Duration {
+	for _, a := range s.Applies {
+		if a.Verified.Position > 0 && a.State == Verified {
+			return a.Verified.At.Sub(s.Declared.At)
+		}
+	}
+	return 0
+}

@@ -1,0 +1,120 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package procedure
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+	"unicode/utf8"
+
+	"google.golang.org/protobuf/reflect/protoreflect"
+
+	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
+)
+
+// fields collects the first thing that is wrong with a command's form (G2).
+type fields struct{ refusal *Refusal }
+
+// want refuses with the field's name and what it must be, unless ok.
+func (f *fields) want(ok bool, field, must string, args ...any) {
+	if ok || f.refusal != nil {
+		return
+	}
+	f.refusal = refuse(ReasonField, "field %s must be %s", field, fmt.Sprintf(must, args...)).allow("", field, "give %s", fmt.Sprintf(must, args...))
+}
+
+// texts bounds every text of a message and refuses control characters other than line ends and tabs.
+func (f *fields) texts(m protoreflect.Message) {
+	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		switch {
+		case fd.IsList() && fd.Kind() == protoreflect.StringKind:
+			for i := range v.List().Len() {
+				f.text(string(fd.Name()), v.List().Get(i).String())
+			}
+		case fd.IsList() && fd.Message() != nil:
+			f.want(v.List().Len() <= 10_000, string(fd.Name()), "at most 10000 entries")
+			for i := range min(v.List().Len(), 10_000) {
+				f.texts(v.List().Get(i).Message())
+			}
+		case fd.IsList():
+		case fd.Kind() == protoreflect.StringKind:
+			f.text(string(fd.Name()), v.String())
+		case fd.Message() != nil:
+			f.texts(v.Message())
+		}
+		return f.refusal == nil
+	})
+}
+
+func (f *fields) text(name, s string) {
+	f.want(len(s) <= textLimit, name, "at most %d bytes", textLimit)
+	f.want(utf8.ValidString(s) && !strings.ContainsFunc(s, func(r rune) bool { return r < ' ' && r != '\n' && r != '\t' || r == 0x7f }), name, "text without control characters")
+}
+
+func (f *fields) binding(b *emergencyv1.Binding) {
+	f.want(b.GetRevision() != "", "binding.revision", "a revision such as P1r1")
+	f.want(digestForm.MatchString(b.GetDigest()), "binding.digest", "64 lower-case hex digits")
+}
+
+func (f *fields) reason(s string, least int) {
+	f.want(utf8.RuneCountInString(strings.TrimSpace(s)) >= least, "reason", "at least %d characters", least)
+}
+
+func (f *fields) word(name, s string) { f.want(wordForm.MatchString(s), name, "a short word") }
+
+func (f *fields) optionalWord(name, s string) {
+	f.want(s == "" || wordForm.MatchString(s), name, "a short word, or empty")
+}
+
+func (f *fields) tree(name, s string) {
+	f.want(treeForm.MatchString(s), name, "a git tree id, sha1: or sha256: and lower-case hex")
+}
+
+// whoHas names the persons who hold one of the roles, for the reader of a refusal.
+func (d *decision) whoHas(list []emergencyv1.Role) string {
+	var names []string
+	for _, r := range list {
+		for _, p := range d.env.Book.PersonsWith(r, d.env.Now) {
+			if !slices.Contains(names, p) {
+				names = append(names, p)
+			}
+		}
+	}
+	if len(names) == 0 {
+		return roleList(list) + " (nobody holds that role now)"
+	}
+	return roleList(list) + ": " + strings.Join(names, ", ")
+}
+
+func roleWord(r emergencyv1.Role) string {
+	return strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(r.String(), "ROLE_")), "_", " ")
+}
+
+// RoleWord is a role in words, such as "critical admin".
+func RoleWord(r emergencyv1.Role) string { return roleWord(r) }
+
+func roleList(list []emergencyv1.Role) string {
+	words := make([]string, len(list))
+	for i, r := range list {
+		words[i] = roleWord(r)
+	}
+	if len(words) == 0 {
+		return "the system itself"
+	}
+	return strings.Join(words, " or ")
+}
+
+func teamWord(t emergencyv1.Team) string {
+	return strings.ToLower(strings.TrimPrefix(t.String(), "TEAM_"))
+}
+
+// TeamWord is a team in words, such as "critical".
+func TeamWord(t emergencyv1.Team) string { return teamWord(t) }
+
+func statusWord(s Status) string { return strings.ReplaceAll(strings.ToLower(string(s)), "_", " ") }
+
+func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04:05 MST") }
+
+func short(id string) string { return id[:min(12, len(id))] }

@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package procedure
+
+import (
+	"slices"
+
+	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
+)
+
+// First review, transfer, tests, second review and forwarding (seed 1.6 to 1.8; procedure.md 4.3). Persons count, not keys.
+
+type reviewCommand interface {
+	Command
+	GetBinding() *emergencyv1.Binding
+	GetVerdict() emergencyv1.ReviewVerdict
+	GetReason() string
+	GetPhase() emergencyv1.Phase
+}
+
+func reviewFields[P reviewCommand](f *fields, c P) {
+	f.binding(c.GetBinding())
+	f.want(c.GetVerdict() != 0, "verdict", "approve, changes or veto")
+	f.want(c.GetVerdict() == emergencyv1.ReviewVerdict_REVIEW_VERDICT_APPROVE || c.GetReason() != "", "reason", "given unless the revision is approved")
+}
+
+func reviewClaims[P reviewCommand](c P) []*emergencyv1.Claim {
+	return []*emergencyv1.Claim{claim("verdict", verdictWord(c.GetVerdict())), claim("phase", c.GetPhase().String()), claim("reason", c.GetReason())}
+}
+
+// before holds for steps of the procedure before deployment. The update cycle after a deployment (phase after) opens with
+// UpdateCycleEntered, which no incident of strategy 1 has.
+func (d *decision) before(phase emergencyv1.Phase) *Refusal {
+	if phase == emergencyv1.Phase_PHASE_AFTER {
+		return refuse(ReasonNotEntered, "the patch has not entered the update cycle").allow("", "", "give the command with phase before")
+	}
+	if d.s.Status != Open {
+		return refuse(ReasonIncidentState, "incident %s is %s and takes no %s", d.s.Incident, statusWord(d.s.Status), d.row.name)
+	}
+	return nil
+}
+
+// reviewable holds for both reviews: current, X5, X8.
+func (d *decision) reviewable(c reviewCommand) (*Revision, *Refusal) {
+	r, refusal := d.current(c.GetBinding())
+	if refusal != nil {
+		return nil, refusal
+	}
+	if refusal := d.before(c.GetPhase()); refusal != nil {
+		return nil, refusal
+	}
+	if r.Author == d.person || r.By == d.person {
+		return nil, refuse(ReasonAuthorIsReviewer, "%s wrote or registered %s and cannot review it", d.person, r.ID).allow(d.row.name, r.ID, "another of %s", d.whoHas(roles(sa)))
+	}
+	if r.testedBy(d.person) {
+		return nil, refuse(ReasonReviewerAndTester, "%s tested %s", d.person, r.ID).allow(d.row.name, r.ID, "another of %s", d.whoHas(roles(sa)))
+	}
+	return r, nil
+}
+
+func (r *Revision) testedBy(person string) bool {
+	return slices.ContainsFunc(r.Tests, func(t Test) bool { return t.By == person })
+}
+
+func (r *Revision) reviewedBy(person string) bool {
+	return r.First != nil && r.First.By == person || r.Second != nil && r.Second.By == person
+}
+
+func (r *Revision) firstApproved() bool {
+	return r.First != nil && r.First.Verdict == emergencyv1.ReviewVerdict_REVIEW_VERDICT_APPROVE
+}
+
+func (r *Revision) secondApproved() bool {
+	return r.Second != nil && r.Second.Verdict == emergencyv1.ReviewVerdict_REVIEW_VERDICT_APPROVE
+}
+
+func (d *decision) firstMissing(r *Revision) *Refusal {
+	if r.firstApproved() {
+		return nil
+	}
+	refusal := refuse(ReasonFirstReviewMissing, "%s has no approving first review", r.ID)
+	if r.First != nil {
+		return refusal.allow("RegisterPatch", r.ID, "after %q only a new revision can go on", r.First.Result)
+	}
+	return refusal.allow("RecordFirstReview", r.ID, "ask %s", d.whoHas(roles(sa)))
+}
+
+func decideFirstReview(d *decision, c *emergencyv1.RecordFirstReviewRequest) *Refusal {
+	r, refusal := d.reviewable(c)
+	if refusal != nil {
+		return refusal
+	}
+	if r.First != nil {
+		return refuse(ReasonReviewExists, "%s has a first review by %s: %s", r.ID, r.First.By, r.First.Result).
+			allow("RecordSecondReview", r.ID, "give the second review once it is tested")
+	}
+	d.emit(&emergencyv1.FirstReviewRecorded{Binding: r.bind(), Reviewer: d.person, Verdict: c.GetVerdict(), Reason: d.seal(c.GetReason()), Phase: emergencyv1.Phase_PHASE_BEFORE})
+	if c.GetVerdict() == emergencyv1.ReviewVerdict_REVIEW_VERDICT_VETO {
+		return d.veto(r, c.GetReason())
+	}
+	return nil
+}
+
+func transferFields(f *fields, c *emergencyv1.TransferRequest) {
+	f.binding(c.GetBinding())
+	f.optionalWord("commit", c.GetCommit())
+}
+
+// decideTransfer records what the repository holds after the push (B3).
+func decideTransfer(d *decision, c *emergencyv1.TransferRequest) *Refusal {
+	r, refusal := d.current(c.GetBinding())
+	if refusal != nil {
+		return refusal
+	}
+	if refusal := d.before(0); refusal != nil {
+		return refusal
+	}
+	if refusal := d.firstMissing(r); refusal != nil {
+		return refusal
+	}
+	if r.First.By != d.person {
+		return refuse(ReasonNotFirstReviewer, "the first reviewer of %s is %s", r.ID, r.First.By).allow("Transfer", r.ID, "ask %s", r.First.By)
+	}
+	if refusal := d.noVeto(r); refusal != nil {
+		return refusal
+	}
+	p := d.env.Facts.Pushed
+	if d.hypothetical {
+		return nil
+	}
+	if p == nil || p.Tree != r.ResultTree {
+		got := "nothing"
+		if p != nil {
+			got = p.Tree
+		}
+		return refuse(ReasonRepoTreeMismatch, "the repository holds %s, the reviewed tree is %s", got, r.ResultTree).
+			allow("Transfer", r.ID, "push exactly the reviewed tree; the service does so when no commit is named")
+	}
+	d.emit(&emergencyv1.PatchTransferred{Binding: r.bind(), Commit: p.Commit, CommitTree: p.Tree, Ref: p.Ref})
+	return nil
+}
+
+func confirmServerFields(f *fields, c *emergencyv1.ConfirmTestServerRequest) {
+	f.binding(c.GetBinding())
+	f.tree("tree", c.GetTree())
+	f.word("environment", c.GetEnvironment())
+}
+
+// decideConfirmServer records the test server's own report of its tree (B4).
+func decideConfirmServer(d *decision, c *emergencyv1.ConfirmTestServerRequest) *Refusal {
+	r, refusal := d.current(c.GetBinding())
+	if refusal != nil {
+		return refusal
+	}
+	if refusal := d.before(0); refusal != nil {
+		return refusal
+	}
+	if r.Transfer == nil {
+		return refuse(ReasonNotTransferred, "%s was not transferred", r.ID).allow("Transfer", r.ID, "the first reviewer transfers it")
+	}
+	if c.GetTree() != r.ResultTree {
+		return refuse(ReasonTestTreeMismatch, "the test server %s holds %s, the reviewed tree is %s", c.GetEnvironment(), c.GetTree(), r.ResultTree).
+			allow("ConfirmTestServer", r.ID, "bring the reviewed tree to the test server; its agent then confirms")
+	}
+	d.emit(&emergencyv1.TestServerConfirmed{Binding: r.bind(), Tree: c.GetTree(), Environment: c.GetEnvironment()})
+	return nil
+}
+
+func testFields(f *fields, c *emergencyv1.ReportTestRequest) {
+	f.binding(c.GetBinding())
+	f.want(c.GetResult() != 0, "result", "pass or fail")
+	f.want(c.GetSteps() != "", "steps", "what was done")
+	if c.GetEnvironmentTree() != "" {
+		f.tree("environment_tree", c.GetEnvironmentTree())
+	}
+}
+
+func testClaims(c *emergencyv1.ReportTestRequest) []*emergencyv1.Claim {
+	return []*emergencyv1.Claim{claim("verdict", resultWord(c.GetResult())), claim("phase", c.GetPhase().String()), claim("steps", c.GetSteps()), claim("bug_note", c.GetBugNote()), claim("environment_tree", c.GetEnvironmentTree())}
+}
+
+// decideReportTest records a test (B5): by somebody who neither wrote nor reviewed it, on the reviewed tree, with a note
+// in the bug tracker.
+func decideReportTest(d *decision, c *emergencyv1.ReportTestRequest) *Refusal {
+	r, refusal := d.current(c.GetBinding())
+	if refusal != nil {
+		return refusal
+	}
+	if refusal := d.before(c.GetPhase()); refusal != nil {
+		return refusal
+	}
+	if r.TestServer == nil {
+		return refuse(ReasonTestServerNotReady, "no test server has confirmed %s", r.ID).allow("ConfirmTestServer", r.ID, "wait for the agent on %s", d.s.TestEnvironment())
+	}
+	tree := c.GetEnvironmentTree()
+	if tree == "" {
+		tree = r.TestServer.Tree
+	}
+	if tree != r.ResultTree {
+		return refuse(ReasonTestTreeMismatch, "the tested tree %s is not the reviewed tree %s", tree, r.ResultTree).allow("ReportTest", r.ID, "test on %s, which holds the reviewed tree", r.TestServer.Environment)
+	}
+	note := c.GetBugNote()
+	if note == "auto" && d.env.Facts.BugNote != "" {
+		note = d.env.Facts.BugNote
+	}
+	if note == "" {
+		return refuse(ReasonBugNoteMissing, "the test has no note in the bug tracker").allow("ReportTest", r.ID, `name the note, or "auto" to have it written`)
+	}
+	if r.Author == d.person || r.By == d.person {
+		return refuse(ReasonAuthorIsTester, "%s wrote or registered %s and cannot test it", d.person, r.ID).allow("ReportTest", r.ID, "another of %s", d.whoHas(roles(te)))
+	}
+	if r.reviewedBy(d.person) {
+		return refuse(ReasonReviewerAndTester, "%s reviewed %s", d.person, r.ID).allow("ReportTest", r.ID, "another of %s", d.whoHas(roles(te)))
+	}
+	d.emit(&emergencyv1.TestReported{
+		Binding: r.bind(), Tester: d.person, Result: c.GetResult(), Steps: d.seal(c.GetSteps()), BugNote: note, EnvironmentTree: tree, Phase: emergencyv1.Phase_PHASE_BEFORE,
+	})
+	return nil
+}
+
+// passes counts the persons whose latest test of a revision passed.
+func passes(r *Revision) int {
+	n := 0
+	for _, t := range r.Tests {
+		if t.Pass {
+			n++
+		}
+	}
+	return n
+}
+
+// tested holds with a quorum of passing tests, or with the quorum waived, and no failing one.
+func (d *decision) tested(r *Revision) *Refusal {
+	for _, t := range r.Tests {
+		if !t.Pass {
+			return refuse(ReasonTestFailed, "%s's test of %s failed", t.By, r.ID).
+				allow("RegisterPatch", r.ID, "a new revision mends it").allow("ReportTest", r.ID, "%s tests again", t.By)
+		}
+	}
+	need := d.s.Policy.Count("test.quorum")
+	waived := d.s.Waived(emergencyv1.Control_CONTROL_TEST_QUORUM, r.ID) != nil
+	if waived {
+		need = d.s.Policy.Count("test.min_after_waiver")
+	}
+	if passes(r) >= need {
+		return nil
+	}
+	refusal := refuse(ReasonTestQuorum, "%s has %d of %d passing tests", r.ID, passes(r), need).allow("ReportTest", r.ID, "ask %s", d.whoHas(roles(te)))
+	if !waived {
+		refusal.allow("WaiveControl", r.ID, "with one passing test %s may waive the rest, as debt", d.whoHas(roles(al)))
+	}
+	return refusal
+}
+
+func decideSecondReview(d *decision, c *emergencyv1.RecordSecondReviewRequest) *Refusal {
+	r, refusal := d.reviewable(c)
+	if refusal != nil {
+		return refusal
+	}
+	if refusal := d.firstMissing(r); refusal != nil {
+		return refusal
+	}
+	if r.First.By == d.person {
+		return refuse(ReasonSamePerson, "%s gave the first review; the second needs another person", d.person).allow("RecordSecondReview", r.ID, "another of %s", d.whoHas(roles(sa)))
+	}
+	if r.Second != nil {
+		return refuse(ReasonReviewExists, "%s has a second review by %s: %s", r.ID, r.Second.By, r.Second.Result)
+	}
+	if refusal := d.tested(r); refusal != nil {
+		return refusal
+	}
+	if refusal := d.noVeto(r); refusal != nil {
+		return refusal
+	}
+	d.emit(&emergencyv1.SecondReviewRecorded{Binding: r.bind(), Reviewer: d.person, Verdict: c.GetVerdict(), Reason: d.seal(c.GetReason()), Phase: emergencyv1.Phase_PHASE_BEFORE})
+	if c.GetVerdict() == emergencyv1.ReviewVerdict_REVIEW_VERDICT_VETO {
+		return d.veto(r, c.GetReason())
+	}
+	return nil
+}
+
+func (d *decision) secondMissing(r *Revision) *Refusal {
+	if r.secondApproved() {
+		return nil
+	}
+	refusal := refuse(ReasonSecondReviewMiss, "%s has no approving second review", r.ID)
+	if r.Second != nil {
+		return refusal.allow("RegisterPatch", r.ID, "after %q only a new revision can go on", r.Second.Result)
+	}
+	return refusal.allow("RecordSecondReview", r.ID, "another assessor than %s: %s", r.First.By, d.whoHas(roles(sa)))
+}
+
+func forwardFields(f *fields, c *emergencyv1.ForwardRequest) {
+	f.binding(c.GetBinding())
+	f.optionalWord("to", c.GetTo())
+}
+
+func forwardClaims(c *emergencyv1.ForwardRequest) []*emergencyv1.Claim {
+	return []*emergencyv1.Claim{claim("to", c.GetTo()), claim("rollback_plan", c.GetRollbackPlan()), claim("local_test", c.GetLocalTest())}
+}
+
+// decideForward hands the patch to the critical team (B7).
+func decideForward(d *decision, c *emergencyv1.ForwardRequest) *Refusal {
+	r, refusal := d.current(c.GetBinding())
+	if refusal != nil {
+		return refusal
+	}
+	if refusal := d.noVeto(r); refusal != nil {
+		return refusal
+	}
+	if refusal := d.firstMissing(r); refusal != nil {
+		return refusal
+	}
+	if refusal := d.secondMissing(r); refusal != nil {
+		return refusal
+	}
+	if r.Second.By != d.person {
+		return refuse(ReasonNotSecondReviewer, "the second reviewer of %s is %s", r.ID, r.Second.By).allow("Forward", r.ID, "ask %s", r.Second.By)
+	}
+	if c.GetRollbackPlan() == "" {
+		return refuse(ReasonRollbackPlan, "how to go back is not said").allow("Forward", r.ID, "give a rollback plan")
+	}
+	to := c.GetTo()
+	if to == "" {
+		to = d.s.executor()
+	}
+	if !d.env.Book.Has(to, ca, d.env.Now) {
+		return refuse(ReasonRecipientRole, "%q is no critical admin", to).allow("Forward", r.ID, "name one of %s", d.whoHas(roles(ca)))
+	}
+	d.emit(&emergencyv1.PatchForwarded{Binding: r.bind(), To: to, RollbackPlan: d.seal(c.GetRollbackPlan()), LocalTest: d.seal(c.GetLocalTest())})
+	return nil
+}
+
+// executor is the holder of the executor's slot.
+func (s *State) executor() string {
+	for _, sl := range s.Slots {
+		if sl.Team == emergencyv1.Team_TEAM_CRITICAL && sl.Step == emergencyv1.ResponderStep_RESPONDER_STEP_EXECUTE {
+			return sl.Person
+		}
+	}
+	return ""
+}
