@@ -1,0 +1,140 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package jetstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math"
+	"time"
+
+	"github.com/nats-io/nats.go"
+
+	"cacert.org/emergency/pkg/history"
+)
+
+// A rolled-back log must still look so after grace: a new leader of a cluster may need a moment to know what it has.
+// How often a quiet follower looks whether its mark is still there, reconnects aside, is recheck.
+const (
+	grace   = 2 * time.Second
+	recheck = 10 * time.Second
+)
+
+// Follow implements history.Store.
+func (s *Store) Follow(ctx context.Context, after history.Mark, fn func(history.Message) error) error {
+	f := &following{Store: s, at: after, fn: called(fn)}
+	for {
+		err := f.run(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case errors.As(err, new(calledError)), errors.Is(err, history.ErrRolledBack), errors.Is(err, history.ErrWrongLog):
+			return unwrapCalled("follow", err)
+		case s.nc.IsClosed():
+			return fmt.Errorf("follow: %w: %w", history.ErrUnavailable, nats.ErrConnectionClosed)
+		}
+		s.cfg.Logger.WarnContext(ctx, "following the history was interrupted", "after", f.at.Sequence, "error", err)
+		if wait(ctx, s.cfg.Poll) != nil {
+			return ctx.Err()
+		}
+	}
+}
+
+// following is one call of Follow.
+type following struct {
+	*Store
+	at         history.Mark
+	fn         func(history.Message) error
+	checked    time.Time // when the mark was last found in its place
+	reconnects uint64    // of the connection, then
+}
+
+// run follows until something is irregular, which is an error.
+func (f *following) run(ctx context.Context) error {
+	for {
+		last, err := f.check(ctx)
+		if err != nil {
+			return err
+		}
+		if f.cfg.Consumers {
+			_, err := f.consume(ctx, everything, f.at.Sequence+1, math.MaxUint64, f.deliver)
+			if errors.As(err, new(calledError)) || errors.Is(err, history.ErrRolledBack) || ctx.Err() != nil {
+				return err
+			}
+			f.cfg.Logger.InfoContext(ctx, "following the history without a consumer for a moment", "after", f.at.Sequence, "error", err)
+			if last, err = f.check(ctx); err != nil {
+				return err
+			}
+		}
+		if err := f.getAll(ctx, everything, f.at.Sequence+1, last, f.deliver); err != nil {
+			return err
+		}
+		if last == f.at.Sequence {
+			if err := wait(ctx, f.cfg.Poll); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// deliver gives the next message to the caller.
+func (f *following) deliver(m history.Message) error {
+	if m.Sequence != f.at.Sequence+1 {
+		return fmt.Errorf("%w: sequences %d to %d are missing", history.ErrRolledBack, f.at.Sequence+1, m.Sequence-1)
+	}
+	if err := f.fn(m); err != nil {
+		return err
+	}
+	f.at = m.Mark()
+	return nil
+}
+
+// check returns the last sequence of the stream. Before anything new is delivered, after each reconnect and now and then
+// it looks whether the message at the mark is still the one that was delivered (hardening 6.6).
+func (f *following) check(ctx context.Context) (last uint64, err error) {
+	for end := time.Now().Add(grace); ; {
+		last, err = f.checkOnce(ctx)
+		if !errors.Is(err, history.ErrRolledBack) || time.Now().After(end) {
+			return last, err
+		}
+		if err := wait(ctx, f.cfg.Poll); err != nil {
+			return 0, err
+		}
+	}
+}
+
+func (f *following) checkOnce(ctx context.Context) (uint64, error) {
+	reconnects := f.nc.Stats().Reconnects
+	last, err := f.lastSequence(ctx)
+	if err != nil || f.at.Sequence == 0 {
+		return last, err
+	}
+	if last < f.at.Sequence {
+		return 0, fmt.Errorf("%w: the last sequence is %d, %d was read before", history.ErrRolledBack, last, f.at.Sequence)
+	}
+	if last == f.at.Sequence && reconnects == f.reconnects && time.Since(f.checked) < recheck {
+		return last, nil
+	}
+	m, err := f.get(ctx, getRequest{Seq: f.at.Sequence})
+	if err != nil {
+		return 0, err
+	}
+	if m.Sequence == 0 {
+		return 0, fmt.Errorf("%w: sequence %d, which was read before, is gone", history.ErrRolledBack, f.at.Sequence)
+	}
+	if f.at.Hash != "" && m.Mark() != f.at {
+		return 0, fmt.Errorf("%w: sequence %d is another message than the one read before", history.ErrRolledBack, f.at.Sequence)
+	}
+	f.at, f.checked, f.reconnects = m.Mark(), time.Now(), reconnects
+	return last, nil
+}
+
+func wait(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
+	}
+}
