@@ -60,16 +60,10 @@ func (r *Repo) ApplyPatch(ctx context.Context, baseCommit string, patchBytes []b
 	for _, c := range changes {
 		result.Paths = append(result.Paths, c.Path)
 	}
-	return result, CheckDeclared(declared, changes)
-}
-
-// CheckDeclared holds the difference of two trees against what a patch declared. The error is a *patch.Error.
-func CheckDeclared(declared *patch.Patch, changes []gittree.Change) error {
-	did := make([]patch.Change, len(changes))
-	for i, c := range changes {
-		did[i] = patch.Change{Path: c.Path, OldMode: c.OldMode, NewMode: c.NewMode}
+	if err := declared.Check(changes); err != nil {
+		return Result{}, err
 	}
-	return declared.Check(did)
+	return result, nil
 }
 
 func (r *Repo) applyTo(ctx context.Context, commit, index string, patchBytes []byte) (string, error) {

@@ -9,6 +9,8 @@ import (
 	"errors"
 	"strings"
 	"testing"
+
+	"cacert.org/emergency/pkg/gitrepo/gittree"
 )
 
 // Any bytes are refused with a typed error or give a patch whose every path and mode is allowed.
@@ -32,7 +34,7 @@ func FuzzParse(f *testing.F) {
 		paths := 0
 		for _, file := range p.Files {
 			for _, mode := range []string{file.OldMode, file.NewMode} {
-				if mode != "" && mode != ModeFile && mode != ModeExecutable {
+				if mode != "" && mode != gittree.ModeFile && mode != gittree.ModeExecutable {
 					t.Fatalf("accepted mode %q", mode)
 				}
 			}

@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"math"
 	"strings"
+
+	"cacert.org/emergency/pkg/gitrepo/gittree"
 )
 
 // Options are limits and permissions. The zero value has the default limits and allows nothing special.
@@ -247,11 +249,11 @@ func (p *parser) checkNesting() error {
 
 func checkMode(mode string, line int, path string) error {
 	switch mode {
-	case ModeFile, ModeExecutable:
+	case gittree.ModeFile, gittree.ModeExecutable:
 		return nil
-	case modeSymlink:
+	case gittree.ModeSymlink:
 		return &Error{Code: CodeSymlink, Line: line, Path: path, Detail: "symbolic links cannot be changed by an emergency patch"}
-	case modeSubmodule:
+	case gittree.ModeSubmodule:
 		return &Error{Code: CodeSubmodule, Line: line, Path: path, Detail: "submodules cannot be changed by an emergency patch"}
 	}
 	return &Error{Code: CodeMode, Line: line, Path: path, Detail: "only the modes 100644 and 100755 are allowed"}

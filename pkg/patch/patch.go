@@ -18,14 +18,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"slices"
-)
 
-// Modes that a file of a patch may have. A mode that the patch does not name is "".
-const (
-	ModeFile       = "100644"
-	ModeExecutable = "100755"
-	modeSymlink    = "120000"
-	modeSubmodule  = "160000"
+	"cacert.org/emergency/pkg/gitrepo/gittree"
 )
 
 // Op is what a patch does with one file.
@@ -87,18 +81,11 @@ func (p *Patch) Paths() []string {
 	return slices.Compact(paths)
 }
 
-// Change is what applying a patch really did to one path, as a comparison of the two trees shows it.
-// A mode is "" where the path does not exist.
-type Change struct {
-	Path             string
-	OldMode, NewMode string
-}
-
-// Check compares what the patch declares with what applying it did, and refuses any difference. It is
+// Check compares what the patch declares with what applying it did to the tree (gittree.Diff), and refuses any difference. It is
 // the guard against a text that this package and git read differently: a path too many or too few, a
 // file that appears or vanishes undeclared, a mode that the text hid (a symbolic link changed by a diff
 // without modes).
-func (p *Patch) Check(did []Change) error {
+func (p *Patch) Check(did []gittree.Change) error {
 	declared := map[string]File{}
 	for _, f := range p.Files {
 		if f.OldPath != "" && f.OldPath != f.NewPath {
@@ -131,7 +118,7 @@ func (p *Patch) Check(did []Change) error {
 }
 
 // check compares one declared file with what happened to its path.
-func (f File) check(c Change) error {
+func (f File) check(c gittree.Change) error {
 	for _, mode := range []string{c.OldMode, c.NewMode} {
 		if mode == "" {
 			continue

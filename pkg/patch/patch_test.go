@@ -6,12 +6,12 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
-	"os"
-	"os/exec"
-	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+
+	"cacert.org/emergency/pkg/gitrepo/gittest"
+	"cacert.org/emergency/pkg/gitrepo/gittree"
 )
 
 const modify = "diff --git a/x b/x\nindex 1111111..2222222 100644\n--- a/x\n+++ b/x\n@@ -1 +1 @@\n-a\n+b\n"
@@ -216,23 +216,26 @@ func TestCheckRefusesWhatWasNotDeclared(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	good := []Change{{"n", "", "100644"}, {"o", "100644", ""}, {"x", "100644", "100644"}}
+	did := func(path, before, after string) gittree.Change {
+		return gittree.Change{Path: path, OldMode: before, NewMode: after}
+	}
+	good := []gittree.Change{did("n", "", "100644"), did("o", "100644", ""), did("x", "100644", "100644")}
 	if err := p.Check(good); err != nil {
 		t.Errorf("what was declared is refused: %v", err)
 	}
-	with := func(i int, c Change) []Change { s := slices.Clone(good); s[i] = c; return s }
+	with := func(i int, c gittree.Change) []gittree.Change { s := slices.Clone(good); s[i] = c; return s }
 	for name, c := range map[string]struct {
-		did  []Change
+		did  []gittree.Change
 		want Code
 	}{
-		"another path":   {append(slices.Clone(good), Change{"z", "100644", "100644"}), CodeSyntax},
+		"another path":   {append(slices.Clone(good), did("z", "100644", "100644")), CodeSyntax},
 		"a path missing": {good[:2], CodeSyntax},
 		"rename missing": {good[1:], CodeSyntax},
-		"symlink":        {with(2, Change{"x", "120000", "120000"}), CodeSymlink},
-		"submodule":      {with(2, Change{"x", "160000", "160000"}), CodeSubmodule},
-		"mode":           {with(2, Change{"x", "100644", "100755"}), CodeMode},
-		"vanished":       {with(2, Change{"x", "100644", ""}), CodeSyntax},
-		"appeared":       {with(2, Change{"x", "", "100644"}), CodeSyntax},
+		"symlink":        {with(2, did("x", "120000", "120000")), CodeSymlink},
+		"submodule":      {with(2, did("x", "160000", "160000")), CodeSubmodule},
+		"mode":           {with(2, did("x", "100644", "100755")), CodeMode},
+		"vanished":       {with(2, did("x", "100644", "")), CodeSyntax},
+		"appeared":       {with(2, did("x", "", "100644")), CodeSyntax},
 	} {
 		wantCode(t, name, p.Check(c.did), c.want)
 	}
@@ -255,47 +258,34 @@ func TestPathsBundleDigest(t *testing.T) {
 // What git makes, this package reads, and with the same paths and modes that git reads from it.
 func TestParseAgreesWithGit(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	write := func(path, content string, perm os.FileMode) {
-		t.Helper()
-		full := filepath.Join(dir, path)
-		if err := os.MkdirAll(filepath.Dir(full), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(full, []byte(content), perm); err != nil {
-			t.Fatal(err)
-		}
-	}
+	r := gittest.New(t, gittree.SHA1)
 	lines := strings.Repeat("line\n", 40)
-	write("keep me.txt", lines+"last", 0o644)
-	write("crlf.txt", strings.ReplaceAll(lines, "\n", "\r\n"), 0o644)
-	write("old/ünï.php", lines, 0o755)
-	write("gone", "x\n", 0o644)
-	write("empty", "", 0o644)
-	write("became-dir", "x\n", 0o644)
-	write("bin", "\x00\x01"+strings.Repeat("abc", 500), 0o644)
-	git(t, dir, "init", "-q")
-	git(t, dir, "add", "-A")
-	git(t, dir, "commit", "-q", "-m", "one")
-	write("keep me.txt", "first\n"+lines+"last\n", 0o644)
-	write("crlf.txt", strings.ReplaceAll(lines, "\n", "\r\n")+"more\r\n", 0o644)
-	git(t, dir, "mv", "old/ünï.php", "new name.php")
-	git(t, dir, "rm", "-q", "gone", "became-dir")
-	write("became-dir/inner", "y\n", 0o644)
-	write("tool", "#!/bin/sh\n", 0o755)
-	write("empty", "no more\n", 0o644)
-	write("new-empty", "", 0o644)
-	write("bin", "\x00\x02"+strings.Repeat("abc", 500), 0o644)
-	git(t, dir, "add", "-A")
-	git(t, dir, "commit", "-q", "-m", "two\n\n--- a\n+++ b\n- not a patch")
+	r.Write("keep me.txt", lines+"last", 0o644)
+	r.Write("crlf.txt", strings.ReplaceAll(lines, "\n", "\r\n"), 0o644)
+	r.Write("old/ünï.php", lines, 0o755)
+	r.Write("gone", "x\n", 0o644)
+	r.Write("empty", "", 0o644)
+	r.Write("became-dir", "x\n", 0o644)
+	r.Write("bin", "\x00\x01"+strings.Repeat("abc", 500), 0o644)
+	base := r.Commit("one")
+	r.Write("keep me.txt", "first\n"+lines+"last\n", 0o644)
+	r.Write("crlf.txt", strings.ReplaceAll(lines, "\n", "\r\n")+"more\r\n", 0o644)
+	r.Git("mv", "old/ünï.php", "new name.php")
+	r.Git("rm", "-q", "gone", "became-dir")
+	r.Write("became-dir/inner", "y\n", 0o644)
+	r.Write("tool", "#!/bin/sh\n", 0o755)
+	r.Write("empty", "no more\n", 0o644)
+	r.Write("new-empty", "", 0o644)
+	r.Write("bin", "\x00\x02"+strings.Repeat("abc", 500), 0o644)
+	head := r.Commit("two\n\n--- a\n+++ b\n- not a patch")
 
-	want := strings.Split(strings.TrimRight(git(t, dir, "diff", "--name-only", "--no-renames", "-z", "HEAD~", "HEAD"), "\x00"), "\x00")
+	want := strings.Split(strings.TrimRight(r.Git("diff", "--name-only", "--no-renames", "-z", base, head), "\x00"), "\x00")
 	for name, args := range map[string][]string{
-		"diff":         {"diff", "--binary", "HEAD~", "HEAD"},
-		"no renames":   {"diff", "--binary", "--no-renames", "--full-index", "HEAD~", "HEAD"},
-		"format-patch": {"format-patch", "--binary", "--stdout", "HEAD~"},
+		"diff":         {"diff", "--binary", base, head},
+		"no renames":   {"diff", "--binary", "--no-renames", "--full-index", base, head},
+		"format-patch": {"format-patch", "--binary", "--stdout", base},
 	} {
-		text := []byte(git(t, dir, args...))
+		text := []byte(r.Git(args...))
 		p, err := Parse(text, Options{AllowBinary: true})
 		if err != nil {
 			t.Errorf("%s: %v\n%s", name, err, text)
@@ -317,19 +307,4 @@ func TestParseAgreesWithGit(t *testing.T) {
 			}
 		}
 	}
-}
-
-func git(t *testing.T, dir string, args ...string) string {
-	t.Helper()
-	cmd := exec.Command("git", args...)
-	cmd.Dir = dir
-	cmd.Env = []string{"PATH=" + os.Getenv("PATH"), "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null", "LC_ALL=C",
-		"GIT_AUTHOR_NAME=a", "GIT_AUTHOR_EMAIL=a@localhost", "GIT_COMMITTER_NAME=a", "GIT_COMMITTER_EMAIL=a@localhost"}
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		t.Fatalf("git %v: %v: %s", args, err, stderr.String())
-	}
-	return string(out)
 }
