@@ -60,6 +60,10 @@ func registerClaims(c *emergencyv1.RegisterPatchRequest) []*emergencyv1.Claim {
 
 // decideRegister registers a revision (B1): the service recomputed everything, and nothing else counts.
 func decideRegister(d *decision, c *emergencyv1.RegisterPatchRequest) *Refusal {
+	if d.hypothetical {
+		_, refusal := d.superseded(c.GetSupersedes())
+		return refusal
+	}
 	p := d.env.Facts.Patch
 	switch {
 	case p == nil:
