@@ -3,12 +3,14 @@
 package natsd_test
 
 import (
+	"context"
 	"errors"
 	"strings"
 	"testing"
 	"time"
 
 	"cacert.org/emergency/pkg/natsd"
+	"cacert.org/emergency/pkg/natsd/natsdtest"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -320,5 +322,51 @@ func TestGuardNoticesLogThatWentBack(t *testing.T) {
 	}
 	if err := natsd.NewGuard(js, expect, 11).Look(t.Context()); err == nil {
 		t.Error("a log behind a known sequence was accepted")
+	}
+}
+
+// TestCluster runs the checks where the log is replicated: from each server, and with one of them gone.
+func TestCluster(t *testing.T) {
+	t.Parallel()
+	cluster := natsdtest.StartCluster(t)
+	three := natsd.Expect{Replicas: 3, Sync: natsd.SyncStated}
+	js := cluster.Connect(t, 0)
+	publish(t, js, "emergency.e20261124-1", 100)
+	for i := range 3 {
+		js := cluster.Connect(t, i)
+		if err := natsd.Check(t.Context(), js, three); err != nil {
+			t.Errorf("server %d: %v", i, err)
+		}
+		if err := natsd.ReadAll(t.Context(), js); err != nil {
+			t.Errorf("server %d: %v", i, err)
+		}
+	}
+	guard := natsd.NewGuard(js, three, 100)
+	cluster.Stop(2)
+	retry(t, func(ctx context.Context) error { // until the two have agreed on a leader
+		_, err := js.Publish(ctx, "emergency.e20261124-1", []byte("with two of three"))
+		return err
+	})
+	retry(t, guard.Look)
+	if guard.Last() < 101 {
+		t.Errorf("last is %d", guard.Last())
+	}
+}
+
+// retry repeats until it succeeds; what is refused by a finding never does.
+func retry(t *testing.T, what func(context.Context) error) {
+	t.Helper()
+	deadline := time.Now().Add(time.Minute)
+	for {
+		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
+		err := what(ctx)
+		cancel()
+		var ce *natsd.CheckError
+		if err == nil {
+			return
+		}
+		if errors.As(err, &ce) || time.Now().After(deadline) {
+			t.Fatal(err)
+		}
 	}
 }

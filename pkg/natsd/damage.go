@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -144,8 +145,16 @@ func (r *allReader) run(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	for r.next <= r.last {
+	for tries := 0; r.next <= r.last; {
 		seen, err := r.batch(ctx, stream, consumer)
+		if errors.Is(err, nats.ErrNoResponders) && tries < 100 {
+			// On a cluster the consumer may live elsewhere, and not be known here yet.
+			if err := pause(ctx, 20*time.Millisecond); err != nil {
+				return err
+			}
+			tries++
+			continue
+		}
 		if err != nil {
 			return err
 		}
@@ -176,6 +185,17 @@ func (r *allReader) batch(ctx context.Context, stream jetstream.Stream, consumer
 		seen++
 	}
 	return seen, batch.Error()
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
 }
 
 // ask reads the messages before end that the consumer skipped.

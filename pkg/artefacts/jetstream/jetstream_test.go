@@ -8,42 +8,18 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
-	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"cacert.org/emergency/pkg/artefacts"
 	"cacert.org/emergency/pkg/artefacts/artefactstest"
 	store "cacert.org/emergency/pkg/artefacts/jetstream"
 	"cacert.org/emergency/pkg/natsd"
+	"cacert.org/emergency/pkg/natsd/natsdtest"
 	"github.com/nats-io/nats.go/jetstream"
 )
-
-func server(t *testing.T, dir string) (*natsd.Server, jetstream.JetStream) {
-	t.Helper()
-	s, err := natsd.Start(natsd.Config{Dir: dir, Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := s.Close(); err != nil {
-			t.Error(err)
-		}
-	})
-	nc, err := s.Connect(t.Name())
-	if err != nil {
-		t.Fatal(err)
-	}
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := natsd.Provision(t.Context(), js, natsd.Profile{Replicas: 1, MaxBytes: 16 << 20}); err != nil {
-		t.Fatal(err)
-	}
-	return s, js
-}
 
 func open(t *testing.T, js jetstream.JetStream, limit int64) *store.Store {
 	t.Helper()
@@ -67,7 +43,7 @@ func objects(t *testing.T, js jetstream.JetStream) jetstream.ObjectStore {
 func TestStore(t *testing.T) {
 	t.Parallel()
 	artefactstest.Run(t, func(t *testing.T) artefactstest.Setup {
-		_, js := server(t, t.TempDir())
+		_, js := natsdtest.Start(t)
 		return artefactstest.Setup{
 			Store:  open(t, js, artefactstest.Limit),
 			Reopen: func(t *testing.T, limit int64) artefacts.Store { return open(t, js, limit) },
@@ -80,9 +56,31 @@ func TestStore(t *testing.T) {
 	})
 }
 
+// TestCluster writes the same bytes through all servers of a cluster at once, and reads them through another one.
+func TestCluster(t *testing.T) {
+	t.Parallel()
+	cluster := natsdtest.StartCluster(t)
+	data := bytes.Repeat([]byte("patch "), 50_000)
+	var wg sync.WaitGroup
+	for i := range 6 {
+		writer, reader := open(t, cluster.Connect(t, i%3), 1<<20), open(t, cluster.Connect(t, (i+1)%3), 1<<20)
+		wg.Go(func() {
+			ref, err := writer.Put(t.Context(), bytes.NewReader(data), "text/x-diff")
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			if got, err := reader.Get(t.Context(), ref.SHA256); err != nil || !bytes.Equal(got, data) {
+				t.Errorf("%d bytes, error %v", len(got), err)
+			}
+		})
+	}
+	wg.Wait()
+}
+
 func TestNoBucket(t *testing.T) {
 	t.Parallel()
-	_, js := server(t, t.TempDir())
+	_, js := natsdtest.Start(t)
 	if err := js.DeleteObjectStore(t.Context(), natsd.ObjectBucket); err != nil {
 		t.Fatal(err)
 	}
@@ -94,16 +92,14 @@ func TestNoBucket(t *testing.T) {
 func TestSurvivesRestart(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	s, js := server(t, dir)
+	s, js := natsdtest.StartIn(t, dir)
 	data := bytes.Repeat([]byte("patch "), 50_000)
 	ref, err := open(t, js, 1<<20).Put(t.Context(), bytes.NewReader(data), "text/x-diff")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.Close(); err != nil {
-		t.Fatal(err)
-	}
-	_, js = server(t, dir)
+	natsdtest.Close(t, s)
+	_, js = natsdtest.StartIn(t, dir)
 	got, err := open(t, js, 1<<20).Get(t.Context(), ref.SHA256)
 	if err != nil || !bytes.Equal(got, data) {
 		t.Errorf("%d bytes, error %v", len(got), err)
@@ -113,7 +109,7 @@ func TestSurvivesRestart(t *testing.T) {
 // TestPutTwiceStoresOnce looks at the stream: the second put of a whole artefact writes no message.
 func TestPutTwiceStoresOnce(t *testing.T) {
 	t.Parallel()
-	_, js := server(t, t.TempDir())
+	_, js := natsdtest.Start(t)
 	s := open(t, js, 1<<20)
 	last := func() uint64 {
 		stream, err := js.Stream(t.Context(), "OBJ_"+natsd.ObjectBucket)
@@ -138,7 +134,7 @@ func TestPutTwiceStoresOnce(t *testing.T) {
 
 func TestUsualToolsReadIt(t *testing.T) {
 	t.Parallel()
-	_, js := server(t, t.TempDir())
+	_, js := natsdtest.Start(t)
 	ref, err := open(t, js, 1<<20).Put(t.Context(), strings.NewReader("patch"), "text/x-diff")
 	if err != nil {
 		t.Fatal(err)
@@ -219,7 +215,7 @@ func TestDamagedObject(t *testing.T) {
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			_, js := server(t, t.TempDir())
+			_, js := natsdtest.Start(t)
 			s := open(t, js, 1<<20)
 			ref, err := s.Put(t.Context(), bytes.NewReader(data), "text/x-diff")
 			if err != nil {
@@ -251,11 +247,9 @@ func TestDamagedObject(t *testing.T) {
 
 func TestServerGone(t *testing.T) {
 	t.Parallel()
-	srv, js := server(t, t.TempDir())
+	srv, js := natsdtest.Start(t)
 	s := open(t, js, 1<<20)
-	if err := srv.Close(); err != nil {
-		t.Fatal(err)
-	}
+	natsdtest.Close(t, srv)
 	if _, err := s.Put(t.Context(), strings.NewReader("patch"), ""); err == nil {
 		t.Error("put without a server")
 	}

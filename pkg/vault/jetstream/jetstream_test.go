@@ -7,47 +7,20 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"cacert.org/emergency/pkg/natsd"
+	"cacert.org/emergency/pkg/natsd/natsdtest"
 	"cacert.org/emergency/pkg/vault"
 	store "cacert.org/emergency/pkg/vault/jetstream"
 	"cacert.org/emergency/pkg/vault/vaulttest"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
-
-func server(t *testing.T, dir string) (*natsd.Server, jetstream.JetStream) {
-	t.Helper()
-	s, err := natsd.Start(natsd.Config{Dir: dir, Logger: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelWarn}))})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { closeServer(t, s) })
-	nc, err := s.Connect(t.Name())
-	if err != nil {
-		t.Fatal(err)
-	}
-	js, err := jetstream.New(nc)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := natsd.Provision(t.Context(), js, natsd.Profile{Replicas: 1, MaxBytes: 32 << 20}); err != nil {
-		t.Fatal(err)
-	}
-	return s, js
-}
-
-func closeServer(t *testing.T, s *natsd.Server) {
-	t.Helper()
-	if err := s.Close(); err != nil {
-		t.Error(err)
-	}
-}
 
 func open(t *testing.T, js jetstream.JetStream, owner string) *store.Store {
 	t.Helper()
@@ -70,7 +43,7 @@ func put(t *testing.T, s vault.Store, value string) vaulttest.Restricted {
 func TestStore(t *testing.T) {
 	t.Parallel()
 	vaulttest.Run(t, func(t *testing.T) vaulttest.Setup {
-		_, js := server(t, t.TempDir())
+		_, js := natsdtest.Start(t)
 		return vaulttest.Setup{
 			Store:  open(t, js, "review"),
 			Other:  open(t, js, "deployment"),
@@ -84,9 +57,44 @@ func TestStore(t *testing.T) {
 	})
 }
 
+// TestStoreOnCluster runs the suite with three replicas, where a lost condition has another code and a reader may be
+// connected to a server that is behind. Each test has buckets of its own.
+func TestStoreOnCluster(t *testing.T) {
+	t.Parallel()
+	cluster := natsdtest.StartCluster(t)
+	var buckets atomic.Int64
+	bucket := func(t *testing.T, js jetstream.JetStream) string {
+		review, err := js.Stream(t.Context(), "KV_RESTRICTED_review")
+		if err != nil {
+			t.Fatal(err)
+		}
+		owner := fmt.Sprintf("test%d", buckets.Add(1))
+		cfg := review.CachedInfo().Config
+		cfg.Name, cfg.Subjects, cfg.Metadata = "KV_RESTRICTED_"+owner, []string{"$KV.RESTRICTED_" + owner + ".>"}, nil
+		if _, err := js.CreateStream(t.Context(), cfg); err != nil {
+			t.Fatal(err)
+		}
+		return owner
+	}
+	vaulttest.Run(t, func(t *testing.T) vaulttest.Setup {
+		js, elsewhere := cluster.Connect(t, 0), cluster.Connect(t, 1)
+		owner, other := bucket(t, js), bucket(t, js)
+		return vaulttest.Setup{
+			Store:  open(t, js, owner),
+			Other:  open(t, js, other),
+			Reopen: func(t *testing.T) vault.Store { return open(t, elsewhere, owner) },
+			Replace: func(t *testing.T, commitment string, sealed []byte) {
+				if _, err := js.Publish(t.Context(), "$KV.RESTRICTED_"+owner+"."+commitment, sealed); err != nil {
+					t.Fatal(err)
+				}
+			},
+		}
+	})
+}
+
 func TestEachOwnerHasABucket(t *testing.T) {
 	t.Parallel()
-	_, js := server(t, t.TempDir())
+	_, js := natsdtest.Start(t)
 	for _, owner := range natsd.Owners() {
 		put(t, open(t, js, owner), "symptom")
 	}
@@ -125,7 +133,7 @@ func TestDestroyedValueIsNotInTheFiles(t *testing.T) {
 		t.Run(fmt.Sprint(at), func(t *testing.T) {
 			t.Parallel()
 			dir := t.TempDir()
-			srv, js := server(t, dir)
+			srv, js := natsdtest.StartIn(t, dir)
 			s := open(t, js, "review")
 			var secret vaulttest.Restricted
 			for i := range 30 {
@@ -145,9 +153,9 @@ func TestDestroyedValueIsNotInTheFiles(t *testing.T) {
 			for _, when := range []string{"while the server runs", "after its end", "after another start"} {
 				switch when {
 				case "after its end":
-					closeServer(t, srv)
+					natsdtest.Close(t, srv)
 				case "after another start":
-					_, js = server(t, dir)
+					_, js = natsdtest.StartIn(t, dir)
 				}
 				for name, text := range map[string][]byte{"value": secret.Value, "salt": secret.Salt} {
 					if files := holds(t, dir, text); len(files) > 0 {
@@ -172,7 +180,7 @@ func TestDestroyedValueIsNotInTheFiles(t *testing.T) {
 func TestInterruptedDestroyIsFinished(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	_, js := server(t, dir)
+	_, js := natsdtest.StartIn(t, dir)
 	s := open(t, js, "review")
 	secret := put(t, s, "the secret symptom")
 	marker := nats.NewMsg("$KV.RESTRICTED_review." + secret.Commitment)
@@ -196,7 +204,7 @@ func TestInterruptedDestroyIsFinished(t *testing.T) {
 
 func TestUsualToolsSeeIt(t *testing.T) {
 	t.Parallel()
-	_, js := server(t, t.TempDir())
+	_, js := natsdtest.Start(t)
 	s := open(t, js, "review")
 	r := put(t, s, "symptom")
 	bucket, err := js.KeyValue(t.Context(), natsd.RestrictedBucket("review"))
@@ -217,10 +225,10 @@ func TestUsualToolsSeeIt(t *testing.T) {
 
 func TestServerGone(t *testing.T) {
 	t.Parallel()
-	srv, js := server(t, t.TempDir())
+	srv, js := natsdtest.Start(t)
 	s := open(t, js, "review")
 	r := put(t, s, "symptom")
-	closeServer(t, srv)
+	natsdtest.Close(t, srv)
 	if err := s.Put(t.Context(), r.Commitment, r.Salt, r.Value); err == nil {
 		t.Error("put without a server")
 	}
