@@ -7,7 +7,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
 	"os/exec"
@@ -174,7 +173,7 @@ func TestListenOnLoopback(t *testing.T) {
 	}
 }
 
-// publishForEver is the child: it prints each sequence after its acknowledgement.
+// publishForEver is the child: it prints the sequence and the text of each record after its acknowledgement.
 func publishForEver(dir string) error {
 	s, err := natsd.Start(natsd.Config{Dir: dir, Logger: quiet()})
 	if err != nil {
@@ -193,11 +192,12 @@ func publishForEver(dir string) error {
 		return err
 	}
 	for i := 1; ; i++ {
-		ack, err := js.Publish(ctx, "emergency.e20261124-1", fmt.Appendf(nil, "record %d", i))
+		text := fmt.Sprintf("record %d of process %d", i, os.Getpid())
+		ack, err := js.Publish(ctx, "emergency.e20261124-1", []byte(text))
 		if err != nil {
 			return err
 		}
-		fmt.Println(ack.Sequence)
+		fmt.Println(ack.Sequence, text)
 	}
 }
 
@@ -206,15 +206,15 @@ func publishForEver(dir string) error {
 func TestKilledProcess(t *testing.T) {
 	t.Parallel()
 	dir := t.TempDir()
-	acked := uint64(0)
+	acked := map[uint64]string{}
 	for run := range 2 {
-		acked = killAfter(t, dir, acked, 200)
+		last := killAfter(t, dir, acked, 200)
 		s, err := natsd.Start(natsd.Config{Dir: dir, Logger: testLog(t)})
 		if err != nil {
 			t.Fatalf("run %d: %v", run, err)
 		}
 		js := connect(t, s)
-		guard := natsd.NewGuard(js, natsd.Expect{Replicas: 1, Sync: s.Sync()}, acked)
+		guard := natsd.NewGuard(js, natsd.Expect{Replicas: 1, Sync: s.Sync()}, last)
 		if err := guard.Look(t.Context()); err != nil {
 			t.Errorf("run %d: %v", run, err)
 		}
@@ -222,17 +222,19 @@ func TestKilledProcess(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for seq := uint64(1); seq <= acked; seq++ {
-			if _, err := stream.GetMsg(t.Context(), seq); err != nil {
-				t.Fatalf("run %d: acknowledged record %d of %d: %v", run, seq, acked, err)
+		for seq, text := range acked {
+			msg, err := stream.GetMsg(t.Context(), seq)
+			if err != nil || string(msg.Data) != text {
+				t.Fatalf("run %d: acknowledged record %d of %d, %q: got %+v, error %v", run, seq, last, text, msg, err)
 			}
 		}
 		closeServer(t, s)
 	}
 }
 
-// killAfter runs the child until it has acknowledged n records after from, kills it, and returns the last acknowledged.
-func killAfter(t *testing.T, dir string, from uint64, n int) (last uint64) {
+// killAfter runs the child until it has acknowledged n records more, kills it, adds to acked what it acknowledged, and
+// returns the last sequence.
+func killAfter(t *testing.T, dir string, acked map[uint64]string, n int) (last uint64) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
 	defer cancel()
@@ -247,21 +249,23 @@ func killAfter(t *testing.T, dir string, from uint64, n int) (last uint64) {
 	if err := child.Start(); err != nil {
 		t.Fatal(err)
 	}
-	lines := bufio.NewScanner(out)
-	for count := 0; lines.Scan(); count++ {
-		if last, err = strconv.ParseUint(lines.Text(), 10, 64); err != nil {
-			t.Fatalf("child said %q: %v", lines.Text(), err)
+	count := 0
+	for lines := bufio.NewScanner(out); lines.Scan(); count++ {
+		number, text, _ := strings.Cut(lines.Text(), " ")
+		seq, err := strconv.ParseUint(number, 10, 64)
+		if err != nil || seq <= last {
+			t.Fatalf("child said %q after sequence %d", lines.Text(), last)
 		}
+		last, acked[seq] = seq, text
 		if count == n {
 			if err := child.Process.Kill(); err != nil {
 				t.Fatal(err)
 			}
 		}
 	}
-	_, _ = io.Copy(io.Discard, out)
 	_ = child.Wait() // always an error: it was killed
-	if last < from+uint64(n) {
-		t.Fatalf("child stopped at %d, before it was killed: %s", last, stderr.String())
+	if count < n {
+		t.Fatalf("child stopped after %d records, before it was killed: %s", count, stderr.String())
 	}
 	return last
 }
