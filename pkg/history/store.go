@@ -112,6 +112,9 @@ func (e *ConflictError) Error() string {
 // Unwrap makes errors.Is(err, ErrConflict) true.
 func (e *ConflictError) Unwrap() error { return ErrConflict }
 
+// maxHeaders is the most bytes of headers with one record.
+const maxHeaders = 8 << 10
+
 const subjectPrefix = "emergency."
 
 // Subject is the one literal subject of an incident. A subject has one token per incident, so the dot in an id such as
@@ -154,15 +157,15 @@ func CheckAppend(incident string, signed []byte, headers map[string]string) (sub
 	if len(signed) == 0 {
 		return "", errors.New("record has no bytes")
 	}
-	size := len(signed)
+	size := 0
 	for name, value := range headers {
 		if err := checkHeader(name, value); err != nil {
 			return "", err
 		}
 		size += len(name) + len(value) + 4
 	}
-	if size > MaxSigned+8<<10 || len(signed) > MaxSigned {
-		return "", fmt.Errorf("%w: %d bytes with headers", ErrTooLarge, size)
+	if len(signed) > MaxSigned || size > maxHeaders {
+		return "", fmt.Errorf("%w: %d bytes and %d of headers; the limits are %d and %d", ErrTooLarge, len(signed), size, MaxSigned, maxHeaders)
 	}
 	return subject, nil
 }
