@@ -381,6 +381,9 @@ func Exclusive(roles []emergencyv1.Role) (a, b emergencyv1.Role, conflict bool) 
 
 // stateAccepts checks that the incident still takes the command (G7).
 func (d *decision) stateAccepts() *Refusal {
+	if d.row.creates && d.s.Status != Absent {
+		return refuse(ReasonIncidentState, "incident %s was already declared", d.s.Incident)
+	}
 	if d.row.creates || d.row.ruleBook || d.s.Status == Open {
 		return nil
 	}

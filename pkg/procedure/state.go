@@ -532,3 +532,8 @@ func (s *State) ReleaseRef() string {
 	sys, _ := s.Policy.System(s.Declared.System)
 	return sys.GetReleaseRef()
 }
+
+// MarshalText makes a request key the key of a JSON object.
+func (k RequestKey) MarshalText() ([]byte, error) {
+	return []byte(k.Person + " " + k.Command + " " + k.RequestID), nil
+}

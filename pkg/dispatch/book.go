@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package dispatch
+
+import (
+	"context"
+	"fmt"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"cacert.org/emergency/pkg/history"
+	"cacert.org/emergency/pkg/procedure"
+	"cacert.org/emergency/pkg/rulebook"
+)
+
+// bookCache is the rule book as far as this process has read it. An accepted command records the position it used, and a
+// refusal is checked against the newest one; a revoked key or role therefore counts at the latest after freshFor.
+type bookCache struct {
+	store history.Store
+	keys  *history.Keyring
+
+	mu      sync.Mutex
+	reading *history.Reading
+	book    *rulebook.Book
+	readAt  time.Time
+}
+
+// freshFor is how old a book an accepted command may use. It saves a question to the store on every command.
+const freshFor = time.Second
+
+// current returns the book, reading what was added since if it is asked to, or if the last reading is too old.
+func (b *bookCache) current(ctx context.Context, newest bool) (*rulebook.Book, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.reading != nil && !newest && time.Since(b.readAt) < freshFor {
+		return b.book, nil
+	}
+	readAt := time.Now()
+	if b.reading == nil {
+		b.reading, b.book = &history.Reading{Chain: history.NewChain(procedure.RuleBook, b.keys)}, &rulebook.Book{}
+	}
+	if err := b.reading.Continue(ctx, b.store); err != nil {
+		b.reading = nil
+		return nil, err
+	}
+	entries := b.reading.Entries
+	b.reading.Entries, b.reading.Foreign = nil, nil
+	for i := range entries {
+		book, err := FoldBook(b.book, &entries[i])
+		if err != nil {
+			b.reading = nil
+			return nil, err
+		}
+		b.book = book
+	}
+	b.readAt = readAt
+	return b.book, nil
+}
+
+// FoldBook returns the rule book after one more record.
+func FoldBook(book *rulebook.Book, e *history.Entry) (*rulebook.Book, error) {
+	rec := e.Record
+	payloads := make([]proto.Message, 0, len(rec.GetEvents()))
+	for _, event := range rec.GetEvents() {
+		p, err := procedure.DecodeEvent(event)
+		if err != nil {
+			return nil, fmt.Errorf("fold the rule book: %w", err)
+		}
+		payloads = append(payloads, p)
+	}
+	last := rec.GetFirstPosition() + uint64(len(rec.GetEvents())) - 1
+	next, err := book.With(last, rec.GetRecordedAt().AsTime(), payloads...)
+	if err != nil {
+		return nil, fmt.Errorf("fold the rule book at %d: %w", last, err)
+	}
+	return next, nil
+}

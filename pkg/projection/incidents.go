@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package projection
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+
+	"cacert.org/emergency/pkg/procedure"
+	"cacert.org/emergency/pkg/rulebook"
+	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
+)
+
+// Incidents is the projection that every service needs: the folded state of each incident, and the rule book.
+type Incidents struct {
+	mu       sync.RWMutex
+	states   map[string]*procedure.State
+	book     *rulebook.Book
+	declared map[procedure.RequestKey]string
+	numbers  map[string]int
+}
+
+// NewIncidents returns an empty projection.
+func NewIncidents() *Incidents {
+	return &Incidents{states: map[string]*procedure.State{}, book: &rulebook.Book{}, declared: map[procedure.RequestKey]string{}, numbers: map[string]int{}}
+}
+
+// Name is "incidents".
+func (p *Incidents) Name() string { return "incidents" }
+
+// Version of the fold.
+func (p *Incidents) Version() int { return 1 }
+
+// Apply folds records in.
+func (p *Incidents) Apply(batch []*Record) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, rec := range batch {
+		if err := p.applyOne(rec); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (p *Incidents) applyOne(rec *Record) error {
+	if rec.Incident == procedure.RuleBook {
+		next := p.book
+		var err error
+		for _, e := range rec.Events {
+			if next, err = next.With(e.Position, rec.Record.GetRecordedAt().AsTime(), e.Payload); err != nil {
+				return fmt.Errorf("rule book at %d: %w", e.Position, err)
+			}
+		}
+		p.book = next
+	}
+	s, ok := p.states[rec.Incident]
+	if !ok {
+		s = procedure.NewState(rec.Incident)
+		p.states[rec.Incident] = s
+	}
+	if err := s.Apply(rec.Record, rec.Hash); err != nil {
+		return err
+	}
+	if rec.Record.GetFirstPosition() == 1 && rec.Incident != procedure.RuleBook {
+		p.declared[procedure.RequestKey{Person: rec.Record.GetActor().GetPerson(), Command: rec.Record.GetCommand(), RequestID: rec.Record.GetRequestId()}] = rec.Incident
+		prefix, n, _ := strings.Cut(rec.Incident, ".")
+		if number, err := strconv.Atoi(n); err == nil {
+			p.numbers[prefix+"."] = max(p.numbers[prefix+"."], number)
+		}
+	}
+	return nil
+}
+
+// Declared finds the incident that a person declared under a request id; empty if there is none.
+func (p *Incidents) Declared(person, requestID string) string {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.declared[procedure.RequestKey{Person: person, Command: "Declare", RequestID: requestID}]
+}
+
+// LastNumber is the highest number given to incidents with a prefix such as "e20261124."; 0 for none.
+func (p *Incidents) LastNumber(prefix string) int {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.numbers[prefix]
+}
+
+// Book is the rule book.
+func (p *Incidents) Book() *rulebook.Book {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return p.book
+}
+
+// View calls fn with an incident's state, which fn must neither keep nor write to; false if there is no such incident.
+func (p *Incidents) View(incident string, fn func(*procedure.State)) bool {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	s, ok := p.states[incident]
+	if !ok || incident == procedure.RuleBook {
+		return false
+	}
+	fn(s)
+	return true
+}
+
+// Each calls fn with every incident's state, in the order of declaration (by id), under the same conditions as View.
+func (p *Incidents) Each(fn func(*procedure.State)) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	for _, id := range slices.Sorted(maps.Keys(p.states)) {
+		if id != procedure.RuleBook {
+			fn(p.states[id])
+		}
+	}
+}
+
+// Duplicates are the open incidents of the same system that were declared within a day before (procedure.md 4.1).
+func (p *Incidents) Duplicates(system string, drill bool, within func(*procedure.State) bool) []string {
+	var list []string
+	p.Each(func(s *procedure.State) {
+		if s.Status == procedure.Open && s.Declared.System == system && s.Declared.Drill == drill && within(s) {
+			list = append(list, s.Incident)
+		}
+	})
+	return list
+}
+
+// Dump writes every state and the rule book's position as JSON lines, incidents in order.
+func (p *Incidents) Dump(w io.Writer) error {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	enc := json.NewEncoder(w)
+	for _, id := range slices.Sorted(maps.Keys(p.states)) {
+		if err := enc.Encode(p.states[id]); err != nil {
+			return fmt.Errorf("dump %s: %w", id, err)
+		}
+	}
+	return enc.Encode(map[string]any{"rulebook": p.book.Position, "persons": p.book.Persons(), "roles": p.roles()})
+}
+
+func (p *Incidents) roles() map[string][]emergencyv1.Role {
+	all := map[string][]emergencyv1.Role{}
+	at := p.states[procedure.RuleBook]
+	if at == nil {
+		return all
+	}
+	for _, person := range p.book.Persons() {
+		all[person] = p.book.Roles(person, at.RecordedAt)
+	}
+	return all
+}

@@ -1,0 +1,269 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package projection feeds folds from the stream of all histories.
+//
+// A projection is a fold with a name and a version. The runner checks every record by chain and signature before any
+// projection sees it: a record that fails is foreign, is counted and alarmed, and no projection ever hears of it. A
+// projection has no way to act on the world, so a rebuild sends nothing. Everything a projection says is rebuilt from
+// nothing at start (memory); what is asked while it is behind says how far it has come.
+package projection
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"sync"
+
+	"google.golang.org/protobuf/proto"
+
+	"cacert.org/emergency/pkg/history"
+	"cacert.org/emergency/pkg/procedure"
+	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
+)
+
+// Record is one verified record with its events decoded.
+type Record struct {
+	history.Entry
+	// Incident is the id of the history it belongs to.
+	Incident string
+	// Events are its events, in order.
+	Events []Event
+}
+
+// Event is one event of a record.
+type Event struct {
+	Position   uint64
+	Type       string
+	Deviations []emergencyv1.Deviation
+	// Payload is shared between all projections: never write to it.
+	Payload proto.Message
+}
+
+// ID is the event's id, <incident>/<position>.
+func (r *Record) ID(e Event) string { return fmt.Sprintf("%s/%d", r.Incident, e.Position) }
+
+// Projection is a fold over all histories. Apply is called by one goroutine at a time, in the order of the stream; an
+// error stops the runner, because a projection that missed a fact would answer wrongly. Reads may run at any time and are
+// the projection's own business to guard.
+type Projection interface {
+	// Name and Version identify what is kept; a change of the fold is a new version.
+	Name() string
+	Version() int
+	// Apply folds a batch of records in.
+	Apply(batch []*Record) error
+	// Dump writes everything that is kept, byte for byte the same for the same records.
+	Dump(w io.Writer) error
+}
+
+// Alarm is told of every foreign record.
+type Alarm func(incident string, sequence uint64, err *history.ForeignError)
+
+// Config of a runner. All fields are required but OnForeign.
+type Config struct {
+	Store       history.Store
+	Keys        *history.Keyring
+	Projections []Projection
+	Log         *slog.Logger
+	OnForeign   Alarm
+}
+
+// Runner feeds projections.
+type Runner struct {
+	cfg    Config
+	chains map[string]*history.Chain
+	stuck  map[string]bool
+
+	mu       sync.Mutex
+	mark     history.Mark
+	position map[string]uint64
+	foreign  int
+	changed  chan struct{} // closed and replaced when something was applied
+}
+
+// New returns a runner that starts from nothing.
+func New(cfg Config) (*Runner, error) {
+	if cfg.Store == nil || cfg.Keys == nil || cfg.Log == nil || len(cfg.Projections) == 0 {
+		return nil, errors.New("projection: a dependency is missing")
+	}
+	return &Runner{cfg: cfg, chains: map[string]*history.Chain{}, stuck: map[string]bool{}, position: map[string]uint64{}, changed: make(chan struct{})}, nil
+}
+
+// CatchUp applies everything that is in the store now and returns. Call it before Run, so that the first answers are
+// already true.
+func (r *Runner) CatchUp(ctx context.Context) error {
+	var batch []*Record
+	err := r.cfg.Store.Scan(ctx, r.Mark().Sequence, func(m history.Message) error {
+		if rec := r.accept(m); rec != nil {
+			batch = append(batch, rec)
+		}
+		r.advance(m)
+		if len(batch) < 256 {
+			return nil
+		}
+		full := batch
+		batch = nil
+		return r.apply(full)
+	})
+	if err != nil {
+		return fmt.Errorf("catch up: %w", err)
+	}
+	return r.apply(batch)
+}
+
+// Run follows the stream until ctx ends.
+func (r *Runner) Run(ctx context.Context) error {
+	err := r.cfg.Store.Follow(ctx, r.Mark(), func(m history.Message) error {
+		rec := r.accept(m)
+		r.advance(m)
+		if rec == nil {
+			return nil
+		}
+		return r.apply([]*Record{rec})
+	})
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+// accept verifies a message and decodes it; nil if it is to be skipped.
+func (r *Runner) accept(m history.Message) *Record {
+	if m.Incident == "" {
+		r.alarm(m, &history.ForeignError{Reason: history.ReasonWrongSubject, Detail: "the subject names no incident"})
+		return nil
+	}
+	chain, ok := r.chains[m.Incident]
+	if !ok {
+		chain = history.NewChain(m.Incident, r.cfg.Keys)
+		r.chains[m.Incident] = chain
+	}
+	entry, err := chain.Accept(m.Data)
+	var foreign *history.ForeignError
+	switch {
+	case errors.As(err, &foreign):
+		r.alarm(m, foreign)
+		return nil
+	case err != nil:
+		r.halt(m.Incident, err)
+		return nil
+	}
+	entry.Sequence = m.Sequence
+	rec, err := Decode(entry)
+	if err != nil {
+		r.halt(m.Incident, err)
+		return nil
+	}
+	return rec
+}
+
+// halt stops one incident that this version cannot read; the others go on (hardening.md, poison event).
+func (r *Runner) halt(incident string, err error) {
+	if !r.stuck[incident] {
+		r.stuck[incident] = true
+		r.cfg.Log.Error("incident cannot be read further by this version", "incident", incident, "error", err)
+	}
+}
+
+func (r *Runner) alarm(m history.Message, err *history.ForeignError) {
+	r.mu.Lock()
+	r.foreign++
+	r.mu.Unlock()
+	r.cfg.Log.Error("foreign record skipped", "incident", m.Incident, "sequence", m.Sequence, "reason", string(err.Reason))
+	if r.cfg.OnForeign != nil {
+		r.cfg.OnForeign(m.Incident, m.Sequence, err)
+	}
+}
+
+// Decode decodes the events of a verified record.
+func Decode(entry *history.Entry) (*Record, error) {
+	rec := &Record{Entry: *entry, Incident: entry.Record.GetIncident()}
+	for i, e := range entry.Record.GetEvents() {
+		payload, err := procedure.DecodeEvent(e)
+		if err != nil {
+			return nil, err
+		}
+		rec.Events = append(rec.Events, Event{entry.Record.GetFirstPosition() + uint64(i), e.GetType(), e.GetDeviations(), payload})
+	}
+	return rec, nil
+}
+
+func (r *Runner) advance(m history.Message) {
+	r.mu.Lock()
+	r.mark = m.Mark()
+	r.mu.Unlock()
+}
+
+func (r *Runner) apply(batch []*Record) error {
+	if len(batch) == 0 {
+		return nil
+	}
+	for _, p := range r.cfg.Projections {
+		if err := p.Apply(batch); err != nil {
+			return fmt.Errorf("projection %s: %w", p.Name(), err)
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, rec := range batch {
+		r.position[rec.Incident] = rec.Events[len(rec.Events)-1].Position
+	}
+	close(r.changed)
+	r.changed = make(chan struct{})
+	return nil
+}
+
+// Mark is how far the runner has come in the stream.
+func (r *Runner) Mark() history.Mark {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.mark
+}
+
+// Foreign is how many foreign records were skipped.
+func (r *Runner) Foreign() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.foreign
+}
+
+// Position is the last position of an incident that is applied, 0 for none.
+func (r *Runner) Position(incident string) uint64 {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.position[incident]
+}
+
+// Changed returns a channel that is closed when the next batch has been applied.
+func (r *Runner) Changed() <-chan struct{} {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.changed
+}
+
+// WaitFor waits until an incident's position is applied, so that a caller reads its own write.
+func (r *Runner) WaitFor(ctx context.Context, incident string, position uint64) error {
+	for {
+		changed := r.Changed()
+		if r.Position(incident) >= position {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return fmt.Errorf("position %d of %s is not here yet: %w", position, incident, ctx.Err())
+		}
+	}
+}
+
+// Rebuild folds everything that is in the store now into fresh projections and returns them; the running ones stay as they
+// are and go on answering. fresh must return new, empty projections.
+func Rebuild(ctx context.Context, cfg Config, fresh ...Projection) error {
+	cfg.Projections = fresh
+	runner, err := New(cfg)
+	if err != nil {
+		return err
+	}
+	return runner.CatchUp(ctx)
+}
