@@ -6,6 +6,8 @@ import (
 	"strings"
 	"unicode"
 	"unicode/utf8"
+
+	"cacert.org/emergency/pkg/gitrepo/gittree"
 )
 
 const (
@@ -48,7 +50,7 @@ func checkPath(path string, line, maxLen int) error {
 			return refuse("path with . or .. component")
 		case len(component) > maxComponent:
 			return refuse("path component is too long")
-		case DotGit(component):
+		case dotGit(component):
 			return refuse("path into a repository's own folder")
 		case strings.EqualFold(component, ".gitmodules"):
 			return &Error{Code: CodeSubmodule, Line: line, Path: path, Detail: "submodule configuration cannot be changed by an emergency patch"}
@@ -57,10 +59,13 @@ func checkPath(path string, line, maxLen int) error {
 	return nil
 }
 
-// DotGit says whether a file system in use could take the path component for `.git`: any case, NTFS
+// dotGit says whether a file system in use could take the path component for `.git`: any case, NTFS
 // short names (`git~1`), NTFS streams (`.git::$INDEX_ALLOCATION`), trailing dots and spaces, and
-// characters that HFS+ and others ignore.
-func DotGit(component string) bool {
+// characters that HFS+ and others ignore. It refuses more than git does.
+func dotGit(component string) bool {
+	if gittree.DotGit(component) {
+		return true
+	}
 	name := strings.Map(func(r rune) rune {
 		if ignorable(r) {
 			return -1

@@ -68,7 +68,8 @@ var (
 	checkingLine = regexp.MustCompile(`^Checking patch (.*)\.\.\.$`)
 	offsetLine   = regexp.MustCompile(`^Hunk #(\d+) succeeded at (\d+) \(offset (-?\d+) lines?\)\.$`)
 	rejectedLine = regexp.MustCompile(`^error: patch failed: (.*):(\d+)$`)
-	refusedLine  = regexp.MustCompile(`^error: (.*): (patch does not apply|already exists in index|does not exist in index|does not match index|wrong type|.*beyond a symbolic link)$`)
+	refusedLine  = regexp.MustCompile(`^error: (.*): (patch does not apply|already exists in index|does not exist in index|does not match index|wrong type)$`)
+	linkLine     = regexp.MustCompile(`^error: affected file '(.*)' is beyond a symbolic link$`)
 )
 
 func offsets(messages string) []Offset {
@@ -102,6 +103,8 @@ func rejection(messages string) *Rejection {
 			r.Hunks = append(r.Hunks, RejectedHunk{Path: m[1], Line: atoi(m[2]), Detail: "patch does not apply"})
 		} else if m := refusedLine.FindStringSubmatch(line); m != nil && !seen[m[1]] {
 			r.Hunks = append(r.Hunks, RejectedHunk{Path: m[1], Detail: m[2]})
+		} else if m := linkLine.FindStringSubmatch(line); m != nil {
+			r.Hunks = append(r.Hunks, RejectedHunk{Path: m[1], Detail: "beyond a symbolic link"})
 		}
 	}
 	if len(r.Hunks) == 0 {

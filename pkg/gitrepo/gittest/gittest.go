@@ -4,10 +4,11 @@
 package gittest
 
 import (
-	"bytes"
+	"errors"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"cacert.org/emergency/pkg/gitrepo/gittree"
@@ -30,20 +31,38 @@ func New(t testing.TB, algo gittree.Algo) *Repo {
 // Git runs git in the work tree, with no configuration of the machine, and returns its output.
 func (r *Repo) Git(args ...string) string {
 	r.t.Helper()
-	cmd := exec.Command("git", args...) //nolint:gosec // a test's own arguments
+	out, err := r.command(args).Output()
+	var exit *exec.ExitError
+	if errors.As(err, &exit) {
+		r.t.Fatalf("git %q: %v: %s", args, err, exit.Stderr)
+	}
+	if err != nil {
+		r.t.Fatal(err)
+	}
+	return string(out)
+}
+
+// GitMayFail runs git and says whether it succeeded.
+func (r *Repo) GitMayFail(args ...string) bool {
+	r.t.Helper()
+	err := r.command(args).Run()
+	var exit *exec.ExitError
+	if err != nil && !errors.As(err, &exit) {
+		r.t.Fatal(err)
+	}
+	return err == nil
+}
+
+func (r *Repo) command(args []string) *exec.Cmd {
+	settings := []string{"-c", "core.protectHFS=true", "-c", "core.protectNTFS=true"} // as gitcmd has them
+	cmd := exec.Command("git", append(settings, args...)...)                          //nolint:gosec // a test's own arguments
 	cmd.Dir = r.Dir
 	cmd.Env = []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + r.Dir, "LC_ALL=C", "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null",
 		"GIT_AUTHOR_NAME=Author", "GIT_AUTHOR_EMAIL=author@localhost", "GIT_AUTHOR_DATE=1764000000 +0000",
 		"GIT_COMMITTER_NAME=Author", "GIT_COMMITTER_EMAIL=author@localhost", "GIT_COMMITTER_DATE=1764000000 +0000",
 	}
-	var stderr bytes.Buffer
-	cmd.Stderr = &stderr
-	out, err := cmd.Output()
-	if err != nil {
-		r.t.Fatalf("git %q: %v: %s", args, err, stderr.String())
-	}
-	return string(out)
+	return cmd
 }
 
 // Write writes one file of the work tree.
@@ -89,4 +108,4 @@ func (r *Repo) Diff(from, to string) []byte {
 	return []byte(r.Git("diff", "--binary", from, to))
 }
 
-func line(s string) string { return string(bytes.TrimRight([]byte(s), "\n")) }
+func line(s string) string { return strings.TrimRight(s, "\n") }

@@ -136,3 +136,20 @@ func TestLooseObjects(t *testing.T) {
 		t.Error("an id that is a path is read")
 	}
 }
+
+// Every name that git refuses for a file is DotGit, and no other.
+func TestDotGitEqualsGit(t *testing.T) {
+	t.Parallel()
+	r := gittest.New(t, gittree.SHA1)
+	blob := gittree.BlobID(gittree.SHA1, nil)
+	for _, name := range []string{
+		".git", ".GIT", ".gIt.", ".git ", ".git. .", ".git:x", ".git::$INDEX_ALLOCATION", `.git\x`, `a\.git`, "git~1", "GIT~1", "git~1.", `x\git~1 `,
+		".g\u200cit", "\ufeff.git", ".git\u206f", ".git2", "git~2", "git", ".gitx", ".git-", ".git.x", "..git", ".g\u00adit", ".gitignore", "a.git", ".git\xff", `.git/`, ".g it",
+	} {
+		name = strings.TrimSuffix(name, "/")
+		out := r.GitMayFail("update-index", "--add", "--cacheinfo", "100644,"+blob+","+name)
+		if got := gittree.DotGit(name); got != !out {
+			t.Errorf("%q: DotGit is %v, git accepts: %v", name, got, out)
+		}
+	}
+}
