@@ -1,0 +1,283 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package effect does outside things that committed events cause: mails, pushes, jobs on a host.
+//
+// The order is: the event is in the history; the intent is written to the ledger, once per key by compare-and-set; the act;
+// the outcome in the ledger; the result as a command of its own, which becomes an event. A crash between intent and outcome
+// leaves an act of which nobody knows whether it was done: an effect that may be repeated is repeated, the others report
+// "unknown" as their result and never act twice. The runner starts behind the last record whose effects are all finished, so
+// nothing is lost; a replay of histories has no runner, so nothing is sent.
+package effect
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"github.com/cenkalti/backoff/v5"
+
+	"cacert.org/emergency/pkg/history"
+	"cacert.org/emergency/pkg/projection"
+)
+
+// Effect is one outside act.
+type Effect struct {
+	// Key is unique for the act: the event's id and what is done.
+	Key string
+	// Run does it and reports the result by a command. An error means that it may be tried again, if Repeatable.
+	Run func(ctx context.Context) error
+	// Repeatable says that doing it twice does no harm, because the other side recognises it.
+	Repeatable bool
+	// Unknown reports that the outcome cannot be known; for effects that are not repeatable.
+	Unknown func(ctx context.Context) error
+}
+
+// State of a key in the ledger.
+type State string
+
+// The states of a key.
+const (
+	Intended State = "intended"
+	Done     State = "done"
+	Failed   State = "failed"
+	Unknown  State = "unknown"
+)
+
+// Ledger remembers what was intended and what became of it. Implementations are durable when a call returns nil.
+type Ledger interface {
+	// Intend writes the intent if the key is new; fresh is false if it was there, and state is what it says.
+	Intend(ctx context.Context, key string) (fresh bool, state State, err error)
+	// Finish writes the outcome.
+	Finish(ctx context.Context, key string, state State) error
+	// Mark returns how far an owner's runner has come; SetMark writes it.
+	Mark(ctx context.Context, owner string) (history.Mark, error)
+	SetMark(ctx context.Context, owner string, m history.Mark) error
+}
+
+// Planner says which effects an event has. It acts on nothing itself.
+type Planner func(ctx context.Context, rec *projection.Record, e projection.Event) []Effect
+
+// Config of a runner. All fields are required but Meter.
+type Config struct {
+	Owner  string
+	Store  history.Store
+	Keys   *history.Keyring
+	Ledger Ledger
+	Plan   Planner
+	Log    *slog.Logger
+	Meter  Meter
+}
+
+// Meter counts effects by outcome; a nil Meter counts nothing.
+type Meter interface {
+	Effect(ctx context.Context, owner, outcome string)
+}
+
+// atOnce bounds how many effects of one owner run at the same time; one that hangs keeps one place.
+const atOnce = 256
+
+// Runner runs the effects of one owner.
+type Runner struct {
+	cfg    Config
+	places chan struct{}
+	group  sync.WaitGroup
+
+	mu      sync.Mutex
+	pending []*item // in the order of the stream
+	mark    history.Mark
+	unkept  int // records finished since the mark was last written
+}
+
+// keepEvery is after how many finished records the mark is written. Those behind it are looked up in the ledger again after
+// a crash, which costs a question each and repeats nothing.
+const keepEvery = 100
+
+// item is a record whose effects are not all finished.
+type item struct {
+	mark history.Mark
+	left int
+}
+
+// New returns a runner.
+func New(cfg Config) (*Runner, error) {
+	if cfg.Owner == "" || cfg.Store == nil || cfg.Keys == nil || cfg.Ledger == nil || cfg.Plan == nil || cfg.Log == nil {
+		return nil, errors.New("effect: a dependency is missing")
+	}
+	return &Runner{cfg: cfg, places: make(chan struct{}, atOnce)}, nil
+}
+
+// Run follows the histories and runs effects until ctx ends; then it waits for those that run.
+func (r *Runner) Run(ctx context.Context) error {
+	mark, err := r.cfg.Ledger.Mark(ctx, r.cfg.Owner)
+	if err != nil {
+		return fmt.Errorf("effects of %s: %w", r.cfg.Owner, err)
+	}
+	defer r.keep(context.WithoutCancel(ctx))
+	defer r.group.Wait()
+	chains := map[string]*history.Chain{}
+	// Chains start at the beginning of each history, so the records before the mark are read too, but not planned.
+	err = r.cfg.Store.Follow(ctx, history.Mark{}, func(m history.Message) error {
+		rec := accept(chains, r.cfg.Keys, m)
+		if rec == nil || m.Sequence <= mark.Sequence {
+			return nil
+		}
+		return r.plan(ctx, m.Mark(), rec)
+	})
+	if ctx.Err() != nil {
+		return nil
+	}
+	return err
+}
+
+func accept(chains map[string]*history.Chain, keys *history.Keyring, m history.Message) *projection.Record {
+	if m.Incident == "" {
+		return nil
+	}
+	chain, ok := chains[m.Incident]
+	if !ok {
+		chain = history.NewChain(m.Incident, keys)
+		chains[m.Incident] = chain
+	}
+	entry, err := chain.Accept(m.Data)
+	if err != nil {
+		return nil // alarmed by the projection runner, which sees the same
+	}
+	rec, err := projection.Decode(entry)
+	if err != nil {
+		return nil
+	}
+	return rec
+}
+
+// plan starts the effects of a record. It returns before they are done.
+func (r *Runner) plan(ctx context.Context, mark history.Mark, rec *projection.Record) error {
+	it := &item{mark: mark}
+	var effects []Effect
+	for _, e := range rec.Events {
+		effects = append(effects, r.cfg.Plan(ctx, rec, e)...)
+	}
+	it.left = len(effects)
+	r.mu.Lock()
+	r.pending = append(r.pending, it)
+	r.mu.Unlock()
+	if len(effects) == 0 {
+		r.finished(ctx, it, 0)
+	}
+	for _, e := range effects {
+		select {
+		case r.places <- struct{}{}:
+		case <-ctx.Done():
+			return nil
+		}
+		r.group.Go(func() {
+			defer func() { <-r.places }()
+			if r.do(ctx, e) {
+				r.finished(ctx, it, 1)
+			}
+		})
+	}
+	return nil
+}
+
+// do runs one effect to its end; false if it was interrupted and has to be seen to after the next start.
+func (r *Runner) do(ctx context.Context, e Effect) bool {
+	fresh, state, err := r.intend(ctx, e.Key)
+	if err != nil {
+		return false
+	}
+	if !fresh && state != Intended {
+		return true
+	}
+	run, outcome := e.Run, Done
+	if !fresh && !e.Repeatable {
+		run, outcome = e.Unknown, Unknown // a former run was interrupted in the act
+	}
+	err = r.attempt(ctx, e, run)
+	switch {
+	case err != nil && ctx.Err() != nil:
+		return false
+	case err != nil:
+		r.cfg.Log.ErrorContext(ctx, "effect failed", "owner", r.cfg.Owner, "key", e.Key, "error", err)
+		outcome = Failed
+	}
+	if r.cfg.Meter != nil {
+		r.cfg.Meter.Effect(ctx, r.cfg.Owner, string(outcome))
+	}
+	return r.cfg.Ledger.Finish(ctx, e.Key, outcome) == nil
+}
+
+func (r *Runner) intend(ctx context.Context, key string) (fresh bool, state State, err error) {
+	_, err = backoff.Retry(ctx, func() (struct{}, error) {
+		fresh, state, err = r.cfg.Ledger.Intend(ctx, key)
+		return struct{}{}, err
+	}, backoff.WithMaxElapsedTime(0))
+	return fresh, state, err
+}
+
+// ErrGiveUp ends the tries of a repeatable effect: what it wanted can never succeed. The effect has reported that itself.
+var ErrGiveUp = errors.New("given up")
+
+// attempt runs a repeatable effect until it succeeds, gives up or ctx ends; any other once.
+func (r *Runner) attempt(ctx context.Context, e Effect, run func(context.Context) error) error {
+	if run == nil {
+		return nil
+	}
+	if !e.Repeatable {
+		return run(ctx)
+	}
+	wait := backoff.NewExponentialBackOff()
+	wait.InitialInterval, wait.MaxInterval = 200*time.Millisecond, 30*time.Second
+	_, err := backoff.Retry(ctx, func() (struct{}, error) {
+		err := run(ctx)
+		if errors.Is(err, ErrGiveUp) {
+			return struct{}{}, backoff.Permanent(err)
+		}
+		if err != nil && ctx.Err() == nil {
+			r.cfg.Log.WarnContext(ctx, "effect will be tried again", "owner", r.cfg.Owner, "key", e.Key, "error", err)
+		}
+		return struct{}{}, err
+	}, backoff.WithBackOff(wait), backoff.WithMaxElapsedTime(0))
+	return err
+}
+
+// finished counts an effect off and moves the mark over everything that is finished from the front.
+func (r *Runner) finished(ctx context.Context, it *item, n int) {
+	r.mu.Lock()
+	it.left -= n
+	for len(r.pending) > 0 && r.pending[0].left == 0 {
+		r.mark = r.pending[0].mark
+		r.pending = r.pending[1:]
+		r.unkept++
+	}
+	due := r.unkept >= keepEvery
+	r.mu.Unlock()
+	if due {
+		r.keep(ctx)
+	}
+}
+
+// keep writes the mark.
+func (r *Runner) keep(ctx context.Context) {
+	r.mu.Lock()
+	mark, n := r.mark, r.unkept
+	r.unkept = 0
+	r.mu.Unlock()
+	if n == 0 {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
+	defer cancel()
+	if err := r.cfg.Ledger.SetMark(ctx, r.cfg.Owner, mark); err != nil {
+		r.cfg.Log.WarnContext(ctx, "effect mark not kept; effects behind it are looked up again after a start", "owner", r.cfg.Owner, "error", err)
+	}
+}
+
+// Waiting is how many records have effects that are not finished.
+func (r *Runner) Waiting() int {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return len(r.pending)
+}

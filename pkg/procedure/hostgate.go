@@ -1,0 +1,239 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package procedure
+
+import (
+	"fmt"
+	"slices"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"cacert.org/emergency/pkg/rulebook"
+	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
+)
+
+// What a reader checks who believes no service: the agent on a host before it touches a file, and the verifier. The chain and
+// the owners' signatures are checked by package history; here it is the people's.
+
+// VerifyRecord checks that a record could have been decided as its actor's act: the role was held, and where the command
+// needs the person's own signature, it is there and says exactly what the events say. s is the state before the record,
+// book the rule book as it is now, which knows keys and roles as they were at the record's time.
+func VerifyRecord(s *State, rec *emergencyv1.Record, book *rulebook.Book) error {
+	row, ok := rowByName(rec.GetCommand())
+	if !ok {
+		return fmt.Errorf("command %q is not known", rec.GetCommand())
+	}
+	if row.owner != "" && row.owner != rec.GetOwner() {
+		return fmt.Errorf("command %s belongs to %s, not to %s", row.name, row.owner, rec.GetOwner())
+	}
+	payloads, err := decodeAll(rec)
+	if err != nil {
+		return err
+	}
+	if len(payloads) == 1 {
+		if _, refused := payloads[0].(*emergencyv1.CommandRefused); refused {
+			return nil // it has no effect
+		}
+	}
+	if err := verifyActor(row, rec, book); err != nil {
+		return err
+	}
+	if !row.signed {
+		return nil
+	}
+	return verifySigned(s, row, rec, payloads, book)
+}
+
+func rowByName(name string) (*commandRow, bool) {
+	for _, row := range commandIndex {
+		if row.name == name {
+			return row, true
+		}
+	}
+	return nil, false
+}
+
+func decodeAll(rec *emergencyv1.Record) ([]proto.Message, error) {
+	var list []proto.Message
+	for _, e := range rec.GetEvents() {
+		m, err := DecodeEvent(e)
+		if err != nil {
+			return nil, err
+		}
+		list = append(list, m)
+	}
+	return list, nil
+}
+
+// verifyActor checks the matrix at the time of the record.
+func verifyActor(row *commandRow, rec *emergencyv1.Record, book *rulebook.Book) error {
+	a := rec.GetActor()
+	at := rec.GetRecordedAt().AsTime()
+	if a.GetPerson() == "" {
+		if slices.Contains(row.systems, a.GetSystem()) {
+			return nil
+		}
+		return fmt.Errorf("%s may not be given by %s", row.name, a.GetSystem())
+	}
+	if !slices.Contains(row.roles, a.GetRole()) || !book.Has(a.GetPerson(), a.GetRole(), at) {
+		return fmt.Errorf("%s did not hold the role of %s at %s, which %s needs", a.GetPerson(), roleWord(a.GetRole()), stamp(at), row.name)
+	}
+	return nil
+}
+
+// verifySigned checks the person's signature and compares the statement with what was recorded.
+func verifySigned(s *State, row *commandRow, rec *emergencyv1.Record, payloads []proto.Message, book *rulebook.Book) error {
+	a, at := rec.GetApproval(), rec.GetRecordedAt().AsTime()
+	if a == nil {
+		return fmt.Errorf("%s by %s has no signature of that person", row.name, rec.GetActor().GetPerson())
+	}
+	entry, ok := book.Key(a.GetKeyId())
+	if !ok || entry.Key.GetPerson() != rec.GetActor().GetPerson() {
+		return fmt.Errorf("%s is signed by key %s, which is none of %s's", row.name, short(a.GetKeyId()), rec.GetActor().GetPerson())
+	}
+	if !entry.RevokedAt.IsZero() && !at.Before(entry.RevokedAt) {
+		return fmt.Errorf("%s is signed by key %s, which was revoked at %s", row.name, short(a.GetKeyId()), stamp(entry.RevokedAt))
+	}
+	st, err := OpenApproval(a, entry.Key.GetPublicKey())
+	if err != nil {
+		return fmt.Errorf("%s by %s: %w", row.name, rec.GetActor().GetPerson(), err)
+	}
+	if st.GetRole() != rec.GetActor().GetRole() {
+		return fmt.Errorf("%s was signed as %s and recorded as %s", row.name, roleWord(st.GetRole()), roleWord(rec.GetActor().GetRole()))
+	}
+	want := &emergencyv1.Statement{
+		Incident: rec.GetIncident(), Command: row.name, Person: rec.GetActor().GetPerson(), RequestId: rec.GetRequestId(), Claims: st.GetClaims(),
+	}
+	if s.Policy != nil {
+		want.PolicyDigest = s.Policy.Digest
+	}
+	for _, p := range payloads {
+		if err := s.expectFrom(want, p, st); err != nil {
+			return fmt.Errorf("%s by %s: %w", row.name, want.Person, err)
+		}
+	}
+	if diff := statementDiff(want, st); diff != "" {
+		return fmt.Errorf("%s by %s was signed for another %s than was recorded", row.name, want.Person, diff)
+	}
+	return nil
+}
+
+// expectFrom fills in what an event says the person must have signed, and compares the claims that the event repeats.
+func (s *State) expectFrom(want *emergencyv1.Statement, payload proto.Message, got *emergencyv1.Statement) error {
+	is := func(name, value string) error {
+		for _, c := range got.GetClaims() {
+			if c.GetName() == name {
+				if c.GetValue() == value {
+					return nil
+				}
+				return fmt.Errorf("%s was signed as %q and recorded as %q", name, c.GetValue(), value)
+			}
+		}
+		return fmt.Errorf("the signature says nothing of %s", name)
+	}
+	// either the value that was signed, or left to the system by signing an empty one
+	isOrEmpty := func(name, value string) error {
+		if is(name, "") == nil {
+			return nil
+		}
+		return is(name, value)
+	}
+	switch e := payload.(type) {
+	case *emergencyv1.PatchRegistered:
+		want.Binding, want.PatchSha256, want.BaseTree, want.ResultTree = e.GetBinding(), e.GetPatch().GetSha256(), e.GetBaseTree(), e.GetResultTree()
+		if b := BindingDigest(want.Incident, e.GetBinding().GetRevision(), want.PatchSha256, want.BaseTree, want.ResultTree, want.PolicyDigest); b != e.GetBinding().GetDigest() {
+			return fmt.Errorf("the binding of %s is not that of its bytes", e.GetBinding().GetRevision())
+		}
+		return isOrEmpty("author", e.GetAuthor())
+	case *emergencyv1.FirstReviewRecorded:
+		s.bindRevision(want, e.GetBinding())
+		return is("verdict", verdictWord(e.GetVerdict()))
+	case *emergencyv1.SecondReviewRecorded:
+		s.bindRevision(want, e.GetBinding())
+		return is("verdict", verdictWord(e.GetVerdict()))
+	case *emergencyv1.TestReported:
+		s.bindRevision(want, e.GetBinding())
+		return is("verdict", resultWord(e.GetResult()))
+	case *emergencyv1.VetoRaised:
+		s.bindRevision(want, e.GetBinding())
+		return is("verdict", "veto")
+	case *emergencyv1.VetoWithdrawn:
+		s.bindVeto(want, e.GetVeto())
+		return is("veto", e.GetVeto())
+	case *emergencyv1.VetoOverruled:
+		s.bindVeto(want, e.GetVeto())
+		return is("veto", e.GetVeto())
+	case *emergencyv1.PatchForwarded:
+		s.bindRevision(want, e.GetBinding())
+		return isOrEmpty("to", e.GetTo())
+	case *emergencyv1.ApplyStarted:
+		s.bindRevision(want, e.GetBinding())
+		if err := isOrEmpty("host", e.GetHost()); err != nil {
+			return err
+		}
+		return isOrEmpty("observer", e.GetObserver())
+	case *emergencyv1.RollBackStarted:
+		s.bindRevision(want, e.GetBinding())
+		return is("observer", e.GetObserver())
+	case *emergencyv1.PolicyPublished:
+		return is("policy", "sha256:"+KeyID(e.GetPolicy()))
+	}
+	return nil
+}
+
+// HostGate is what the agent on a host checks before it changes anything, on a history whose every record it has verified:
+// an apply of exactly this revision on this host was started by a person and is not finished, and everything that the gate
+// needs is there, by as many different people as it needs. s is the state with the ApplyStarted in it.
+func HostGate(s *State, revision, host string, book *rulebook.Book, now time.Time) *Refusal {
+	r, ok := s.Revision(revision)
+	if !ok {
+		return refuse(ReasonPatch, "there is no revision %s", revision)
+	}
+	a := s.ApplyOf(revision)
+	if a == nil || a.State != Applying {
+		return refuse(ReasonNoApplyRunning, "no apply of %s was started, or it is finished", revision)
+	}
+	if a.Host != host {
+		return refuse(ReasonDrillBoundary, "the apply of %s is for host %s, this is %s", revision, a.Host, host)
+	}
+	d := &decision{s: s, env: Env{Owner: OwnerDeployment, Now: now, Book: book}, row: mustRow("StartApply"), at: now}
+	for _, v := range s.Vetoes { // one raised after the start stops nothing (6, rule 1)
+		if v.Revision == revision && v.State == VetoOpen && !v.AfterApply {
+			return d.noVeto(r)
+		}
+	}
+	for _, check := range []func(*Revision) *Refusal{d.firstMissing, d.secondMissing, d.tested, d.forwarded} {
+		if refusal := check(r); refusal != nil {
+			return refusal
+		}
+	}
+	return separate(s, r, a)
+}
+
+func mustRow(name string) *commandRow {
+	row, _ := rowByName(name)
+	return row
+}
+
+// separate checks X5, X7, X8, X10 and X11 over what was recorded: whoever decided, these are different people.
+func separate(s *State, r *Revision, a *Apply) *Refusal {
+	reviewers := []string{r.First.By, r.Second.By}
+	switch {
+	case slices.Contains(reviewers, r.Author), slices.Contains(reviewers, r.By):
+		return refuse(ReasonAuthorIsReviewer, "a reviewer of %s wrote or registered it", r.ID)
+	case r.First.By == r.Second.By:
+		return refuse(ReasonSamePerson, "%s gave both reviews of %s", r.First.By, r.ID)
+	case r.testedBy(r.Author), r.testedBy(r.By):
+		return refuse(ReasonAuthorIsTester, "a tester of %s wrote or registered it", r.ID)
+	case r.testedBy(r.First.By), r.testedBy(r.Second.By):
+		return refuse(ReasonReviewerAndTester, "somebody reviewed and tested %s", r.ID)
+	case a.Executor == a.Observer:
+		return refuse(ReasonSamePerson, "%s is executor and observer", a.Executor).under("X10 (SP 1.2, 4.1)")
+	case a.Executor == r.Author, a.Executor == r.By, r.reviewedBy(a.Executor), r.testedBy(a.Executor):
+		return refuse(ReasonSeparationOfDuty, "the executor %s wrote, reviewed or tested %s", a.Executor, r.ID)
+	case a.Observer == "" && s.Waived(emergencyv1.Control_CONTROL_OBSERVER, r.ID) == nil:
+		return refuse(ReasonObserverMissing, "nobody observes, and nobody waived it")
+	}
+	return nil
+}

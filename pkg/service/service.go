@@ -1,0 +1,189 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package service is what every service is made of: a dispatcher for its commands, a timer for its due times, a runner for
+// its effects, and the restricted values it keeps. A service adds its handlers, its plan of effects and nothing else.
+package service
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+
+	"cacert.org/emergency/pkg/artefacts"
+	"cacert.org/emergency/pkg/dispatch"
+	"cacert.org/emergency/pkg/effect"
+	"cacert.org/emergency/pkg/history"
+	"cacert.org/emergency/pkg/identity"
+	"cacert.org/emergency/pkg/procedure"
+	"cacert.org/emergency/pkg/projection"
+	"cacert.org/emergency/pkg/timer"
+	"cacert.org/emergency/pkg/vault"
+	restrictedv1 "cacert.org/emergency/proto/emergency/restricted/v1"
+	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
+)
+
+// Deps is what a service is given. All fields are required but Meter and EffectMeter.
+type Deps struct {
+	// Owner is which service it is.
+	Owner string
+	Clock timer.Clock
+	Log   *slog.Logger
+
+	// The histories, who may write what, and by which key this service signs.
+	Store  history.Store
+	Keys   *history.Keyring
+	Signer history.Signer
+
+	Artefacts artefacts.Store
+	Vault     vault.Store
+	Ledger    effect.Ledger
+
+	// Incidents is the folded state of all incidents as this process has read them, and Reader what feeds it.
+	Incidents *projection.Incidents
+	Reader    *projection.Runner
+
+	// Peers are connections to the services by owner name; "dashboard" is the query service.
+	Peers map[string]grpc.ClientConnInterface
+
+	Meter       dispatch.Meter
+	EffectMeter effect.Meter
+}
+
+func (d Deps) check() error {
+	if d.Owner == "" || d.Clock == nil || d.Log == nil || d.Store == nil || d.Keys == nil || d.Artefacts == nil || d.Vault == nil ||
+		d.Ledger == nil || d.Incidents == nil || d.Reader == nil {
+		return fmt.Errorf("service %q: a dependency is missing", d.Owner)
+	}
+	return nil
+}
+
+// Service is one service's share of the work.
+type Service struct {
+	Deps
+	Dispatch *dispatch.Dispatcher
+}
+
+// New builds it.
+func New(d Deps) (*Service, error) {
+	if err := d.check(); err != nil {
+		return nil, err
+	}
+	disp, err := dispatch.New(dispatch.Config{
+		Owner: d.Owner, Store: d.Store, Keys: d.Keys, Signer: d.Signer, Vault: d.Vault, Now: d.Clock.Now, Log: d.Log, Meter: d.Meter,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Service{Deps: d, Dispatch: disp}, nil
+}
+
+// Run runs timer and effects until ctx ends. plan may be nil for a service that does nothing outside.
+func (s *Service) Run(ctx context.Context, plan effect.Planner) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error {
+		return timer.Run(ctx, timer.Config{Owner: s.Owner, Clock: s.Clock, Incidents: s.Incidents, Changed: s.Reader.Changed, Dispatch: s.Dispatch, Log: s.Log})
+	})
+	if plan != nil {
+		runner, err := effect.New(effect.Config{Owner: s.Owner, Store: s.Store, Keys: s.Keys, Ledger: s.Ledger, Plan: plan, Log: s.Log, Meter: s.EffectMeter})
+		if err != nil {
+			return err
+		}
+		group.Go(func() error { return runner.Run(ctx) })
+	}
+	return group.Wait()
+}
+
+// Do decides a person's or agent's command, as the caller of the connection.
+func (s *Service) Do(ctx context.Context, cmd procedure.Command, facts procedure.Facts) (*emergencyv1.Committed, error) {
+	c, err := s.Dispatch.Do(ctx, cmd, dispatch.Input{Actor: Caller(ctx), Facts: facts})
+	return c, Retryable(err)
+}
+
+// Follow decides a command that the service gives by itself because of an event: as the event's person where follow-up is
+// that person's own, as the named system otherwise. Its request id comes from the event, so a restart repeats and never
+// doubles; the caller sets it with FollowMeta.
+func (s *Service) Follow(ctx context.Context, cmd procedure.Command, cause *projection.Record, e projection.Event, actor procedure.Actor, facts procedure.Facts) (*emergencyv1.Committed, error) {
+	root := cause.Record.GetCorrelationId()
+	if root == "" {
+		root = cause.ID(e)
+	}
+	return s.Dispatch.Do(ctx, cmd, dispatch.Input{Actor: actor, Facts: facts, Causation: cause.ID(e), Correlation: root})
+}
+
+// FollowMeta is the common part of a command that follows an event: its request id is derived from the event and from what
+// is done, so doing it again is recognised.
+func FollowMeta(rec *projection.Record, e projection.Event, what string) *emergencyv1.CommandMeta {
+	return &emergencyv1.CommandMeta{Incident: rec.Incident, RequestId: fmt.Sprintf("%s.%d.%s", rec.Incident, e.Position, what)}
+}
+
+// OnBehalf is the actor of a follow-up of a person's own command: the person, in the hands of the named service.
+func (s *Service) OnBehalf(rec *projection.Record) procedure.Actor {
+	a := rec.Record.GetActor()
+	return procedure.Actor{Person: a.GetPerson(), KeyID: a.GetKeyId(), System: emergencyv1.SystemKind_SYSTEM_KIND_REACTOR, SystemName: s.Owner}
+}
+
+// System is the actor of what a service does as one of its own parts.
+func (s *Service) System(kind emergencyv1.SystemKind) procedure.Actor {
+	return procedure.Actor{System: kind, SystemName: s.Owner}
+}
+
+// Caller is the actor of the connection: a key, which the rule book resolves.
+func Caller(ctx context.Context) procedure.Actor {
+	c, _ := identity.FromContext(ctx)
+	return procedure.Actor{KeyID: c.KeyID}
+}
+
+// unavailable tells the caller to come again: nothing was refused.
+type unavailable struct{ error }
+
+// Temporary is true: the same command may be sent again.
+func (unavailable) Temporary() bool { return true }
+
+// RetryAfter is when.
+func (unavailable) RetryAfter() time.Duration { return time.Second }
+
+// Unwrap returns the cause.
+func (u unavailable) Unwrap() error { return u.error }
+
+// Retryable marks the errors after which the same command may be sent again.
+func Retryable(err error) error {
+	if errors.Is(err, history.ErrUnavailable) || errors.Is(err, history.ErrUnknownOutcome) || errors.Is(err, history.ErrStorageFull) {
+		return unavailable{err}
+	}
+	return err
+}
+
+// Away is the error of a part outside that cannot be reached now.
+func Away(format string, args ...any) error { return unavailable{fmt.Errorf(format, args...)} }
+
+// Restricted serves the values that owners in this process keep outside the histories.
+type Restricted struct {
+	restrictedv1.UnimplementedRestrictedServiceServer
+	Vaults map[string]vault.Store
+	Log    *slog.Logger
+}
+
+// Reveal returns the value behind a commitment, and writes the access log line that procedure.md 9 asks for.
+func (r *Restricted) Reveal(ctx context.Context, req *restrictedv1.RevealRequest) (*restrictedv1.RevealResponse, error) {
+	v, ok := r.Vaults[req.GetOwner()]
+	if !ok {
+		return nil, fmt.Errorf("restricted values of %q are not kept here", req.GetOwner())
+	}
+	value, salt, err := v.Get(ctx, req.GetCommitment())
+	if errors.Is(err, vault.ErrNotFound) || errors.Is(err, vault.ErrDestroyed) {
+		return nil, &procedure.Refusal{
+			Code: procedure.NotFound, Reason: procedure.ReasonEntry, Rule: "8.5", Message: "the value is not kept any more, or never was",
+		}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("reveal: %w", err)
+	}
+	caller, _ := identity.FromContext(ctx)
+	r.Log.InfoContext(ctx, "restricted value read", "owner", req.GetOwner(), "commitment", req.GetCommitment(), "person", req.GetPerson(), "by_key", caller.KeyID)
+	return &restrictedv1.RevealResponse{Value: value, Salt: salt}, nil
+}

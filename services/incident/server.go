@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package incident
+
+import (
+	"context"
+	"errors"
+
+	"google.golang.org/protobuf/proto"
+
+	"cacert.org/emergency/pkg/dispatch"
+	"cacert.org/emergency/pkg/procedure"
+	"cacert.org/emergency/pkg/service"
+	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
+)
+
+func (s *Server) input(ctx context.Context, facts procedure.Facts) dispatch.Input {
+	return dispatch.Input{Actor: service.Caller(ctx), Facts: facts}
+}
+
+// MergeInto merges a duplicate into an earlier incident: first the target records that it absorbed the duplicate, then the
+// duplicate that it was merged. A crash in between leaves the first half, which a repeated command completes.
+func (s *Server) MergeInto(ctx context.Context, req *emergencyv1.MergeIntoRequest) (*emergencyv1.MergeIntoResponse, error) {
+	duplicate, err := s.Dispatch.State(ctx, req.GetMeta().GetIncident())
+	if err != nil {
+		return nil, service.Retryable(err)
+	}
+	target, err := s.Dispatch.State(ctx, req.GetTarget())
+	if err != nil {
+		return nil, service.Retryable(err)
+	}
+	if duplicate.Status == procedure.Open {
+		if err := s.absorb(ctx, req, duplicate); err != nil {
+			return nil, err
+		}
+	}
+	c, err := s.Do(ctx, req, procedure.Facts{Other: target})
+	if err != nil {
+		return nil, err
+	}
+	return &emergencyv1.MergeIntoResponse{Committed: c}, nil
+}
+
+// absorb records the first half in the target. A malformed merge is left to the second half to refuse.
+func (s *Server) absorb(ctx context.Context, req *emergencyv1.MergeIntoRequest, duplicate *procedure.State) error {
+	meta := proto.CloneOf(req.GetMeta())
+	meta.Incident, meta.ExpectedPosition = req.GetTarget(), nil
+	_, err := s.Do(ctx, &emergencyv1.AbsorbDuplicateRequest{
+		Meta: meta, Source: duplicate.Incident, SourceHeadHash: duplicate.HeadHash, Reason: req.GetReason(),
+	}, procedure.Facts{Other: duplicate})
+	var refusal *procedure.Refusal
+	if errors.As(err, &refusal) && refusal.Code == procedure.InvalidArgument {
+		return nil
+	}
+	return err
+}
+
+// StandDown ends the emergency while nothing was changed.
+func (s *Server) StandDown(ctx context.Context, req *emergencyv1.StandDownRequest) (*emergencyv1.StandDownResponse, error) {
+	c, err := s.Do(ctx, req, procedure.Facts{})
+	return &emergencyv1.StandDownResponse{Committed: c}, err
+}
+
+// WaiveControl waives a control, as debt.
+func (s *Server) WaiveControl(ctx context.Context, req *emergencyv1.WaiveControlRequest) (*emergencyv1.WaiveControlResponse, error) {
+	c, err := s.Do(ctx, req, procedure.Facts{})
+	return &emergencyv1.WaiveControlResponse{Committed: c}, err
+}
+
+// RecordLeadDecision records the critical team lead's decision.
+func (s *Server) RecordLeadDecision(ctx context.Context, req *emergencyv1.RecordLeadDecisionRequest) (*emergencyv1.RecordLeadDecisionResponse, error) {
+	c, err := s.Do(ctx, req, procedure.Facts{})
+	return &emergencyv1.RecordLeadDecisionResponse{Committed: c}, err
+}
+
+// AnnotateLog adds a note to an entry of the emergency log.
+func (s *Server) AnnotateLog(ctx context.Context, req *emergencyv1.AnnotateLogRequest) (*emergencyv1.AnnotateLogResponse, error) {
+	c, err := s.Do(ctx, req, procedure.Facts{})
+	return &emergencyv1.AnnotateLogResponse{Committed: c}, err
+}
+
+// Close closes the incident.
+func (s *Server) Close(ctx context.Context, req *emergencyv1.CloseRequest) (*emergencyv1.CloseResponse, error) {
+	c, err := s.Do(ctx, req, procedure.Facts{})
+	return &emergencyv1.CloseResponse{Committed: c}, err
+}
