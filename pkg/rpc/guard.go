@@ -38,8 +38,10 @@ func newGuard(cfg ServerConfig, stopping context.Context) *guard {
 
 func (g *guard) unary(ctx context.Context, req any, info *grpc.UnaryServerInfo, next grpc.UnaryHandler) (resp any, err error) {
 	err = g.call(ctx, info.FullMethod, true, func(md metadata.MD) error { return grpc.SetTrailer(ctx, md) }, func(ctx context.Context) error {
-		var err error
-		resp, err = next(ctx, req)
+		err := decoded(req)
+		if err == nil {
+			resp, err = next(ctx, req)
+		}
 		return err
 	})
 	if err != nil {
@@ -62,6 +64,13 @@ type streamWith struct {
 }
 
 func (s *streamWith) Context() context.Context { return s.ctx }
+
+func (s *streamWith) RecvMsg(m any) error {
+	if err := s.ServerStream.RecvMsg(m); err != nil {
+		return err
+	}
+	return decoded(m)
+}
 
 // call admits one call, runs its handler, and answers and logs what came of it.
 func (g *guard) call(ctx context.Context, method string, unary bool, trailer func(metadata.MD) error, handler func(context.Context) error) error {

@@ -99,6 +99,7 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	s := grpc.NewServer(
 		grpc.Creds(credentials.NewTLS(serverTLS(cfg.Identity))),
 		grpc.StatsHandler(otelgrpc.NewServerHandler(observe(cfg.Tracer, cfg.Meter)...)),
+		grpc.ForceServerCodecV2(newPatientCodec()),
 		grpc.UnaryInterceptor(g.unary), grpc.StreamInterceptor(g.stream),
 		grpc.MaxRecvMsgSize(MaxReceive), grpc.MaxHeaderListSize(maxHeaders), grpc.MaxConcurrentStreams(maxStreams),
 		grpc.ConnectionTimeout(handshakeTime),

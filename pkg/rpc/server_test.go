@@ -8,6 +8,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"strings"
@@ -16,6 +17,7 @@ import (
 	"testing"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"go.uber.org/goleak"
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 	"google.golang.org/grpc"
@@ -29,6 +31,7 @@ import (
 	"cacert.org/emergency/pkg/identity/devca"
 	"cacert.org/emergency/pkg/procedure"
 	"cacert.org/emergency/pkg/rpc"
+	"cacert.org/emergency/pkg/telemetry"
 	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
 )
 
@@ -91,10 +94,10 @@ type bench struct {
 	dialer func(context.Context, string) (net.Conn, error)
 	stop   func() // ends the server and waits for it
 	server *rpc.Server
-	t      *testing.T
+	t      testing.TB
 }
 
-func profile(t *testing.T, issue func(string) (string, error), name string) *identity.Profile {
+func profile(t testing.TB, issue func(string) (string, error), name string) *identity.Profile {
 	t.Helper()
 	dir, err := issue(name)
 	if err != nil {
@@ -107,7 +110,7 @@ func profile(t *testing.T, issue func(string) (string, error), name string) *ide
 	return p
 }
 
-func start(t *testing.T, q *query, change func(*rpc.ServerConfig)) *bench {
+func start(t testing.TB, q *query, change func(*rpc.ServerConfig)) *bench {
 	t.Helper()
 	ca, err := devca.Open(t.TempDir(), time.Now)
 	if err != nil {
@@ -566,5 +569,34 @@ func TestNewServerNeedsItsParts(t *testing.T) {
 	}
 	if _, err := rpc.Dial("localhost:1", rpc.ClientConfig{}); err == nil || !strings.Contains(err.Error(), "roots") {
 		t.Errorf("a client trusts the machine's authorities: %v", err)
+	}
+}
+
+func TestTraceReachesHandler(t *testing.T) {
+	t.Parallel()
+	tel, err := telemetry.Start(context.Background(), telemetry.Config{Service: "test", Log: io.Discard})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = tel.Shutdown(context.Background()) })
+	var seen trace.SpanContext
+	b := start(t, &query{whoAmI: func(ctx context.Context, _ int) error {
+		seen = trace.SpanContextFromContext(ctx)
+		return errors.New("secret")
+	}}, func(c *rpc.ServerConfig) { c.Tracer, c.Meter = tel.Tracer, tel.Meter })
+	ada := b.ada()
+	conn, err := rpc.Dial(rpc.LocalAddr, rpc.ClientConfig{Identity: ada.Current, Dialer: b.dialer, Tracer: tel.Tracer, Meter: tel.Meter})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = conn.Close() }()
+	ctx, span := tel.Tracer.Tracer("test").Start(context.Background(), "declare")
+	defer span.End()
+	_, err = dashboardv1.NewQueryServiceClient(conn).WhoAmI(ctx, &dashboardv1.WhoAmIRequest{})
+	if !seen.IsValid() || seen.TraceID() != span.SpanContext().TraceID() {
+		t.Errorf("the handler is in trace %s, the caller in %s", seen.TraceID(), span.SpanContext().TraceID())
+	}
+	if !strings.Contains(status.Convert(err).Message(), seen.TraceID().String()) {
+		t.Errorf("the reference is not the trace: %v", err)
 	}
 }
