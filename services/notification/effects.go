@@ -1,0 +1,222 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package notification
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"cacert.org/emergency/pkg/effect"
+	"cacert.org/emergency/pkg/procedure"
+	"cacert.org/emergency/pkg/projection"
+	"cacert.org/emergency/pkg/service"
+	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
+	"cacert.org/emergency/services/notification/channel"
+)
+
+// plan says what an event makes the service do outside.
+func (s *Server) plan(ctx context.Context, rec *projection.Record, e projection.Event) []effect.Effect {
+	switch p := e.Payload.(type) {
+	case *emergencyv1.EmergencyDeclared:
+		return []effect.Effect{s.callOut(rec, e, p)}
+	case *emergencyv1.CallOutIssued:
+		return s.pages(rec, e, p.GetPages(), "You are called")
+	case *emergencyv1.RePaged:
+		return s.pages(rec, e, p.GetPages(), "You are called again")
+	case *emergencyv1.IncidentStoodDown:
+		return s.tellCalled(ctx, rec, e, "stood down: "+p.GetReason())
+	case *emergencyv1.IncidentMerged:
+		return s.tellCalled(ctx, rec, e, "merged into "+p.GetTarget()+"; please answer there")
+	case *emergencyv1.ObligationEscalated:
+		return s.tellOwed(ctx, rec, e, p)
+	}
+	return s.tellNext(ctx, rec, e)
+}
+
+// callOut calls all teams in the declarer's name: declaring is one act (design.md). If somebody has called them already, or
+// it is refused, the refusal is in the history and there is nothing to repeat.
+func (s *Server) callOut(rec *projection.Record, e projection.Event, p *emergencyv1.EmergencyDeclared) effect.Effect {
+	return effect.Effect{Key: rec.ID(e) + "/call-out", Repeatable: true, Run: func(ctx context.Context) error {
+		cmd := &emergencyv1.CallOutRequest{Meta: service.FollowMeta(rec, e, "call-out"), Message: "Emergency on " + p.GetSystem()}
+		_, err := s.Follow(ctx, cmd, rec, e, s.OnBehalf(rec), procedure.Facts{})
+		return unlessRefused(err)
+	}}
+}
+
+// unlessRefused ends the tries of a follow-up that a rule refused.
+func unlessRefused(err error) error {
+	var refusal *procedure.Refusal
+	if errors.As(err, &refusal) {
+		return fmt.Errorf("%w: %w", effect.ErrGiveUp, err)
+	}
+	return err
+}
+
+// pages sends the pages of a round, each on its own. A page is not repeatable: a person is not called twice because a
+// process was restarted; what is not known is reported as unknown, and the next round calls again.
+func (s *Server) pages(rec *projection.Record, e projection.Event, list []*emergencyv1.CalledPage, greeting string) []effect.Effect {
+	var effects []effect.Effect
+	for _, p := range list {
+		effects = append(effects, effect.Effect{
+			Key: rec.ID(e) + "/page/" + p.GetPage(),
+			Run: func(ctx context.Context) error {
+				receipt := s.send(ctx, p.GetChannel(), p.GetAddress().GetCommitment(), s.page(rec.Incident, p, greeting))
+				return s.report(ctx, rec, e, p, receipt)
+			},
+			Unknown: func(ctx context.Context) error {
+				return s.report(ctx, rec, e, p, channel.Receipt{State: channel.Unknown, Detail: "the service was stopped while sending"})
+			},
+		})
+	}
+	return effects
+}
+
+func (s *Server) page(incident string, p *emergencyv1.CalledPage, greeting string) channel.Page {
+	team := procedure.TeamWord(p.GetTeam())
+	text := fmt.Sprintf("%s for the %s team.\n\nTake a slot:  epatch accept --incident %s --team %s --contact YOUR-PHONE\nOr say no:    epatch decline --incident %s\n", greeting, team, incident, team, incident)
+	page := channel.Page{
+		ID: incident + "/" + p.GetPage(), Incident: incident, Headline: fmt.Sprintf("CAcert emergency %s: %s team", incident, team), Text: text,
+		Recipient: channel.Recipient{Person: p.GetPerson()}, Urgent: true, At: s.Clock.Now(),
+	}
+	if s.cfg.Link != "" {
+		page.Link = s.cfg.Link + s.token(incident, p.GetPage())
+	}
+	return page
+}
+
+// report records what became of a page, as the mailer.
+func (s *Server) report(ctx context.Context, rec *projection.Record, e projection.Event, p *emergencyv1.CalledPage, r channel.Receipt) error {
+	cmd := &emergencyv1.ReportDeliveryRequest{
+		Meta: service.FollowMeta(rec, e, "page."+p.GetPage()), Page: p.GetPage(), State: deliveryState(r.State), Detail: channel.OneLine(r.Detail, 200),
+	}
+	_, err := s.Follow(context.WithoutCancel(ctx), cmd, rec, e, s.System(emergencyv1.SystemKind_SYSTEM_KIND_MAILER), procedure.Facts{})
+	return unlessRefused(err)
+}
+
+func deliveryState(st channel.State) emergencyv1.DeliveryState {
+	switch st {
+	case channel.Sent:
+		return emergencyv1.DeliveryState_DELIVERY_STATE_SENT
+	case channel.Delivered:
+		return emergencyv1.DeliveryState_DELIVERY_STATE_DELIVERED
+	case channel.Failed:
+		return emergencyv1.DeliveryState_DELIVERY_STATE_FAILED
+	case channel.Unknown:
+	}
+	return emergencyv1.DeliveryState_DELIVERY_STATE_UNKNOWN
+}
+
+// send gives a page to a channel and waits for its final receipt.
+func (s *Server) send(ctx context.Context, name, address string, p channel.Page) channel.Receipt {
+	value, _, err := s.Vault.Get(ctx, address)
+	if err != nil {
+		return channel.Receipt{State: channel.Failed, Detail: "the address is not kept any more"}
+	}
+	p.Recipient.Address = string(value)
+	done := make(chan channel.Receipt, 1)
+	s.mu.Lock()
+	s.waiting[name+"/"+p.ID] = done
+	s.mu.Unlock()
+	defer func() {
+		s.mu.Lock()
+		delete(s.waiting, name+"/"+p.ID)
+		s.mu.Unlock()
+	}()
+	if receipt, taken := s.fanout.Submit(name, p); !taken {
+		return receipt
+	}
+	return <-done // the fanout gives every page that it took a final receipt, also when it is stopped
+}
+
+func (s *Server) outcome(o channel.Outcome) {
+	if !o.Final {
+		return
+	}
+	s.mu.Lock()
+	done := s.waiting[o.Channel+"/"+o.Page.ID]
+	s.mu.Unlock()
+	if done != nil {
+		done <- o.Receipt
+	}
+}
+
+// tell sends a message that is no page: nobody has to answer, and nothing is reported. It goes over the person's first
+// channel that takes it.
+func (s *Server) tell(key, incident, person, headline, text string) effect.Effect {
+	return effect.Effect{Key: key + "/" + person, Run: func(ctx context.Context) error {
+		for _, c := range s.Incidents.Book().Contacts(person) {
+			p := channel.Page{ID: key + "/" + person, Incident: incident, Headline: headline, Text: text, Recipient: channel.Recipient{Person: person}, At: s.Clock.Now()}
+			if r := s.send(ctx, c.GetChannel(), c.GetAddress().GetCommitment(), p); r.State != channel.Failed {
+				return nil
+			}
+		}
+		return fmt.Errorf("%s could not be told: no channel took the message", person)
+	}}
+}
+
+func (s *Server) tellCalled(ctx context.Context, rec *projection.Record, e projection.Event, what string) []effect.Effect {
+	st, err := s.Dispatch.State(ctx, rec.Incident)
+	if err != nil {
+		s.Log.WarnContext(ctx, "nobody told", "incident", rec.Incident, "error", err)
+		return nil
+	}
+	var list []effect.Effect
+	var told []string
+	for _, p := range st.Pages {
+		if !slices.Contains(told, p.Person) {
+			told = append(told, p.Person)
+			list = append(list, s.tell(rec.ID(e), rec.Incident, p.Person, "CAcert emergency "+rec.Incident+" "+what, "You need do nothing more here.\n"))
+		}
+	}
+	return list
+}
+
+// tellOwed tells the owner of an obligation and the roles of the ladder's rung (SP 5.3.3).
+func (s *Server) tellOwed(ctx context.Context, rec *projection.Record, e projection.Event, p *emergencyv1.ObligationEscalated) []effect.Effect {
+	book, now := s.Incidents.Book(), s.Clock.Now()
+	var people []string
+	for _, role := range p.GetTold() {
+		for _, person := range book.PersonsWith(role, now) {
+			if !slices.Contains(people, person) {
+				people = append(people, person)
+			}
+		}
+	}
+	kind, _, _ := strings.Cut(p.GetId(), "/")
+	var list []effect.Effect
+	for _, person := range people {
+		list = append(list, s.tell(rec.ID(e), rec.Incident, person, fmt.Sprintf("CAcert emergency %s: %s is owed", rec.Incident, kind), "See what it is:  epatch status --incident "+rec.Incident+"\n"))
+	}
+	return list
+}
+
+// tellNext tells the persons whom a step now waits for, each once for each step.
+func (s *Server) tellNext(ctx context.Context, rec *projection.Record, e projection.Event) []effect.Effect {
+	owner, _, _ := strings.Cut(e.Type, ".")
+	if owner != procedure.OwnerReview && owner != procedure.OwnerDeployment || strings.HasSuffix(e.Type, ".CommandRefused") {
+		return nil
+	}
+	st, err := s.Dispatch.State(ctx, rec.Incident)
+	if err != nil {
+		s.Log.WarnContext(ctx, "nobody told of the next step", "incident", rec.Incident, "error", err)
+		return nil
+	}
+	var list []effect.Effect
+	for _, step := range procedure.NextSteps(st) {
+		if step.Command == "" || !strings.HasPrefix(step.Number, "1.") {
+			continue
+		}
+		for _, person := range step.Persons {
+			if person == "" || slices.Contains(step.Not, person) {
+				continue
+			}
+			key := fmt.Sprintf("%s/next/%s/%s", rec.Incident, step.Command, step.Subject)
+			text := fmt.Sprintf("It is your turn: %s (step %s), due %s.\n\nSee it:  epatch status --incident %s\n", step.Title, step.Number, step.Due.UTC().Format("2006-01-02 15:04 MST"), rec.Incident)
+			list = append(list, s.tell(key, rec.Incident, person, fmt.Sprintf("CAcert emergency %s: %s", rec.Incident, step.Title), text))
+		}
+	}
+	return list
+}
