@@ -51,6 +51,24 @@ func FromTLS(state *tls.ConnectionState) (c Caller, ok bool) {
 	return Caller{KeyID: procedure.KeyID(leaf.RawSubjectPublicKeyInfo), Certificate: leaf}, true
 }
 
+// ServerTLS is how a server knows its callers, speaking these protocols: TLS 1.3 only, and a client certificate is verified
+// by the roots of the server's own profile if there is one. Whether a request needs one is for the server to say, so that
+// the caller gets a reason and not a broken connection. The profile is asked for at each handshake.
+func ServerTLS(current func() *Profile, protocols ...string) *tls.Config {
+	config := func() *tls.Config {
+		p := current()
+		return &tls.Config{
+			MinVersion: tls.VersionTLS13, NextProtos: protocols,
+			Certificates: []tls.Certificate{p.Certificate},
+			ClientAuth:   tls.VerifyClientCertIfGiven, ClientCAs: p.Roots,
+			SessionTicketsDisabled: true, // every connection is verified by the roots of now
+		}
+	}
+	first := config()
+	first.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return config(), nil }
+	return first
+}
+
 type callerKey struct{}
 
 // WithCaller returns a context that carries the caller.

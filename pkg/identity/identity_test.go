@@ -164,6 +164,10 @@ func TestFromTLS(t *testing.T) {
 			}
 		})
 	}
+	state := handshake(t, identity.ServerTLS(srv.Current, "h2"), &tls.Config{Certificates: []tls.Certificate{ada.Certificate}, RootCAs: ada.Roots, ServerName: "localhost", NextProtos: []string{"h2"}})
+	if got, ok := identity.FromTLS(&state); !ok || got.KeyID != ada.KeyID || state.NegotiatedProtocol != "h2" || state.Version != tls.VersionTLS13 {
+		t.Errorf("ServerTLS: caller %q, protocol %q", got.KeyID, state.NegotiatedProtocol)
+	}
 	if _, ok := identity.FromTLS(nil); ok {
 		t.Error("a connection without TLS has a caller")
 	}

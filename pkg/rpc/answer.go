@@ -50,15 +50,14 @@ func answer(ctx context.Context, err error) (st *status.Status, reference string
 	if errors.As(err, &un) && un.Temporary() {
 		return unavailable(ctx, un.RetryAfter())
 	}
-	switch status.Code(err) {
-	case codes.Unimplemented:
+	code := status.Code(err) // of a service behind this one, or of gRPC itself
+	if code == codes.Unimplemented {
 		return status.New(codes.Unimplemented, "this server does not serve this method"), ""
-	case codes.Unavailable: // of a service behind this one
-		return unavailable(ctx, retryAfter(err))
-	case codes.DeadlineExceeded:
-		return unavailable(ctx, defaultRetryAfter)
 	}
-	if errors.Is(err, context.DeadlineExceeded) { // of something behind this service: the call's own is looked at above
+	if code == codes.Unavailable {
+		return unavailable(ctx, retryAfter(err))
+	}
+	if code == codes.DeadlineExceeded || errors.Is(err, context.DeadlineExceeded) { // not the call's own: that is looked at above
 		return unavailable(ctx, defaultRetryAfter)
 	}
 	return internal(ctx)

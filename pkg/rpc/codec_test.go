@@ -55,7 +55,7 @@ func TestBytesThatAreNoRequest(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = s.RecvMsg(&dashboardv1.WatchIncidentResponse{})
-	wantRefusal(t, err, procedure.InvalidArgument, procedure.ReasonField)
+	_ = wantRefusal(t, err, procedure.InvalidArgument, procedure.ReasonField)
 	if n := b.query.calls.Load(); n != 0 {
 		t.Errorf("%d handlers ran", n)
 	}

@@ -224,7 +224,8 @@ func (g *guard) log(ctx context.Context, method string, took time.Duration, st *
 	if st.Code() == codes.Internal {
 		level = slog.LevelError
 	}
-	if p, ok := err.(*panicked); ok {
+	var p *panicked
+	if errors.As(err, &p) {
 		attrs = append(attrs, slog.String("stack", string(p.stack)))
 	}
 	g.cfg.Logger.LogAttrs(ctx, level, "call", attrs...)

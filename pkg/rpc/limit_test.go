@@ -25,8 +25,8 @@ func TestLimiter(t *testing.T) {
 			t.Fatalf("call %d: %v", i, err)
 		}
 	}
-	wantRefusal(t, call("ada"), procedure.ResourceExhausted, rpc.ReasonRate)
-	wantRefusal(t, call("ada"), procedure.ResourceExhausted, rpc.ReasonRate)
+	_ = wantRefusal(t, call("ada"), procedure.ResourceExhausted, rpc.ReasonRate)
+	_ = wantRefusal(t, call("ada"), procedure.ResourceExhausted, rpc.ReasonRate)
 	if err := call("bob"); err != nil {
 		t.Errorf("one caller spends another's calls: %v", err)
 	}
@@ -34,7 +34,7 @@ func TestLimiter(t *testing.T) {
 	if err := call("ada"); err != nil {
 		t.Errorf("a second later: %v", err)
 	}
-	wantRefusal(t, call("ada"), procedure.ResourceExhausted, rpc.ReasonRate)
+	_ = wantRefusal(t, call("ada"), procedure.ResourceExhausted, rpc.ReasonRate)
 	for i := range 10_000 { // more callers than are remembered
 		if err := call(fmt.Sprint(i)); err != nil {
 			t.Fatal(err)
@@ -53,7 +53,7 @@ func TestLimitGuardsHandlers(t *testing.T) {
 		}
 	}
 	_, err := who(conn)
-	wantRefusal(t, err, procedure.ResourceExhausted, rpc.ReasonRate)
+	_ = wantRefusal(t, err, procedure.ResourceExhausted, rpc.ReasonRate)
 	if n := b.query.calls.Load(); n != 2 {
 		t.Errorf("%d handlers ran", n)
 	}

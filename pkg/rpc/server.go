@@ -13,7 +13,6 @@ package rpc
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -97,7 +96,7 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	stopping, stop := context.WithCancel(context.Background())
 	g := newGuard(cfg, stopping)
 	s := grpc.NewServer(
-		grpc.Creds(credentials.NewTLS(serverTLS(cfg.Identity))),
+		grpc.Creds(credentials.NewTLS(identity.ServerTLS(cfg.Identity, "h2"))),
 		grpc.StatsHandler(otelgrpc.NewServerHandler(observe(cfg.Tracer, cfg.Meter)...)),
 		grpc.ForceServerCodecV2(newPatientCodec()),
 		grpc.UnaryInterceptor(g.unary), grpc.StreamInterceptor(g.stream),
@@ -136,23 +135,6 @@ func (s *Server) Run(ctx context.Context, lis net.Listener) error {
 		return fmt.Errorf("serve %s: %w", lis.Addr(), err)
 	}
 	return nil
-}
-
-// serverTLS asks for a client certificate and verifies it if there is one; the guard refuses where one is needed, so that
-// the caller gets a reason and not a broken connection.
-func serverTLS(current func() *identity.Profile) *tls.Config {
-	config := func() *tls.Config {
-		p := current()
-		return &tls.Config{
-			MinVersion: tls.VersionTLS13, NextProtos: []string{"h2"},
-			Certificates: []tls.Certificate{p.Certificate},
-			ClientAuth:   tls.VerifyClientCertIfGiven, ClientCAs: p.Roots,
-			SessionTicketsDisabled: true, // every connection is verified against the roots of now
-		}
-	}
-	first := config()
-	first.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return config(), nil }
-	return first
 }
 
 func observe(t trace.TracerProvider, m metric.MeterProvider) []otelgrpc.Option {

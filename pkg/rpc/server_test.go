@@ -194,13 +194,13 @@ func TestWithoutCertificate(t *testing.T) {
 	b := start(t, &query{}, nil)
 	conn := b.dial(nil)
 	_, err := who(conn)
-	wantRefusal(t, err, procedure.Unauthenticated, procedure.ReasonNoIdentity)
+	_ = wantRefusal(t, err, procedure.Unauthenticated, procedure.ReasonNoIdentity)
 	stream, err := dashboardv1.NewQueryServiceClient(conn).WatchIncident(context.Background(), &dashboardv1.WatchIncidentRequest{})
 	if err != nil {
 		t.Fatal(err)
 	}
 	_, err = stream.Recv()
-	wantRefusal(t, err, procedure.Unauthenticated, procedure.ReasonNoIdentity)
+	_ = wantRefusal(t, err, procedure.Unauthenticated, procedure.ReasonNoIdentity)
 	if n := b.query.calls.Load(); n != 0 {
 		t.Fatalf("%d handlers ran without identity", n)
 	}
@@ -330,7 +330,7 @@ func TestDeadlineRequired(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = s.RecvMsg(&dashboardv1.WhoAmIResponse{})
-	wantRefusal(t, err, procedure.InvalidArgument, rpc.ReasonDeadlineRequired)
+	_ = wantRefusal(t, err, procedure.InvalidArgument, rpc.ReasonDeadlineRequired)
 	if n := b.query.calls.Load(); n != 0 {
 		t.Errorf("%d handlers ran", n)
 	}
@@ -429,7 +429,7 @@ func TestAnswers(t *testing.T) {
 				t.Errorf("tried %d times, want %d", got, c.calls)
 			}
 			if c.code == codes.FailedPrecondition {
-				wantRefusal(t, err, refusal.Code, refusal.Reason)
+				_ = wantRefusal(t, err, refusal.Code, refusal.Reason)
 			}
 			b.stop()
 			if !strings.Contains(b.logs.String(), "level="+c.level) {
