@@ -171,7 +171,8 @@ func headerName(header string) (string, bool) {
 
 // sameHeader says whether a "diff --git" line names these two paths.
 func sameHeader(header, before, after string) bool {
-	first, rest := "a/"+before, header
+	first := "a/" + before
+	var rest string
 	if strings.HasPrefix(header, `"`) {
 		name, tail, ok := unquote(header)
 		if !ok || name != first {
@@ -255,7 +256,7 @@ func (p *parser) sideName(mark, prefix string) (side, error) {
 	if !ok {
 		return side{}, p.syntax("expected a line with %q", strings.TrimSpace(mark))
 	}
-	name, stamp := value, ""
+	var name, stamp string
 	if strings.HasPrefix(value, `"`) {
 		unquoted, rest, ok := unquote(value)
 		if !ok || rest != "" && rest[0] != '\t' {

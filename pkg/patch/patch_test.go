@@ -107,7 +107,8 @@ func hostile() map[string]hostilePatch {
 	quoted := func(name string) string {
 		return fmt.Sprintf("diff --git \"a/%[1]s\" \"b/%[1]s\"\n--- \"a/%[1]s\"\n+++ \"b/%[1]s\"\n@@ -1 +1 @@\n-a\n+b\n", name)
 	}
-	renamed := func(from, to string) string {
+	renamed := func(to string) string {
+		const from = "x"
 		return fmt.Sprintf("diff --git a/%[1]s b/%[2]s\nsimilarity index 100%%\nrename from %[1]s\nrename to %[2]s\n", from, to)
 	}
 	hunk := func(body string) string { return head("--- a/x\n+++ b/x\n" + body) }
@@ -158,9 +159,9 @@ func hostile() map[string]hostilePatch {
 		"over-long octal":             {text: quoted(`a\777`), want: CodeSyntax},
 		"copy":                        {text: "diff --git a/x b/y\nsimilarity index 100%\ncopy from x\ncopy to y\n", want: CodeCopy},
 		"same path twice":             {text: edit("x") + edit("x"), want: CodeDuplicate},
-		"rename onto changed":         {text: edit("y") + renamed("x", "y"), want: CodeDuplicate},
-		"two renames of one":          {text: renamed("x", "y") + renamed("x", "z"), want: CodeDuplicate},
-		"rename to itself":            {text: renamed("x", "x"), want: CodeDuplicate},
+		"rename onto changed":         {text: edit("y") + renamed("y"), want: CodeDuplicate},
+		"two renames of one":          {text: renamed("y") + renamed("z"), want: CodeDuplicate},
+		"rename to itself":            {text: renamed("x"), want: CodeDuplicate},
 		"file and folder":             {text: edit("x") + edit("x/y"), want: CodeDuplicate},
 		"symlink created":             {text: "diff --git a/x b/x\nnew file mode 120000\n--- /dev/null\n+++ b/x\n@@ -0,0 +1 @@\n+/etc\n\\ No newline at end of file\n", want: CodeSymlink},
 		"symlink changed":             {text: strings.Replace(modify, "100644", "120000", 1), want: CodeSymlink},
@@ -184,7 +185,7 @@ func hostile() map[string]hostilePatch {
 		strings.Repeat("n", 256), strings.Repeat("d/", 600) + "x", "\xff\xfe",
 	} {
 		table["path "+path] = hostilePatch{text: edit(path), want: CodePath}
-		table["rename to "+path] = hostilePatch{text: renamed("x", path), want: CodePath}
+		table["rename to "+path] = hostilePatch{text: renamed(path), want: CodePath}
 	}
 	for _, path := range []string{`a\nb`, `a\000b`, `a\tb`, `\056git/x`, `\056\056/x`, `a\\\\b`, `\377`} {
 		table["quoted "+path] = hostilePatch{text: quoted(path), want: CodePath}

@@ -113,7 +113,7 @@ func (t *Tree) repeat(ctx context.Context, root *os.Root, j *job, b binding) (Re
 	case j.Phase.open():
 		return Report{}, &Error{Code: CodeRecovery, Detail: "the job was interrupted; recover first"}
 	case j.Phase != applied:
-		return Report{}, &Error{Code: CodeJobReused, Detail: "the job was backed out; apply under a new job id"}
+		return Report{}, &Error{Code: CodeJobReused, Detail: "the job was undone; apply under a new job id"}
 	}
 	tree, paths, err := t.compare(ctx, root, j.algo(), j.Post)
 	if err != nil {

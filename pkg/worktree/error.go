@@ -34,7 +34,8 @@ const (
 	CodeRecovery Code = "RECOVERY_NEEDED"
 	// CodeJobUnknown: there is no such job.
 	CodeJobUnknown Code = "JOB_UNKNOWN"
-	// CodeJobReused: the job id was used for another patch or another binding, or the job is backed out.
+	// CodeJobReused: the job id was used for another patch or another binding, or the job was undone: it failed, was
+	// recovered to the former tree, or was backed out.
 	CodeJobReused Code = "JOB_REUSED"
 	// CodeBusy: another operation holds the tree. Repeat.
 	CodeBusy Code = "BUSY"

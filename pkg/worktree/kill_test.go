@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 	os.Exit(m.Run())
 }
 
-// child does its task; it reads the patch from standard input. Its end is a kill, not an exit: no deferred
+// child does its task; the patch lies beside the state folder. Its end is a kill, not an exit: no deferred
 // call and no buffer gets a chance.
 func child(raw string) int {
 	var c task
@@ -202,14 +202,17 @@ func TestKillAtEveryStep(t *testing.T) {
 	after := picture(t, done.dir)
 	landed := map[Landed]int{}
 	var halfway string // a step at which the tree is between old and new
-	for _, step := range steps {
+	for i, step := range steps {
 		c := h.clone(t)
 		c.kill(t, "apply", step)
 		if strings.HasPrefix(step, "new:placed") {
 			halfway = step
 		}
 		landed[c.recovered(t, "apply killed at "+step, before, after)]++
-		// The host is as usable as ever: what is old can be patched, what is new can be backed out.
+		if i%3 != 0 { // each kind of step has several; the test is long enough
+			continue
+		}
+		// The host is as usable as ever.
 		tree := c.open(t, nil)
 		if got, err := tree.Apply(t.Context(), "2", c.patch, c.base, c.want); err == nil && got.PostTree != c.want {
 			t.Errorf("%s: apply afterwards: %+v", step, got)

@@ -138,10 +138,14 @@ func (t *Tree) applyToCopies(ctx context.Context, root *os.Root, b binding, pre 
 	}
 	touched := b.declared.Paths()
 	for _, e := range pre {
-		if _, found := slices.BinarySearch(touched, e.Path); found && e.Mode != gittree.ModeSymlink {
-			if err := copyToStage(root, e, b.algo, s.objects()); err != nil {
-				return err
-			}
+		if _, found := slices.BinarySearch(touched, e.Path); !found {
+			continue
+		}
+		if e.Mode == gittree.ModeSymlink { // a diff without modes does not say that it means one
+			return &patch.Error{Code: patch.CodeSymlink, Path: e.Path, Detail: "symbolic links cannot be changed by an emergency patch"}
+		}
+		if err := copyToStage(root, e, b.algo, s.objects()); err != nil {
+			return err
 		}
 	}
 	index := filepath.Join(s.dir, "index")

@@ -60,8 +60,8 @@ type Spec struct {
 	Git string
 	// MaxFiles bounds the files of the tree; default 500,000.
 	MaxFiles int
-	// Failpoint, if set, is told each step by name before it is taken back or followed by the next; tests
-	// use it to end the process there.
+	// Failpoint, if set, is told the name of each step that has just been taken. Tests use it to end the
+	// process there, or to play another process; a program leaves it nil.
 	Failpoint func(step string)
 }
 

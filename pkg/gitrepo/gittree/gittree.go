@@ -14,7 +14,6 @@ import (
 	"encoding/hex"
 	"fmt"
 	"hash"
-	"io"
 	"slices"
 	"strings"
 )
@@ -100,7 +99,7 @@ func Sort(entries []Entry) {
 // that many bytes and takes the sum.
 func BlobHash(algo Algo, size int64) hash.Hash {
 	h := algo.New()
-	fmt.Fprintf(h, "blob %d\x00", size)
+	_, _ = fmt.Fprintf(h, "blob %d\x00", size) // a hash takes everything
 	return h
 }
 
@@ -193,10 +192,8 @@ func hashItems(algo Algo, items []item) ([]byte, error) {
 		body.Write(it.id)
 	}
 	h := algo.New()
-	fmt.Fprintf(h, "tree %d\x00", body.Len())
-	if _, err := io.Copy(h, &body); err != nil {
-		return nil, err
-	}
+	_, _ = fmt.Fprintf(h, "tree %d\x00", body.Len()) // a hash takes everything
+	h.Write(body.Bytes())
 	return h.Sum(nil), nil
 }
 
