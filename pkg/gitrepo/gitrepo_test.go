@@ -113,7 +113,7 @@ func TestApplyPatchRefuses(t *testing.T) {
 	}
 	apply := func(b []byte) error { _, err := r.ApplyPatch(t.Context(), base, b); return err }
 	wantCode(t, "other content", apply(edit("f", "1,3", " 1\n-two\n+2\n 3\n")), gitrepo.CodeBaseMismatch)
-	wantCode(t, "an offset", apply(edit("f", "1,3", " 2\n-3\n+drei\n 4\n")), gitrepo.CodeBaseMismatch)
+	wantCode(t, "an offset", apply(edit("f", "3,3", " 2\n-3\n+drei\n 4\n")), gitrepo.CodeBaseMismatch)
 	wantCode(t, "whitespace", apply(edit("f", "1,3", " 1 \n-2\n+zwei\n 3\n")), gitrepo.CodeBaseMismatch)
 	wantCode(t, "missing file", apply(edit("none", "1", "-a\n+b\n")), gitrepo.CodeBaseMismatch)
 	wantCode(t, "creates what exists", apply([]byte("--- /dev/null\n+++ b/f\n@@ -0,0 +1 @@\n+b\n")), gitrepo.CodeBaseMismatch)

@@ -208,7 +208,11 @@ func TestKillAtEveryStep(t *testing.T) {
 		if strings.HasPrefix(step, "new:placed") {
 			halfway = step
 		}
-		landed[c.recovered(t, "apply killed at "+step, before, after)]++
+		side := c.recovered(t, "apply killed at "+step, before, after)
+		landed[side]++
+		if proven := step == "recomputed" || strings.HasSuffix(step, ":applied"); proven && side != LandedNew {
+			t.Errorf("killed at %s, the finished job was undone", step)
+		}
 		if i%3 != 0 { // each kind of step has several; the test is long enough
 			continue
 		}
