@@ -106,10 +106,12 @@ type Job struct {
 	Binding *v1.Binding `protobuf:"bytes,4,opt,name=binding,proto3" json:"binding,omitempty"`
 	// SHA-256 of the patch bytes, lower-case hex.
 	PatchSha256 string `protobuf:"bytes,5,opt,name=patch_sha256,json=patchSha256,proto3" json:"patch_sha256,omitempty"`
-	// Tree before.
+	// Tree before; of a tree report, any tree in the object format that is asked for, sha1 if empty.
 	BaseTree string `protobuf:"bytes,6,opt,name=base_tree,json=baseTree,proto3" json:"base_tree,omitempty"`
 	// Tree after.
-	ResultTree    string `protobuf:"bytes,7,opt,name=result_tree,json=resultTree,proto3" json:"result_tree,omitempty"`
+	ResultTree string `protobuf:"bytes,7,opt,name=result_tree,json=resultTree,proto3" json:"result_tree,omitempty"`
+	// With the result the agent also sends the list of files that its tree consists of; for tree reports.
+	WithManifest  bool `protobuf:"varint,8,opt,name=with_manifest,json=withManifest,proto3" json:"with_manifest,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -193,6 +195,13 @@ func (x *Job) GetResultTree() string {
 	return ""
 }
 
+func (x *Job) GetWithManifest() bool {
+	if x != nil {
+		return x.WithManifest
+	}
+	return false
+}
+
 // JobResult is an agent's answer.
 type JobResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -208,7 +217,7 @@ type JobResult struct {
 	ChangedPaths []string `protobuf:"bytes,5,rep,name=changed_paths,json=changedPaths,proto3" json:"changed_paths,omitempty"`
 	// Hunks that do not apply.
 	RejectedHunks uint32 `protobuf:"varint,6,opt,name=rejected_hunks,json=rejectedHunks,proto3" json:"rejected_hunks,omitempty"`
-	// Code of what went wrong, such as HOST_BASE_MISMATCH.
+	// Code of what went wrong, such as HOST_BASE_MISMATCH; UNAVAILABLE if nothing was done and the job may be sent again.
 	ErrorCode string `protobuf:"bytes,7,opt,name=error_code,json=errorCode,proto3" json:"error_code,omitempty"`
 	// What went wrong, in words.
 	ErrorDetail   string `protobuf:"bytes,8,opt,name=error_detail,json=errorDetail,proto3" json:"error_detail,omitempty"`
@@ -302,6 +311,125 @@ func (x *JobResult) GetErrorDetail() string {
 	return ""
 }
 
+// ManifestEntry is one file of a tree.
+type ManifestEntry struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Path relative to the root of the tree, with slashes; bytes, because not every path is UTF-8.
+	Path []byte `protobuf:"bytes,1,opt,name=path,proto3" json:"path,omitempty"`
+	// Git's mode: 100644, 100755 or 120000.
+	Mode string `protobuf:"bytes,2,opt,name=mode,proto3" json:"mode,omitempty"`
+	// Id of the file's blob, lower-case hex, in the object format of the tree.
+	Blob          string `protobuf:"bytes,3,opt,name=blob,proto3" json:"blob,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ManifestEntry) Reset() {
+	*x = ManifestEntry{}
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ManifestEntry) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ManifestEntry) ProtoMessage() {}
+
+func (x *ManifestEntry) ProtoReflect() protoreflect.Message {
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ManifestEntry.ProtoReflect.Descriptor instead.
+func (*ManifestEntry) Descriptor() ([]byte, []int) {
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ManifestEntry) GetPath() []byte {
+	if x != nil {
+		return x.Path
+	}
+	return nil
+}
+
+func (x *ManifestEntry) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *ManifestEntry) GetBlob() string {
+	if x != nil {
+		return x.Blob
+	}
+	return ""
+}
+
+// ManifestPart is a part of the list of files, in the order of their paths; all parts come before the result of the job.
+type ManifestPart struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of the job.
+	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	// Files.
+	Entries       []*ManifestEntry `protobuf:"bytes,2,rep,name=entries,proto3" json:"entries,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ManifestPart) Reset() {
+	*x = ManifestPart{}
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ManifestPart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ManifestPart) ProtoMessage() {}
+
+func (x *ManifestPart) ProtoReflect() protoreflect.Message {
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ManifestPart.ProtoReflect.Descriptor instead.
+func (*ManifestPart) Descriptor() ([]byte, []int) {
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ManifestPart) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
+func (x *ManifestPart) GetEntries() []*ManifestEntry {
+	if x != nil {
+		return x.Entries
+	}
+	return nil
+}
+
 // AttachRequest is what an agent sends.
 type AttachRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -311,6 +439,7 @@ type AttachRequest struct {
 	//
 	//	*AttachRequest_Hello
 	//	*AttachRequest_Result
+	//	*AttachRequest_Manifest
 	Message       isAttachRequest_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -318,7 +447,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[2]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -330,7 +459,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[2]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -343,7 +472,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{2}
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *AttachRequest) GetMessage() isAttachRequest_Message {
@@ -371,6 +500,15 @@ func (x *AttachRequest) GetResult() *JobResult {
 	return nil
 }
 
+func (x *AttachRequest) GetManifest() *ManifestPart {
+	if x != nil {
+		if x, ok := x.Message.(*AttachRequest_Manifest); ok {
+			return x.Manifest
+		}
+	}
+	return nil
+}
+
 type isAttachRequest_Message interface {
 	isAttachRequest_Message()
 }
@@ -385,9 +523,16 @@ type AttachRequest_Result struct {
 	Result *JobResult `protobuf:"bytes,2,opt,name=result,proto3,oneof"`
 }
 
+type AttachRequest_Manifest struct {
+	// Part of the list of files that a job asked for.
+	Manifest *ManifestPart `protobuf:"bytes,3,opt,name=manifest,proto3,oneof"`
+}
+
 func (*AttachRequest_Hello) isAttachRequest_Message() {}
 
 func (*AttachRequest_Result) isAttachRequest_Message() {}
+
+func (*AttachRequest_Manifest) isAttachRequest_Message() {}
 
 // AttachResponse is what the service sends.
 type AttachResponse struct {
@@ -400,7 +545,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[3]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -412,7 +557,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[3]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -425,7 +570,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{3}
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *AttachResponse) GetJob() *Job {
@@ -448,7 +593,7 @@ type RunJobRequest struct {
 
 func (x *RunJobRequest) Reset() {
 	*x = RunJobRequest{}
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[4]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -460,7 +605,7 @@ func (x *RunJobRequest) String() string {
 func (*RunJobRequest) ProtoMessage() {}
 
 func (x *RunJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[4]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -473,7 +618,7 @@ func (x *RunJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunJobRequest.ProtoReflect.Descriptor instead.
 func (*RunJobRequest) Descriptor() ([]byte, []int) {
-	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{4}
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *RunJobRequest) GetAgent() string {
@@ -501,7 +646,7 @@ type RunJobResponse struct {
 
 func (x *RunJobResponse) Reset() {
 	*x = RunJobResponse{}
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[5]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -513,7 +658,7 @@ func (x *RunJobResponse) String() string {
 func (*RunJobResponse) ProtoMessage() {}
 
 func (x *RunJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[5]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -526,7 +671,7 @@ func (x *RunJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunJobResponse.ProtoReflect.Descriptor instead.
 func (*RunJobResponse) Descriptor() ([]byte, []int) {
-	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{5}
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *RunJobResponse) GetResult() *JobResult {
@@ -540,7 +685,7 @@ var File_emergency_deployment_v1_deployment_proto protoreflect.FileDescriptor
 
 const file_emergency_deployment_v1_deployment_proto_rawDesc = "" +
 	"\n" +
-	"(emergency/deployment/v1/deployment.proto\x12\x17emergency.deployment.v1\x1a\x19emergency/v1/common.proto\x1a\x1demergency/v1/deployment.proto\"\xf9\x01\n" +
+	"(emergency/deployment/v1/deployment.proto\x12\x17emergency.deployment.v1\x1a\x19emergency/v1/common.proto\x1a\x1demergency/v1/deployment.proto\"\x9e\x02\n" +
 	"\x03Job\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x124\n" +
 	"\x04kind\x18\x02 \x01(\x0e2 .emergency.deployment.v1.JobKindR\x04kind\x12\x1a\n" +
@@ -549,7 +694,8 @@ const file_emergency_deployment_v1_deployment_proto_rawDesc = "" +
 	"\fpatch_sha256\x18\x05 \x01(\tR\vpatchSha256\x12\x1b\n" +
 	"\tbase_tree\x18\x06 \x01(\tR\bbaseTree\x12\x1f\n" +
 	"\vresult_tree\x18\a \x01(\tR\n" +
-	"resultTree\"\xf8\x01\n" +
+	"resultTree\x12#\n" +
+	"\rwith_manifest\x18\b \x01(\bR\fwithManifest\"\xf8\x01\n" +
 	"\tJobResult\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x0e\n" +
 	"\x02ok\x18\x02 \x01(\bR\x02ok\x12\x19\n" +
@@ -559,10 +705,18 @@ const file_emergency_deployment_v1_deployment_proto_rawDesc = "" +
 	"\x0erejected_hunks\x18\x06 \x01(\rR\rrejectedHunks\x12\x1d\n" +
 	"\n" +
 	"error_code\x18\a \x01(\tR\terrorCode\x12!\n" +
-	"\ferror_detail\x18\b \x01(\tR\verrorDetail\"p\n" +
+	"\ferror_detail\x18\b \x01(\tR\verrorDetail\"K\n" +
+	"\rManifestEntry\x12\x12\n" +
+	"\x04path\x18\x01 \x01(\fR\x04path\x12\x12\n" +
+	"\x04mode\x18\x02 \x01(\tR\x04mode\x12\x12\n" +
+	"\x04blob\x18\x03 \x01(\tR\x04blob\"g\n" +
+	"\fManifestPart\x12\x15\n" +
+	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12@\n" +
+	"\aentries\x18\x02 \x03(\v2&.emergency.deployment.v1.ManifestEntryR\aentries\"\xb5\x01\n" +
 	"\rAttachRequest\x12\x16\n" +
 	"\x05hello\x18\x01 \x01(\tH\x00R\x05hello\x12<\n" +
-	"\x06result\x18\x02 \x01(\v2\".emergency.deployment.v1.JobResultH\x00R\x06resultB\t\n" +
+	"\x06result\x18\x02 \x01(\v2\".emergency.deployment.v1.JobResultH\x00R\x06result\x12C\n" +
+	"\bmanifest\x18\x03 \x01(\v2%.emergency.deployment.v1.ManifestPartH\x00R\bmanifestB\t\n" +
 	"\amessage\"@\n" +
 	"\x0eAttachResponse\x12.\n" +
 	"\x03job\x18\x01 \x01(\v2\x1c.emergency.deployment.v1.JobR\x03job\"U\n" +
@@ -610,77 +764,81 @@ func file_emergency_deployment_v1_deployment_proto_rawDescGZIP() []byte {
 }
 
 var file_emergency_deployment_v1_deployment_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_emergency_deployment_v1_deployment_proto_msgTypes = make([]protoimpl.MessageInfo, 6)
+var file_emergency_deployment_v1_deployment_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
 var file_emergency_deployment_v1_deployment_proto_goTypes = []any{
 	(JobKind)(0),                        // 0: emergency.deployment.v1.JobKind
 	(*Job)(nil),                         // 1: emergency.deployment.v1.Job
 	(*JobResult)(nil),                   // 2: emergency.deployment.v1.JobResult
-	(*AttachRequest)(nil),               // 3: emergency.deployment.v1.AttachRequest
-	(*AttachResponse)(nil),              // 4: emergency.deployment.v1.AttachResponse
-	(*RunJobRequest)(nil),               // 5: emergency.deployment.v1.RunJobRequest
-	(*RunJobResponse)(nil),              // 6: emergency.deployment.v1.RunJobResponse
-	(*v1.Binding)(nil),                  // 7: emergency.v1.Binding
-	(*v1.DryRunRequest)(nil),            // 8: emergency.v1.DryRunRequest
-	(*v1.ConfirmObserverRequest)(nil),   // 9: emergency.v1.ConfirmObserverRequest
-	(*v1.StartApplyRequest)(nil),        // 10: emergency.v1.StartApplyRequest
-	(*v1.ReportApplyRequest)(nil),       // 11: emergency.v1.ReportApplyRequest
-	(*v1.ReportTreeRequest)(nil),        // 12: emergency.v1.ReportTreeRequest
-	(*v1.BackOutRequest)(nil),           // 13: emergency.v1.BackOutRequest
-	(*v1.RollBackRequest)(nil),          // 14: emergency.v1.RollBackRequest
-	(*v1.RecordHealthRequest)(nil),      // 15: emergency.v1.RecordHealthRequest
-	(*v1.PushReplicationRequest)(nil),   // 16: emergency.v1.PushReplicationRequest
-	(*v1.CheckReplicationRequest)(nil),  // 17: emergency.v1.CheckReplicationRequest
-	(*v1.ExplainDriftRequest)(nil),      // 18: emergency.v1.ExplainDriftRequest
-	(*v1.DryRunResponse)(nil),           // 19: emergency.v1.DryRunResponse
-	(*v1.ConfirmObserverResponse)(nil),  // 20: emergency.v1.ConfirmObserverResponse
-	(*v1.StartApplyResponse)(nil),       // 21: emergency.v1.StartApplyResponse
-	(*v1.ReportApplyResponse)(nil),      // 22: emergency.v1.ReportApplyResponse
-	(*v1.ReportTreeResponse)(nil),       // 23: emergency.v1.ReportTreeResponse
-	(*v1.BackOutResponse)(nil),          // 24: emergency.v1.BackOutResponse
-	(*v1.RollBackResponse)(nil),         // 25: emergency.v1.RollBackResponse
-	(*v1.RecordHealthResponse)(nil),     // 26: emergency.v1.RecordHealthResponse
-	(*v1.PushReplicationResponse)(nil),  // 27: emergency.v1.PushReplicationResponse
-	(*v1.CheckReplicationResponse)(nil), // 28: emergency.v1.CheckReplicationResponse
-	(*v1.ExplainDriftResponse)(nil),     // 29: emergency.v1.ExplainDriftResponse
+	(*ManifestEntry)(nil),               // 3: emergency.deployment.v1.ManifestEntry
+	(*ManifestPart)(nil),                // 4: emergency.deployment.v1.ManifestPart
+	(*AttachRequest)(nil),               // 5: emergency.deployment.v1.AttachRequest
+	(*AttachResponse)(nil),              // 6: emergency.deployment.v1.AttachResponse
+	(*RunJobRequest)(nil),               // 7: emergency.deployment.v1.RunJobRequest
+	(*RunJobResponse)(nil),              // 8: emergency.deployment.v1.RunJobResponse
+	(*v1.Binding)(nil),                  // 9: emergency.v1.Binding
+	(*v1.DryRunRequest)(nil),            // 10: emergency.v1.DryRunRequest
+	(*v1.ConfirmObserverRequest)(nil),   // 11: emergency.v1.ConfirmObserverRequest
+	(*v1.StartApplyRequest)(nil),        // 12: emergency.v1.StartApplyRequest
+	(*v1.ReportApplyRequest)(nil),       // 13: emergency.v1.ReportApplyRequest
+	(*v1.ReportTreeRequest)(nil),        // 14: emergency.v1.ReportTreeRequest
+	(*v1.BackOutRequest)(nil),           // 15: emergency.v1.BackOutRequest
+	(*v1.RollBackRequest)(nil),          // 16: emergency.v1.RollBackRequest
+	(*v1.RecordHealthRequest)(nil),      // 17: emergency.v1.RecordHealthRequest
+	(*v1.PushReplicationRequest)(nil),   // 18: emergency.v1.PushReplicationRequest
+	(*v1.CheckReplicationRequest)(nil),  // 19: emergency.v1.CheckReplicationRequest
+	(*v1.ExplainDriftRequest)(nil),      // 20: emergency.v1.ExplainDriftRequest
+	(*v1.DryRunResponse)(nil),           // 21: emergency.v1.DryRunResponse
+	(*v1.ConfirmObserverResponse)(nil),  // 22: emergency.v1.ConfirmObserverResponse
+	(*v1.StartApplyResponse)(nil),       // 23: emergency.v1.StartApplyResponse
+	(*v1.ReportApplyResponse)(nil),      // 24: emergency.v1.ReportApplyResponse
+	(*v1.ReportTreeResponse)(nil),       // 25: emergency.v1.ReportTreeResponse
+	(*v1.BackOutResponse)(nil),          // 26: emergency.v1.BackOutResponse
+	(*v1.RollBackResponse)(nil),         // 27: emergency.v1.RollBackResponse
+	(*v1.RecordHealthResponse)(nil),     // 28: emergency.v1.RecordHealthResponse
+	(*v1.PushReplicationResponse)(nil),  // 29: emergency.v1.PushReplicationResponse
+	(*v1.CheckReplicationResponse)(nil), // 30: emergency.v1.CheckReplicationResponse
+	(*v1.ExplainDriftResponse)(nil),     // 31: emergency.v1.ExplainDriftResponse
 }
 var file_emergency_deployment_v1_deployment_proto_depIdxs = []int32{
 	0,  // 0: emergency.deployment.v1.Job.kind:type_name -> emergency.deployment.v1.JobKind
-	7,  // 1: emergency.deployment.v1.Job.binding:type_name -> emergency.v1.Binding
-	2,  // 2: emergency.deployment.v1.AttachRequest.result:type_name -> emergency.deployment.v1.JobResult
-	1,  // 3: emergency.deployment.v1.AttachResponse.job:type_name -> emergency.deployment.v1.Job
-	1,  // 4: emergency.deployment.v1.RunJobRequest.job:type_name -> emergency.deployment.v1.Job
-	2,  // 5: emergency.deployment.v1.RunJobResponse.result:type_name -> emergency.deployment.v1.JobResult
-	8,  // 6: emergency.deployment.v1.DeploymentService.DryRun:input_type -> emergency.v1.DryRunRequest
-	9,  // 7: emergency.deployment.v1.DeploymentService.ConfirmObserver:input_type -> emergency.v1.ConfirmObserverRequest
-	10, // 8: emergency.deployment.v1.DeploymentService.StartApply:input_type -> emergency.v1.StartApplyRequest
-	11, // 9: emergency.deployment.v1.DeploymentService.ReportApply:input_type -> emergency.v1.ReportApplyRequest
-	12, // 10: emergency.deployment.v1.DeploymentService.ReportTree:input_type -> emergency.v1.ReportTreeRequest
-	13, // 11: emergency.deployment.v1.DeploymentService.BackOut:input_type -> emergency.v1.BackOutRequest
-	14, // 12: emergency.deployment.v1.DeploymentService.RollBack:input_type -> emergency.v1.RollBackRequest
-	15, // 13: emergency.deployment.v1.DeploymentService.RecordHealth:input_type -> emergency.v1.RecordHealthRequest
-	16, // 14: emergency.deployment.v1.DeploymentService.PushReplication:input_type -> emergency.v1.PushReplicationRequest
-	17, // 15: emergency.deployment.v1.DeploymentService.CheckReplication:input_type -> emergency.v1.CheckReplicationRequest
-	18, // 16: emergency.deployment.v1.DeploymentService.ExplainDrift:input_type -> emergency.v1.ExplainDriftRequest
-	3,  // 17: emergency.deployment.v1.AgentService.Attach:input_type -> emergency.deployment.v1.AttachRequest
-	5,  // 18: emergency.deployment.v1.AgentService.RunJob:input_type -> emergency.deployment.v1.RunJobRequest
-	19, // 19: emergency.deployment.v1.DeploymentService.DryRun:output_type -> emergency.v1.DryRunResponse
-	20, // 20: emergency.deployment.v1.DeploymentService.ConfirmObserver:output_type -> emergency.v1.ConfirmObserverResponse
-	21, // 21: emergency.deployment.v1.DeploymentService.StartApply:output_type -> emergency.v1.StartApplyResponse
-	22, // 22: emergency.deployment.v1.DeploymentService.ReportApply:output_type -> emergency.v1.ReportApplyResponse
-	23, // 23: emergency.deployment.v1.DeploymentService.ReportTree:output_type -> emergency.v1.ReportTreeResponse
-	24, // 24: emergency.deployment.v1.DeploymentService.BackOut:output_type -> emergency.v1.BackOutResponse
-	25, // 25: emergency.deployment.v1.DeploymentService.RollBack:output_type -> emergency.v1.RollBackResponse
-	26, // 26: emergency.deployment.v1.DeploymentService.RecordHealth:output_type -> emergency.v1.RecordHealthResponse
-	27, // 27: emergency.deployment.v1.DeploymentService.PushReplication:output_type -> emergency.v1.PushReplicationResponse
-	28, // 28: emergency.deployment.v1.DeploymentService.CheckReplication:output_type -> emergency.v1.CheckReplicationResponse
-	29, // 29: emergency.deployment.v1.DeploymentService.ExplainDrift:output_type -> emergency.v1.ExplainDriftResponse
-	4,  // 30: emergency.deployment.v1.AgentService.Attach:output_type -> emergency.deployment.v1.AttachResponse
-	6,  // 31: emergency.deployment.v1.AgentService.RunJob:output_type -> emergency.deployment.v1.RunJobResponse
-	19, // [19:32] is the sub-list for method output_type
-	6,  // [6:19] is the sub-list for method input_type
-	6,  // [6:6] is the sub-list for extension type_name
-	6,  // [6:6] is the sub-list for extension extendee
-	0,  // [0:6] is the sub-list for field type_name
+	9,  // 1: emergency.deployment.v1.Job.binding:type_name -> emergency.v1.Binding
+	3,  // 2: emergency.deployment.v1.ManifestPart.entries:type_name -> emergency.deployment.v1.ManifestEntry
+	2,  // 3: emergency.deployment.v1.AttachRequest.result:type_name -> emergency.deployment.v1.JobResult
+	4,  // 4: emergency.deployment.v1.AttachRequest.manifest:type_name -> emergency.deployment.v1.ManifestPart
+	1,  // 5: emergency.deployment.v1.AttachResponse.job:type_name -> emergency.deployment.v1.Job
+	1,  // 6: emergency.deployment.v1.RunJobRequest.job:type_name -> emergency.deployment.v1.Job
+	2,  // 7: emergency.deployment.v1.RunJobResponse.result:type_name -> emergency.deployment.v1.JobResult
+	10, // 8: emergency.deployment.v1.DeploymentService.DryRun:input_type -> emergency.v1.DryRunRequest
+	11, // 9: emergency.deployment.v1.DeploymentService.ConfirmObserver:input_type -> emergency.v1.ConfirmObserverRequest
+	12, // 10: emergency.deployment.v1.DeploymentService.StartApply:input_type -> emergency.v1.StartApplyRequest
+	13, // 11: emergency.deployment.v1.DeploymentService.ReportApply:input_type -> emergency.v1.ReportApplyRequest
+	14, // 12: emergency.deployment.v1.DeploymentService.ReportTree:input_type -> emergency.v1.ReportTreeRequest
+	15, // 13: emergency.deployment.v1.DeploymentService.BackOut:input_type -> emergency.v1.BackOutRequest
+	16, // 14: emergency.deployment.v1.DeploymentService.RollBack:input_type -> emergency.v1.RollBackRequest
+	17, // 15: emergency.deployment.v1.DeploymentService.RecordHealth:input_type -> emergency.v1.RecordHealthRequest
+	18, // 16: emergency.deployment.v1.DeploymentService.PushReplication:input_type -> emergency.v1.PushReplicationRequest
+	19, // 17: emergency.deployment.v1.DeploymentService.CheckReplication:input_type -> emergency.v1.CheckReplicationRequest
+	20, // 18: emergency.deployment.v1.DeploymentService.ExplainDrift:input_type -> emergency.v1.ExplainDriftRequest
+	5,  // 19: emergency.deployment.v1.AgentService.Attach:input_type -> emergency.deployment.v1.AttachRequest
+	7,  // 20: emergency.deployment.v1.AgentService.RunJob:input_type -> emergency.deployment.v1.RunJobRequest
+	21, // 21: emergency.deployment.v1.DeploymentService.DryRun:output_type -> emergency.v1.DryRunResponse
+	22, // 22: emergency.deployment.v1.DeploymentService.ConfirmObserver:output_type -> emergency.v1.ConfirmObserverResponse
+	23, // 23: emergency.deployment.v1.DeploymentService.StartApply:output_type -> emergency.v1.StartApplyResponse
+	24, // 24: emergency.deployment.v1.DeploymentService.ReportApply:output_type -> emergency.v1.ReportApplyResponse
+	25, // 25: emergency.deployment.v1.DeploymentService.ReportTree:output_type -> emergency.v1.ReportTreeResponse
+	26, // 26: emergency.deployment.v1.DeploymentService.BackOut:output_type -> emergency.v1.BackOutResponse
+	27, // 27: emergency.deployment.v1.DeploymentService.RollBack:output_type -> emergency.v1.RollBackResponse
+	28, // 28: emergency.deployment.v1.DeploymentService.RecordHealth:output_type -> emergency.v1.RecordHealthResponse
+	29, // 29: emergency.deployment.v1.DeploymentService.PushReplication:output_type -> emergency.v1.PushReplicationResponse
+	30, // 30: emergency.deployment.v1.DeploymentService.CheckReplication:output_type -> emergency.v1.CheckReplicationResponse
+	31, // 31: emergency.deployment.v1.DeploymentService.ExplainDrift:output_type -> emergency.v1.ExplainDriftResponse
+	6,  // 32: emergency.deployment.v1.AgentService.Attach:output_type -> emergency.deployment.v1.AttachResponse
+	8,  // 33: emergency.deployment.v1.AgentService.RunJob:output_type -> emergency.deployment.v1.RunJobResponse
+	21, // [21:34] is the sub-list for method output_type
+	8,  // [8:21] is the sub-list for method input_type
+	8,  // [8:8] is the sub-list for extension type_name
+	8,  // [8:8] is the sub-list for extension extendee
+	0,  // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_emergency_deployment_v1_deployment_proto_init() }
@@ -688,9 +846,10 @@ func file_emergency_deployment_v1_deployment_proto_init() {
 	if File_emergency_deployment_v1_deployment_proto != nil {
 		return
 	}
-	file_emergency_deployment_v1_deployment_proto_msgTypes[2].OneofWrappers = []any{
+	file_emergency_deployment_v1_deployment_proto_msgTypes[4].OneofWrappers = []any{
 		(*AttachRequest_Hello)(nil),
 		(*AttachRequest_Result)(nil),
+		(*AttachRequest_Manifest)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -698,7 +857,7 @@ func file_emergency_deployment_v1_deployment_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_emergency_deployment_v1_deployment_proto_rawDesc), len(file_emergency_deployment_v1_deployment_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   6,
+			NumMessages:   8,
 			NumExtensions: 0,
 			NumServices:   2,
 		},
