@@ -1,0 +1,497 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package publog
+
+import (
+	"fmt"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"cacert.org/emergency/pkg/procedure"
+	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
+)
+
+// Names of fields that the log itself looks at.
+const (
+	fieldObligation = "obligation"
+	fieldSupersedes = "supersedes"
+	fieldOnPosition = "on position"
+	fieldOnEntry    = "on entry"
+)
+
+// Draft is the entry that one event of a record yields, without what only the log knows: number, letter, chain and the
+// hash of the record. ok is false where chapter 5 says "-". person is whom the letter is for; empty if a system acted.
+func Draft(before *procedure.State, rec *emergencyv1.Record, index int) (e Entry, person string, ok bool, err error) {
+	event := rec.GetEvents()[index]
+	payload, err := procedure.DecodeEvent(event)
+	if err != nil {
+		return Entry{}, "", false, err
+	}
+	d := &draft{before: before, rec: rec}
+	if !d.say(payload) {
+		return Entry{}, "", false, fmt.Errorf("event type %s has no place in the public log, not even none", event.GetType())
+	}
+	if d.headline == "" {
+		return Entry{}, "", false, nil
+	}
+	for _, v := range event.GetDeviations() {
+		d.field("deviation", word(v.String(), "DEVIATION_"))
+	}
+	e = Entry{
+		Incident: rec.GetIncident(), Kind: event.GetType(), At: rec.GetRecordedAt().AsTime(), Late: rec.GetLate(),
+		Headline: d.headline, Role: roleOf(rec.GetActor()), Fields: d.fields, Commitments: commitments(payload),
+	}
+	return e, rec.GetActor().GetPerson(), true, nil
+}
+
+// commitments of what the event itself keeps outside. The addresses of pages are not among them: their commitments belong to
+// the rule book and are the same in each incident, so they would tell who was called again.
+func commitments(payload proto.Message) []string {
+	list := []string{}
+	for _, f := range procedure.RestrictedFields(payload) {
+		if f.Field != "pages.address" {
+			list = append(list, f.Commitment)
+		}
+	}
+	return list
+}
+
+// roleOf is the acting role, such as critical-admin; never a person, and for a system never its name, which is a host's.
+func roleOf(a *emergencyv1.Actor) string {
+	if a.GetPerson() == "" {
+		return dashed(word(a.GetSystem().String(), "SYSTEM_KIND_"))
+	}
+	if a.GetRole() == emergencyv1.Role_ROLE_UNSPECIFIED {
+		return "member"
+	}
+	return dashed(procedure.RoleWord(a.GetRole()))
+}
+
+func dashed(s string) string { return strings.ReplaceAll(s, " ", "-") }
+
+// word is an enum's value in words.
+func word(value, prefix string) string {
+	return strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(value, prefix)), "_", " ")
+}
+
+// draft collects what an event says in public.
+type draft struct {
+	before   *procedure.State
+	rec      *emergencyv1.Record
+	headline string
+	fields   []Field
+}
+
+func (d *draft) head(format string, args ...any) { d.headline = fmt.Sprintf(format, args...) }
+
+func (d *draft) field(name, value string) {
+	if value != "" {
+		d.fields = append(d.fields, Field{name, value})
+	}
+}
+
+// text is a field that somebody wrote freely.
+func (d *draft) text(name, value string) { d.field(name, veilOf(d.before, d.rec).over(value)) }
+
+func (d *draft) count(name string, n uint64) { d.field(name, strconv.FormatUint(n, 10)) }
+
+func (d *draft) revision(b *emergencyv1.Binding) { d.field("revision", b.GetRevision()) }
+
+// say is the column "Log" of procedure.md 5: every event type, with its entry or with none; false for one it does not know.
+func (d *draft) say(payload proto.Message) bool {
+	switch e := payload.(type) {
+	case *emergencyv1.EmergencyDeclared:
+		d.declared(e)
+	case *emergencyv1.DuplicateAbsorbed:
+		d.head("Merged")
+		d.field("absorbed", e.GetSource())
+		d.field("head of the absorbed incident", e.GetSourceHeadHash())
+		d.text("reason", e.GetReason())
+	case *emergencyv1.IncidentMerged:
+		d.head("Merged")
+		d.field("merged into", e.GetTarget())
+		d.text("reason", e.GetReason())
+	case *emergencyv1.IncidentStoodDown:
+		d.head("Stood down")
+		d.text("reason", e.GetReason())
+	case *emergencyv1.ControlWaived:
+		d.head("Control waived")
+		d.field("control", word(e.GetControl().String(), "CONTROL_"))
+		d.revision(e.GetBinding())
+	case *emergencyv1.LeadDecisionRecorded:
+		d.head("Team lead decision")
+		d.field("decision", word(e.GetDecision().String(), "LEAD_DECISION_"))
+		d.field("referred to dispute", yesNo(e.GetReferred()))
+	case *emergencyv1.LogAnnotated:
+		if e.GetText() != "" {
+			d.head("Note")
+			d.count(fieldOnPosition, e.GetEntry())
+			d.text("text", e.GetText())
+		}
+	case *emergencyv1.DeadlineBreached:
+		if e.GetDeadline() == "overall" {
+			d.head("Deadline missed")
+			d.field("deadline", e.GetDeadline())
+			d.field("due", stamp(e.GetDueAt().AsTime()))
+		}
+	case *emergencyv1.IncidentClosed:
+		d.head("Closed")
+		d.field("outcome", word(e.GetOutcome().String(), "OUTCOME_"))
+		d.field("time to fix", duration(e.GetTimeToFixMs()))
+		d.text("summary", e.GetSummary())
+	case *emergencyv1.DeadlineWarned, *emergencyv1.CommandRefused: // none
+	default:
+		return d.sayTeams(payload)
+	}
+	return true
+}
+
+func (d *draft) declared(e *emergencyv1.EmergencyDeclared) {
+	d.head("Emergency declared")
+	d.field("system", e.GetSystem())
+	d.field("severity", word(e.GetSeverity().String(), "SEVERITY_"))
+	d.field("reason", word(e.GetReasonClass().String(), "REASON_CLASS_"))
+	d.field("policy", strconv.FormatUint(uint64(e.GetPolicyNumber()), 10))
+	for _, id := range e.GetPossibleDuplicates() {
+		d.field("possible duplicate", id)
+	}
+	if e.GetDrill() {
+		d.field("drill", "yes")
+	}
+}
+
+// sayTeams is chapter 5.2.
+func (d *draft) sayTeams(payload proto.Message) bool {
+	switch e := payload.(type) {
+	case *emergencyv1.CallOutIssued:
+		if len(d.before.Rounds) == 0 { // first round only
+			d.head("Teams called")
+			d.field("teams", teams(e.GetTeams()))
+		}
+	case *emergencyv1.CoverageGapFound:
+		d.head("No one on duty: %s", procedure.TeamWord(e.GetTeam()))
+	case *emergencyv1.ResponderAccepted:
+		d.head("Team has a responder")
+		d.field("team", teamOf(e.GetSlot()))
+		d.field("step", procedure.StepWord(e.GetStep()))
+	case *emergencyv1.SlotReopened:
+		d.head("Responder lost")
+		d.field("team", teamOf(e.GetSlot()))
+	case *emergencyv1.DeliveryReported, *emergencyv1.RePaged, *emergencyv1.ResponderDeclined, *emergencyv1.ResponderHandedOver,
+		*emergencyv1.AckExpired, *emergencyv1.StandbyStarted, *emergencyv1.StandbyCheckedIn, *emergencyv1.StandbyMissed,
+		*emergencyv1.StandbyEnded: // none
+	case *emergencyv1.RotaChanged, *emergencyv1.ContactsChanged, *emergencyv1.ReachabilityRecorded, *emergencyv1.PersonListed,
+		*emergencyv1.PolicyPublished, *emergencyv1.RoleGranted, *emergencyv1.RoleRevoked, *emergencyv1.KeyAdded,
+		*emergencyv1.KeyRevoked: // the rule book's own history is no part of the log
+	default:
+		return d.sayReview(payload)
+	}
+	return true
+}
+
+func teams(list []emergencyv1.Team) string {
+	words := make([]string, len(list))
+	for i, t := range list {
+		words[i] = procedure.TeamWord(t)
+	}
+	return strings.Join(words, ", ")
+}
+
+// teamOf is the team of a slot such as critical/1.
+func teamOf(slot string) string {
+	team, _, _ := strings.Cut(slot, "/")
+	return team
+}
+
+// sayReview is chapter 5.3.
+func (d *draft) sayReview(payload proto.Message) bool {
+	switch e := payload.(type) {
+	case *emergencyv1.PatchRegistered:
+		d.head("Patch registered")
+		d.revision(e.GetBinding())
+		d.field("sha256", e.GetPatch().GetSha256())
+	case *emergencyv1.PatchSuperseded:
+		d.head("Revision replaced, %d checks void", len(e.GetVoids()))
+		d.field("revision", e.GetOldRevision())
+		d.field("replaced by", e.GetNewRevision())
+	case *emergencyv1.FirstReviewRecorded:
+		d.review("First", e.GetBinding(), e.GetVerdict(), e.GetPhase())
+	case *emergencyv1.SecondReviewRecorded:
+		d.review("Second", e.GetBinding(), e.GetVerdict(), e.GetPhase())
+	case *emergencyv1.VetoRaised:
+		d.head("Veto raised")
+		d.field("veto", e.GetVeto())
+		d.revision(e.GetBinding())
+		if e.GetAfterApplyStarted() {
+			d.field("after the deployment started", "yes")
+		}
+	case *emergencyv1.VetoWithdrawn:
+		d.head("Veto withdrawn")
+		d.veto(e.GetVeto())
+	case *emergencyv1.VetoOverruled:
+		d.head("Veto overruled")
+		d.veto(e.GetVeto())
+	case *emergencyv1.TestServerConfirmed:
+		d.head("Patch on test server")
+		d.revision(e.GetBinding())
+	case *emergencyv1.TestReported:
+		d.head("Test %d: %s", d.testNumber(e), word(e.GetResult().String(), "TEST_RESULT_"))
+		d.revision(e.GetBinding())
+		d.phase(e.GetPhase())
+	case *emergencyv1.PatchForwarded:
+		d.head("Forwarded to the critical team")
+		d.revision(e.GetBinding())
+	case *emergencyv1.PatchTransferred: // none: the second event of the pair says it
+	default:
+		return d.sayDeployment(payload)
+	}
+	return true
+}
+
+func (d *draft) review(which string, b *emergencyv1.Binding, v emergencyv1.ReviewVerdict, p emergencyv1.Phase) {
+	d.head("%s review: %s", which, word(v.String(), "REVIEW_VERDICT_"))
+	d.revision(b)
+	d.phase(p)
+}
+
+func (d *draft) phase(p emergencyv1.Phase) {
+	if p == emergencyv1.Phase_PHASE_AFTER {
+		d.field("phase", "after deployment")
+	}
+}
+
+func (d *draft) veto(id string) {
+	d.field("veto", id)
+	for _, v := range d.before.Vetoes {
+		if v.ID == id {
+			d.field("revision", v.Revision)
+		}
+	}
+}
+
+// testNumber counts the testers of the revision; a second test by the same person keeps the number (X9).
+func (d *draft) testNumber(e *emergencyv1.TestReported) int {
+	r, ok := d.before.Revision(e.GetBinding().GetRevision())
+	if !ok {
+		return 1
+	}
+	if i := slices.IndexFunc(r.Tests, func(t procedure.Test) bool { return t.By == e.GetTester() }); i >= 0 {
+		return i + 1
+	}
+	return len(r.Tests) + 1
+}
+
+// sayDeployment is chapter 5.4.
+func (d *draft) sayDeployment(payload proto.Message) bool {
+	switch e := payload.(type) {
+	case *emergencyv1.ApplyStarted:
+		d.head("Deployment started")
+		d.revision(e.GetBinding())
+		d.field("observer", map[bool]string{true: "with observer", false: "without observer"}[e.GetObserver() != ""])
+		d.field("gate", gateVerdict(e.GetGate()))
+	case *emergencyv1.PatchApplied:
+		d.head("Applied")
+		d.revision(e.GetBinding())
+	case *emergencyv1.PatchApplyFailed:
+		d.head("Apply failed")
+		d.revision(e.GetBinding())
+	case *emergencyv1.DeployVerified:
+		d.head("Deployment verified")
+		d.revision(e.GetBinding())
+	case *emergencyv1.DeployMismatch:
+		d.head("Deployment differs from the reviewed patch")
+		d.revision(e.GetBinding())
+		d.count("paths", uint64(e.GetReport().GetPathCount()))
+	case *emergencyv1.PatchBackedOut:
+		d.head("Backed out")
+		d.revision(e.GetBinding())
+	case *emergencyv1.BackOutUnproven:
+		d.head("Back-out not proven")
+		d.revision(e.GetBinding())
+	case *emergencyv1.RolledBack:
+		d.head("Rolled back")
+		d.revision(e.GetBinding())
+	case *emergencyv1.HealthRecorded:
+		d.head("Health: %s", word(e.GetResult().String(), "HEALTH_RESULT_"))
+		d.revision(e.GetBinding())
+	case *emergencyv1.ReplicationChecked:
+		d.replication(e)
+	case *emergencyv1.DryRunRecorded, *emergencyv1.ObserverConfirmed, *emergencyv1.BackOutStarted, *emergencyv1.RollBackStarted,
+		*emergencyv1.ReplicationPushed, *emergencyv1.DriftExplained: // none
+	default:
+		return d.sayArbitration(payload)
+	}
+	return true
+}
+
+// gateVerdict is green when every line of the gate passed, else the lines that did not.
+func gateVerdict(gate []*emergencyv1.GateCheck) string {
+	var red []string
+	for _, c := range gate {
+		if !c.GetPassed() {
+			red = append(red, strings.ReplaceAll(c.GetCheck(), "_", " "))
+		}
+	}
+	if len(red) > 0 {
+		return "not passed: " + strings.Join(red, ", ")
+	}
+	return "green"
+}
+
+func (d *draft) replication(e *emergencyv1.ReplicationChecked) {
+	switch e.GetResult() {
+	case emergencyv1.ReplicationResult_REPLICATION_RESULT_LAG:
+		d.head("Replication: lag %d days", e.GetLagDays())
+	case emergencyv1.ReplicationResult_REPLICATION_RESULT_DRIFT:
+		d.head("Replication: drift %d paths", len(e.GetDriftPaths()))
+	case emergencyv1.ReplicationResult_REPLICATION_RESULT_EQUAL:
+		d.head("Replication: equal")
+	case emergencyv1.ReplicationResult_REPLICATION_RESULT_UNSPECIFIED:
+		d.head("Replication: not compared")
+	}
+	if e.GetLagSeconds() > 0 {
+		d.field("lag", fmt.Sprintf("%d days (%d s)", e.GetLagDays(), e.GetLagSeconds()))
+	}
+	if e.GetLowerBound() {
+		d.field("lower bound", "yes, the time of the effect is unknown")
+	}
+}
+
+// sayArbitration is chapter 5.5.
+func (d *draft) sayArbitration(payload proto.Message) bool {
+	switch e := payload.(type) {
+	case *emergencyv1.ProcedureDocumented:
+		d.head("Report published")
+		d.count("strategy", uint64(e.GetStrategy()))
+		d.field("on time", yesNo(!e.GetLate()))
+		for _, r := range e.GetReasons() {
+			d.text("reason for "+word(r.GetDeviation().String(), "DEVIATION_"), r.GetReason())
+		}
+		d.text("text", e.GetText())
+	case *emergencyv1.BoardSummaryRecorded:
+		d.head("Reported to the Board")
+		d.field("from", stamp(e.GetFrom().AsTime()))
+		d.field("until", stamp(e.GetUntil().AsTime()))
+		d.field("reference", e.GetBoardReference())
+	case *emergencyv1.ObligationOpened:
+		d.obligation("opened", e.GetId())
+		d.field("owed by", procedure.RoleWord(e.GetOwnerRole()))
+		d.field("due", stamp(e.GetDueAt().AsTime()))
+	case *emergencyv1.ObligationDueChanged: // a correction of the entry before
+		d.obligation("opened", e.GetId())
+		d.field("owed by", procedure.RoleWord(e.GetOwnerRole()))
+		d.field("due", stamp(e.GetDueAt().AsTime()))
+	case *emergencyv1.ObligationDischarged:
+		d.obligation("met", e.GetId())
+		d.field("late by", duration(e.GetLateByMs()))
+	case *emergencyv1.ObligationOverdue:
+		d.obligation("overdue", e.GetId())
+		d.field("due", stamp(e.GetDueAt().AsTime()))
+	case *emergencyv1.ObligationEscalated:
+		d.escalated(e)
+	default:
+		return false
+	}
+	return true
+}
+
+func (d *draft) obligation(what, id string) {
+	d.head("Obligation %s", what)
+	d.field("kind", KindOf(id))
+	d.field(fieldObligation, id)
+}
+
+// escalated: the first rung is a reminder before the due time, the second comes with ObligationOverdue; what is public is that
+// it stays overdue (procedure.md 7, ladder).
+func (d *draft) escalated(e *emergencyv1.ObligationEscalated) {
+	if e.GetRung() < 3 {
+		return
+	}
+	d.obligation("overdue", e.GetId())
+	d.count("rung", uint64(e.GetRung()))
+	for _, r := range e.GetTold() {
+		d.field("told", procedure.RoleWord(r))
+	}
+}
+
+// KindOf is the kind of an obligation by its id, <KIND>/<cause position> with the item behind it; a kind may hold a slash.
+func KindOf(id string) string {
+	parts := strings.Split(id, "/")
+	for i, p := range parts {
+		if _, err := strconv.ParseUint(p, 10, 64); err == nil && i > 0 {
+			return strings.Join(parts[:i], "/")
+		}
+	}
+	return id
+}
+
+func yesNo(b bool) string {
+	if b {
+		return "yes"
+	}
+	return "no"
+}
+
+func stamp(t time.Time) string { return t.UTC().Format("2006-01-02 15:04 UTC") }
+
+// duration is a time span in words, empty for none.
+func duration(ms int64) string {
+	d := (time.Duration(ms) * time.Millisecond).Round(time.Minute)
+	switch {
+	case ms <= 0:
+		return ""
+	case d < time.Minute:
+		return "less than a minute"
+	case d < time.Hour:
+		return fmt.Sprintf("%d min", int(d.Minutes()))
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%d h %d min", int(d.Hours()), int(d.Minutes())%60)
+	}
+	return fmt.Sprintf("%d days %d h", int(d.Hours())/24, int(d.Hours())%24)
+}
+
+// veil covers persons and hosts that somebody wrote into a public text: the entry may hold neither (procedure.md 8.2, 8.4).
+type veil struct{ pattern *regexp.Regexp }
+
+// veilOf knows everybody who has a part in the incident, and its machines.
+func veilOf(s *procedure.State, rec *emergencyv1.Record) veil {
+	hidden := append([]string{rec.GetActor().GetPerson(), s.Declared.By, s.Host(), s.TestEnvironment()}, s.Acted...)
+	for _, p := range s.Pages {
+		hidden = append(hidden, p.Person)
+	}
+	for _, sl := range s.Slots {
+		hidden = append(hidden, sl.Person, sl.HandoverTo)
+	}
+	for _, r := range s.Revisions {
+		hidden = append(hidden, r.Author)
+	}
+	slices.Sort(hidden)
+	hidden = slices.Compact(hidden)
+	hidden = slices.DeleteFunc(hidden, func(h string) bool { return len(h) < 2 })
+	if len(hidden) == 0 {
+		return veil{}
+	}
+	slices.SortStableFunc(hidden, func(a, b string) int { return len(b) - len(a) }) // www1-test before www1
+	for i, h := range hidden {
+		hidden[i] = regexp.QuoteMeta(h)
+	}
+	return veil{regexp.MustCompile(`(?i)(^|[^\pL\pN_.-])(` + strings.Join(hidden, "|") + `)($|[^\pL\pN_-])`)}
+}
+
+const covered = "[not public]"
+
+// over covers whole words; it runs twice because two names may share the space between them.
+func (v veil) over(text string) string {
+	if v.pattern == nil {
+		return text
+	}
+	for range 2 {
+		text = v.pattern.ReplaceAllString(text, "${1}"+covered+"${3}")
+	}
+	return text
+}
