@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package client
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+
+	"google.golang.org/protobuf/proto"
+
+	"cacert.org/emergency/pkg/history"
+	"cacert.org/emergency/pkg/procedure"
+	"cacert.org/emergency/pkg/rpc"
+	"cacert.org/emergency/pkg/rulebook"
+	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
+	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
+)
+
+// past is a history as far as it was read and verified here.
+type past struct {
+	chain *history.Chain
+	state *procedure.State
+	book  *rulebook.Book // of the rule book's history only
+}
+
+// State returns the incident as its verified history says it is, no older than this client's own last command. A
+// NOT_FOUND refusal if there is no such incident. The caller may keep and change it.
+func (c *Client) State(ctx context.Context, incident string) (*procedure.State, error) {
+	p, err := c.read(ctx, incident)
+	if err != nil {
+		return nil, err
+	}
+	if p.state.Status == procedure.Absent && incident != procedure.RuleBook {
+		return nil, &procedure.Refusal{Code: procedure.NotFound, Reason: procedure.ReasonIncident, Rule: "G4", Message: fmt.Sprintf("there is no incident %q", incident)}
+	}
+	return p.state.Clone(), nil
+}
+
+// Book returns the rule book as its verified history says it is.
+func (c *Client) Book(ctx context.Context) (*rulebook.Book, error) {
+	p, err := c.read(ctx, procedure.RuleBook)
+	if err != nil {
+		return nil, err
+	}
+	return p.book, nil
+}
+
+// read brings what is known of a history up to date.
+func (c *Client) read(ctx context.Context, incident string) (past, error) {
+	if c.keys == nil {
+		return past{}, ErrNoKeyring
+	}
+	ctx, cancel := context.WithTimeout(ctx, rpc.DefaultTimeout) // a stream has no deadline of its own
+	defer cancel()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p := c.histories[incident]
+	if p == nil {
+		p = &past{chain: history.NewChain(incident, c.keys), state: procedure.NewState(incident), book: &rulebook.Book{}}
+	}
+	chain := *p.chain
+	next := &past{chain: &chain, state: p.state.Clone(), book: p.book}
+	if err := c.follow(ctx, next, c.written[incident]); err != nil {
+		return past{}, fmt.Errorf("read history of %s: %w", incident, err)
+	}
+	c.histories[incident] = next
+	return *next, nil
+}
+
+// follow reads to the end, and on until a position that is known to have been written.
+func (c *Client) follow(ctx context.Context, p *past, until uint64) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	incident, wait := p.chain.Incident(), until > p.chain.Head().Position
+	stream, err := c.Query().ReadHistory(ctx, &dashboardv1.ReadHistoryRequest{Incident: incident, From: p.chain.Head().Position + 1, Follow: wait})
+	if err != nil {
+		return err
+	}
+	for !wait || p.chain.Head().Position < until {
+		m, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		if err := p.accept(m.GetRecord()); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// accept verifies a record and folds it in. A foreign one is skipped, as by every reader.
+func (p *past) accept(signed *emergencyv1.SignedRecord) error {
+	raw, err := proto.Marshal(signed) // the envelope; the record in it stays the stored bytes
+	if err != nil {
+		return fmt.Errorf("encode envelope: %w", err)
+	}
+	entry, err := p.chain.Accept(raw)
+	var foreign *history.ForeignError
+	if errors.As(err, &foreign) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	if err := p.state.Apply(entry.Record, entry.Hash); err != nil {
+		return err
+	}
+	if entry.Record.GetIncident() != procedure.RuleBook {
+		return nil
+	}
+	for i, e := range entry.Record.GetEvents() {
+		payload, err := procedure.DecodeEvent(e)
+		if err != nil {
+			return err
+		}
+		if p.book, err = p.book.With(entry.Record.GetFirstPosition()+uint64(i), entry.Record.GetRecordedAt().AsTime(), payload); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Records reads a history as it is stored, unverified, and calls fn for each record.
+func (c *Client) Records(ctx context.Context, incident string, fn func(*emergencyv1.SignedRecord) error) error {
+	stream, err := c.Query().ReadHistory(ctx, &dashboardv1.ReadHistoryRequest{Incident: incident, From: 1})
+	for err == nil {
+		var m *dashboardv1.ReadHistoryResponse
+		if m, err = stream.Recv(); err == nil {
+			err = fn(m.GetRecord())
+		}
+	}
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return fmt.Errorf("read history of %s: %w", incident, err)
+}
