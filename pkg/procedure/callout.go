@@ -24,6 +24,16 @@ var slotPlan = []struct {
 	{emergencyv1.Team_TEAM_TESTING, []emergencyv1.ResponderStep{emergencyv1.ResponderStep_RESPONDER_STEP_TEST}},
 }
 
+// stepsOf are the steps that a team does.
+func stepsOf(t emergencyv1.Team) []emergencyv1.ResponderStep {
+	for _, plan := range slotPlan {
+		if plan.team == t {
+			return plan.steps
+		}
+	}
+	return nil
+}
+
 // slotsOf are the slots of a strategy, by the policy (3.1).
 func slotsOf(p *rulebook.Policy, strategy uint32, at time.Time) []Slot {
 	var list []Slot
@@ -31,7 +41,7 @@ func slotsOf(p *rulebook.Policy, strategy uint32, at time.Time) []Slot {
 		n := p.Count(fmt.Sprintf("team.%s.slots.s%d", teamWord(plan.team), strategy))
 		for i := range n {
 			step := plan.steps[min(i, len(plan.steps)-1)]
-			list = append(list, Slot{ID: fmt.Sprintf("%s/%d", teamWord(plan.team), i+1), Team: plan.team, Step: step, State: SlotOpen, OpenSince: at})
+			list = append(list, Slot{ID: fmt.Sprintf("%s/%d", teamWord(plan.team), i+1), Team: plan.team, Step: step, Planned: step, State: SlotOpen, OpenSince: at})
 		}
 	}
 	return list
@@ -77,43 +87,52 @@ func callOutFields(f *fields, c *emergencyv1.CallOutRequest) {
 // decideCallOut pages everybody on duty for the teams, each over the first two channels of their own choice at least;
 // a team with an empty rota is a coverage gap at once.
 func decideCallOut(d *decision, c *emergencyv1.CallOutRequest) *Refusal {
-	teams := c.GetTeams()
+	least := d.s.Policy.Count("callout.channels_min")
+	if n := len(distinct(c.GetChannels())); n > 0 && n < least {
+		return refuse(ReasonChannels, "%d channel named, a call-out uses at least %d", n, least).allow("CallOut", "", "name at least %d channels, or none for all", least)
+	}
+	teams := distinct(c.GetTeams())
 	if len(teams) == 0 {
 		teams = d.s.Teams()
 	}
 	if !slices.ContainsFunc(teams, func(t emergencyv1.Team) bool { return slices.Contains(d.s.Teams(), t) }) {
 		return refuse(ReasonField, "none of these teams is needed by strategy %d", d.s.Strategy).under("4.2 CallOut").allow("CallOut", "", "name a team of the active strategy")
 	}
-	least := d.s.Policy.Count("callout.channels_min")
-	if n := len(c.GetChannels()); n > 0 && n < least {
-		return refuse(ReasonChannels, "%d channel named, a call-out uses at least %d", n, least).allow("CallOut", "", "name at least %d channels, or none for all", least)
-	}
 	pages := d.s.newPages(d.env.Book, d.at, uint32(len(d.s.Rounds)+1), teams, c.GetChannels(), least)
-	if len(pages) > 0 && distinctChannels(pages) < least {
-		return refuse(ReasonChannels, "the persons on duty have only %d channel between them, a call-out uses at least %d", distinctChannels(pages), least).
+	onDuty := slices.ContainsFunc(teams, func(t emergencyv1.Team) bool { return len(d.env.Book.OnDuty(t, d.at)) > 0 })
+	if n := len(channelsOf(pages)); onDuty && n < least {
+		return refuse(ReasonChannels, "the persons on duty can be reached over %d of these channels, a call-out uses at least %d", n, least).
+			allow("CallOut", "", "name other channels, or none for all").
 			allow("SetContacts", "", "the persons on duty add an address on another channel")
 	}
-	ev := &emergencyv1.CallOutIssued{Round: uint32(len(d.s.Rounds) + 1), Teams: teams, Pages: pages, Message: d.seal(c.GetMessage())}
-	for _, p := range pages {
-		if !slices.Contains(ev.Channels, p.GetChannel()) {
-			ev.Channels = append(ev.Channels, p.GetChannel())
-		}
-	}
-	d.emit(ev)
+	d.emit(&emergencyv1.CallOutIssued{
+		Round: uint32(len(d.s.Rounds) + 1), Teams: teams, Channels: channelsOf(pages), Pages: pages, Message: d.seal(c.GetMessage()),
+	})
 	for _, t := range teams {
-		if len(d.env.Book.OnDuty(t, d.at)) == 0 {
-			d.emit(&emergencyv1.CoverageGapFound{Team: t})
+		if !slices.ContainsFunc(pages, func(p *emergencyv1.CalledPage) bool { return p.GetTeam() == t }) {
+			d.emit(&emergencyv1.CoverageGapFound{Team: t}) // nobody on duty, or nobody of them with an address
 		}
 	}
 	return nil
 }
 
-func distinctChannels(pages []*emergencyv1.CalledPage) int {
-	seen := map[string]bool{}
-	for _, p := range pages {
-		seen[p.GetChannel()] = true
+// distinct is a list without repetitions, in its order.
+func distinct[T comparable](list []T) []T {
+	var out []T
+	for _, x := range list {
+		if !slices.Contains(out, x) {
+			out = append(out, x)
+		}
 	}
-	return len(seen)
+	return out
+}
+
+func channelsOf(pages []*emergencyv1.CalledPage) []string {
+	var list []string
+	for _, p := range pages {
+		list = append(list, p.GetChannel())
+	}
+	return distinct(list)
 }
 
 // newPages are the pages of a round: for each person on duty the first channels, at least as many as the policy asks.
@@ -259,17 +278,23 @@ func (d *decision) accept(a *emergencyv1.Acceptance) *Refusal {
 	if step == 0 {
 		step = sl.Step
 	}
-	if refusal := d.mayHold(sl, person, a.GetContactPath(), a.GetSecondTeamReason()); refusal != nil {
-		return refusal
-	}
-	if !d.ofTeam(d.person, sl.Team) {
-		return refuse(ReasonNotTeamMember, "%s is not of the %s team and cannot answer for it", d.person, teamWord(sl.Team))
+	for _, p := range []string{person, d.person} { // whoever answers for somebody is of the team too
+		if refusal := d.teamMember(p, sl); refusal != nil {
+			return refusal
+		}
 	}
 	if sl.State != SlotOpen {
 		return refuse(ReasonSlotTaken, "slot %s is held by %s", sl.ID, sl.Person).allow("Respond", sl.ID, "%s hands it over or releases it", sl.Person)
 	}
-	if step == 0 {
-		return refuse(ReasonStepMissing, "the step that %s will do is not named", person)
+	if refusal := d.contactPath(sl, person, a.GetContactPath()); refusal != nil {
+		return refusal
+	}
+	if !slices.Contains(stepsOf(sl.Team), step) {
+		return refuse(ReasonStepMissing, "the step that %s will do is none of the %s team's", person, teamWord(sl.Team)).
+			allow("Respond", sl.ID, "name no step, and it is to %s", StepWord(sl.Planned))
+	}
+	if refusal := d.oneTeam(sl, person, a.GetSecondTeamReason()); refusal != nil {
+		return refusal
 	}
 	d.emit(&emergencyv1.ResponderAccepted{
 		Slot: sl.ID, Person: person, ContactPath: d.seal(a.GetContactPath()), Step: step, EtaMinutes: a.GetEtaMinutes(),
@@ -281,15 +306,23 @@ func (d *decision) accept(a *emergencyv1.Acceptance) *Refusal {
 	return nil
 }
 
-// mayHold are the conditions on whoever is to hold a slot.
-func (d *decision) mayHold(sl *Slot, person, contact, secondTeam string) *Refusal {
-	if !d.ofTeam(person, sl.Team) {
-		return refuse(ReasonNotTeamMember, "%s is not of the %s team", person, teamWord(sl.Team)).
-			allow("Respond", sl.ID, "ask %s", d.whoHas(teamRoles(sl.Team)))
+// teamMember, contactPath and oneTeam are the conditions on whoever is to hold a slot.
+func (d *decision) teamMember(person string, sl *Slot) *Refusal {
+	if d.ofTeam(person, sl.Team) {
+		return nil
 	}
-	if contact == "" {
-		return refuse(ReasonContactPathMissing, "how to reach %s is not said", person).allow("Respond", sl.ID, "give a contact path, such as a phone number")
+	return refuse(ReasonNotTeamMember, "%s is not of the %s team", person, teamWord(sl.Team)).
+		allow("Respond", sl.ID, "ask %s", d.whoHas(teamRoles(sl.Team)))
+}
+
+func (d *decision) contactPath(sl *Slot, person, contact string) *Refusal {
+	if contact != "" {
+		return nil
 	}
+	return refuse(ReasonContactPathMissing, "how to reach %s is not said", person).allow("Respond", sl.ID, "give a contact path, such as a phone number")
+}
+
+func (d *decision) oneTeam(sl *Slot, person, secondTeam string) *Refusal {
 	for _, held := range d.s.Held(person) {
 		if held.Team != sl.Team && secondTeam == "" {
 			return refuse(ReasonOneTeam, "%s already serves the %s team", person, teamWord(held.Team)).
@@ -331,8 +364,10 @@ func (d *decision) handOver(h *emergencyv1.Handover) *Refusal {
 	if sl.State != SlotAccepted && sl.State != SlotStandby || sl.Person != d.person && !d.ofTeam(d.person, sl.Team) {
 		return refuse(ReasonNotHolder, "%s neither holds slot %s nor is of its team", d.person, sl.ID).allow("Respond", sl.ID, "its holder hands it over")
 	}
-	if refusal := d.mayHold(sl, h.GetTo(), h.GetContactPath(), "handed over"); refusal != nil {
-		return refusal
+	for _, refusal := range []*Refusal{d.teamMember(h.GetTo(), sl), d.contactPath(sl, h.GetTo(), h.GetContactPath()), d.oneTeam(sl, h.GetTo(), "")} {
+		if refusal != nil {
+			return refusal
+		}
 	}
 	d.emit(&emergencyv1.ResponderHandedOver{Slot: sl.ID, From: sl.Person, To: h.GetTo(), ContactPath: d.seal(h.GetContactPath())})
 	return nil
@@ -344,7 +379,7 @@ func (s *State) applyAccepted(f fact, e *emergencyv1.ResponderAccepted) {
 		return
 	}
 	sl.State, sl.Person, sl.Step, sl.Since = SlotAccepted, e.GetPerson(), e.GetStep(), f.at
-	sl.Contact, sl.Unconfirmed, sl.HandoverTo = e.GetContactPath().GetCommitment(), e.GetUnconfirmed(), ""
+	sl.Contact, sl.Unconfirmed, sl.HandoverTo, sl.HandoverContact = e.GetContactPath().GetCommitment(), e.GetUnconfirmed(), "", ""
 }
 
 func (s *State) openSlot(f fact, id string) {
@@ -352,5 +387,5 @@ func (s *State) openSlot(f fact, id string) {
 	if !ok || s.Status != Open {
 		return
 	}
-	*sl = Slot{ID: sl.ID, Team: sl.Team, Step: sl.Step, State: SlotOpen, OpenSince: f.at}
+	*sl = Slot{ID: sl.ID, Team: sl.Team, Step: sl.Planned, Planned: sl.Planned, State: SlotOpen, OpenSince: f.at}
 }

@@ -165,18 +165,21 @@ func Decide(s *State, c Command, env Env) (*Decision, *Refusal, error) {
 		return nil, nil, err
 	}
 	actor, refusal := d.authenticate() // G1
-	if refusal == nil {
-		refusal = d.wellFormed(c) // G2
-	}
 	if refusal != nil {
 		return nil, refusal, nil
 	}
-	if old, ok := s.Requests[requestKey(actor, d.row.name, d.meta.GetRequestId())]; ok { // G3
-		if old.Digest != digest {
-			return nil, refuse(ReasonRequestIDReused, "request id %q was used before for another %s", d.meta.GetRequestId(), d.row.name).
-				allow("", "", "send the command again under a new request id"), nil
-		}
+	// A repeated command gets its first result even if what was signed then no longer fits the history (G3 before G2): the
+	// history has moved on, not least by the command itself.
+	old, known := s.Requests[requestKey(actor, d.row.name, d.meta.GetRequestId())]
+	if known && old.Digest == digest {
 		return &Decision{Repeated: &old}, nil, nil
+	}
+	if refusal := d.wellFormed(c); refusal != nil { // G2
+		return nil, refusal, nil
+	}
+	if known {
+		return nil, refuse(ReasonRequestIDReused, "request id %q was used before for another %s", d.meta.GetRequestId(), d.row.name).
+			allow("", "", "send the command again under a new request id"), nil
 	}
 	if refusal := d.permit(c, actor); refusal != nil {
 		return nil, refusal, nil
@@ -281,7 +284,7 @@ func (d *decision) wellFormed(c Command) *Refusal {
 	} else {
 		f.want(incidentForm.MatchString(d.meta.GetIncident()), "meta.incident", "an incident id such as e20261124.1")
 	}
-	f.texts(c.ProtoReflect())
+	f.values(c.ProtoReflect())
 	d.row.fields(f, c)
 	if f.refusal != nil || !d.row.signed || d.hypothetical {
 		return f.refusal
@@ -342,39 +345,55 @@ func (d *decision) exclusivity() *Refusal {
 	if d.person == "" {
 		return nil
 	}
-	a, b, conflict := Exclusive(d.env.Book.Roles(d.person, d.env.Now))
-	if !conflict || (d.role != a && d.role != b && !leadOf(d.role, a) && !leadOf(d.role, b)) {
-		return nil
+	for _, held := range d.env.Book.Roles(d.person, d.env.Now) {
+		if !excludes(d.role, held) {
+			continue
+		}
+		if d.row.safety {
+			d.extra = append(d.extra, emergencyv1.Deviation_DEVIATION_ROLE_EXCLUSIVITY)
+			return nil
+		}
+		return refuse(ReasonRoleExclusivity, "%s holds %s and %s, which exclude each other", d.person, roleWord(d.role), roleWord(held)).
+			allow("RevokeRole", d.person, "the Board revokes one of the two roles")
 	}
-	if d.row.safety {
-		d.extra = append(d.extra, emergencyv1.Deviation_DEVIATION_ROLE_EXCLUSIVITY)
-		return nil
-	}
-	return refuse(ReasonRoleExclusivity, "%s holds %s and %s, which exclude each other", d.person, roleWord(a), roleWord(b)).
-		allow("RevokeRole", d.person, "the Board revokes one of the two roles")
+	return nil
 }
 
-func leadOf(lead, team emergencyv1.Role) bool {
-	return lead == emergencyv1.Role_ROLE_CRITICAL_TEAM_LEAD && team == emergencyv1.Role_ROLE_CRITICAL_ADMIN ||
-		lead == emergencyv1.Role_ROLE_ASSESSMENT_TEAM_LEAD && team == emergencyv1.Role_ROLE_SOFTWARE_ASSESSOR
+// excludes tells whether nobody may hold both roles: X1 critical admin and assessor, X2 access engineer and any other, X3
+// support engineer and critical admin or access engineer (SP 3.4.2). A team lead is of the team; everybody is a member.
+func excludes(a, b emergencyv1.Role) bool {
+	is := func(x, y emergencyv1.Role) bool { return a == x && b == y || a == y && b == x }
+	a, b = teamRole(a), teamRole(b)
+	ae := emergencyv1.Role_ROLE_ACCESS_ENGINEER
+	switch {
+	case a == b || a == me || b == me:
+		return false
+	case a == ae || b == ae:
+		return true
+	}
+	return is(ca, sa) || is(emergencyv1.Role_ROLE_SUPPORT_ENGINEER, ca)
 }
 
-// Exclusive finds two roles that exclude each other: X1 critical admin and assessor, X2 access engineer and any other,
-// X3 support engineer and critical admin (SP 3.4.2).
+// teamRole is the role that a team lead also holds, else the role itself.
+func teamRole(r emergencyv1.Role) emergencyv1.Role {
+	switch r {
+	case cl:
+		return ca
+	case al:
+		return sa
+	default:
+		return r
+	}
+}
+
+// Exclusive finds two roles of a list that exclude each other.
 func Exclusive(roles []emergencyv1.Role) (a, b emergencyv1.Role, conflict bool) {
-	has := func(r emergencyv1.Role) bool { return slices.Contains(roles, r) }
-	if has(emergencyv1.Role_ROLE_CRITICAL_ADMIN) && has(emergencyv1.Role_ROLE_SOFTWARE_ASSESSOR) {
-		return emergencyv1.Role_ROLE_CRITICAL_ADMIN, emergencyv1.Role_ROLE_SOFTWARE_ASSESSOR, true
-	}
-	if has(emergencyv1.Role_ROLE_ACCESS_ENGINEER) {
-		for _, r := range roles {
-			if r != emergencyv1.Role_ROLE_ACCESS_ENGINEER && r != emergencyv1.Role_ROLE_MEMBER {
-				return emergencyv1.Role_ROLE_ACCESS_ENGINEER, r, true
+	for i, a := range roles {
+		for _, b := range roles[i+1:] {
+			if excludes(a, b) {
+				return a, b, true
 			}
 		}
-	}
-	if has(emergencyv1.Role_ROLE_SUPPORT_ENGINEER) && has(emergencyv1.Role_ROLE_CRITICAL_ADMIN) {
-		return emergencyv1.Role_ROLE_SUPPORT_ENGINEER, emergencyv1.Role_ROLE_CRITICAL_ADMIN, true
 	}
 	return 0, 0, false
 }
@@ -442,10 +461,16 @@ func (d *decision) emit(m proto.Message, deviations ...emergencyv1.Deviation) {
 	d.events = append(d.events, e)
 }
 
+// leastSalt is how much randomness commitments need, in bytes.
+const leastSalt = 16
+
 // seal keeps a value out of the history: the event gets its commitment, the owner's store value and salt (0.8).
 func (d *decision) seal(value string) *emergencyv1.Restricted {
 	if value == "" {
 		return nil
+	}
+	if len(d.env.Salt) < leastSalt && !d.hypothetical {
+		d.err = fmt.Errorf("salt of %d bytes, commitments need %d: without it short values could be guessed", len(d.env.Salt), leastSalt)
 	}
 	h := sha256.New()
 	h.Write(d.env.Salt)

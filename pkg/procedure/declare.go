@@ -58,11 +58,11 @@ func mergeable(duplicate, target *State) *Refusal {
 	switch {
 	case target.Status != Open:
 		return refuse(ReasonTargetState, "%s is %s", target.Incident, statusWord(target.Status))
-	case target.Declared.Drill != duplicate.Declared.Drill:
-		return refuse(ReasonDrillBoundary, "a drill and a real emergency cannot be merged")
 	case !target.Declared.At.Before(duplicate.Declared.At):
 		return refuse(ReasonMergeIntoLater, "%s was not declared before %s", target.Incident, duplicate.Incident).
 			allow("MergeInto", target.Incident, "merge %s into %s instead", target.Incident, duplicate.Incident)
+	case target.Declared.Drill != duplicate.Declared.Drill:
+		return refuse(ReasonDrillBoundary, "a drill and a real emergency cannot be merged")
 	case duplicate.ProductionEffect():
 		return refuse(ReasonHasProductionEffect, "%s already changed the critical host", duplicate.Incident)
 	case duplicate.Strategy > target.Strategy:
@@ -126,7 +126,13 @@ func decideWaive(d *decision, c *emergencyv1.WaiveControlRequest) *Refusal {
 	if refusal != nil {
 		return refusal
 	}
+	if d.s.Waived(c.GetControl(), r.ID) != nil {
+		return refuse(ReasonNotApplicable, "this control is already waived for %s", r.ID)
+	}
 	if c.GetControl() == emergencyv1.Control_CONTROL_TEST_QUORUM {
+		if !d.s.testsMissing(r.ID) {
+			return refuse(ReasonNotApplicable, "%s has all the passing tests it needs; there is nothing to waive", r.ID)
+		}
 		if passes(r) < d.s.Policy.Count("test.min_after_waiver") {
 			return refuse(ReasonTestMinimum, "%s has no passing test; with none at all there is no waiver", r.ID).allow("ReportTest", r.ID, "a tester reports one passing test")
 		}
@@ -212,11 +218,11 @@ func closeFields(f *fields, c *emergencyv1.CloseRequest) {
 // decideClose closes; it states facts, never approval (10.20). Debts count as implied, so no gap between cause and
 // record lets an incident slip away (7). A drill's debts never block.
 func decideClose(d *decision, c *emergencyv1.CloseRequest) *Refusal {
-	if a := d.s.RunningApply(); a != nil {
-		return refuse(ReasonApplyRunning, "the apply of %s on %s is not finished", a.Revision, a.Host).allow("BackOut", a.Revision, "wait for the agent's report, or back out")
-	}
 	if d.s.Status == Open && !d.s.hasOutcome() {
-		return refuse(ReasonNoOutcome, "no revision was verified, backed out or rolled back").allow("StandDown", "", "stand down if nothing has to be changed")
+		return d.noOutcome()
+	}
+	if a := d.s.RunningApply(); a != nil {
+		return d.applyRunning(a)
 	}
 	if open := d.s.openDebts(); len(open) > 0 && !d.s.Declared.Drill {
 		r := refuse(ReasonObligationsOpen, "%d obligations are open", len(open))
@@ -229,16 +235,25 @@ func decideClose(d *decision, c *emergencyv1.CloseRequest) *Refusal {
 	return nil
 }
 
-// hasOutcome tells whether the latest attempt has ended one way or another.
-func (s *State) hasOutcome() bool {
-	if len(s.Applies) == 0 {
-		return false
+func (d *decision) noOutcome() *Refusal {
+	if len(d.s.Applies) == 0 {
+		return refuse(ReasonNoOutcome, "no revision was deployed").allow("StandDown", "", "stand down if nothing has to be changed")
 	}
-	switch s.Applies[len(s.Applies)-1].State {
-	case Verified, BackedOut, RolledBack:
-		return true
-	case Applying, Applied, ApplyFailed, Mismatch, BackingOut, BackOutUnproven, RollingBack:
-		return false
+	a := d.s.Applies[len(d.s.Applies)-1]
+	return refuse(ReasonNoOutcome, "the last attempt, of %s on %s, is %s", a.Revision, a.Host, statusWord(Status(a.State))).
+		allow("BackOut", a.Revision, "wait for the agent's report, or back out")
+}
+
+// hasOutcome tells whether the latest attempt that is not still running has ended one way or another.
+func (s *State) hasOutcome() bool {
+	for i := len(s.Applies) - 1; i >= 0; i-- {
+		switch s.Applies[i].State {
+		case Verified, BackedOut, RolledBack:
+			return true
+		case Mismatch, BackOutUnproven:
+			return false
+		case Applying, Applied, ApplyFailed, BackingOut, RollingBack:
+		}
 	}
 	return false
 }

@@ -77,7 +77,11 @@ func observerFields(f *fields, c *emergencyv1.ConfirmObserverRequest) {
 // decideObserver records that a second critical admin will observe, or has checked the host's tree (SP 4.1).
 func decideObserver(d *decision, c *emergencyv1.ConfirmObserverRequest) *Refusal {
 	after := c.GetKind() == emergencyv1.ObserverKind_OBSERVER_KIND_AFTER
-	r, refusal := d.current(c.GetBinding())
+	named := d.current
+	if after {
+		named = d.bound // what was deployed is checked even if a newer revision is there (10.16)
+	}
+	r, refusal := named(c.GetBinding())
 	if refusal != nil {
 		return refusal
 	}
@@ -146,20 +150,28 @@ func decideStartApply(d *decision, c *emergencyv1.StartApplyRequest) *Refusal {
 		return refuse(ReasonDryRunMissing, "no clean dry run of %s on %s within the last %s", r.ID, host, d.s.Policy.Duration("dry_run.valid")).allow("DryRun", r.ID, "run it; deploying from the command line does")
 	}
 	if a := d.s.RunningApply(); a != nil {
-		return refuse(ReasonApplyRunning, "the apply of %s on %s is not finished", a.Revision, a.Host)
+		return d.applyRunning(a)
+	}
+	if c.GetObserver() == d.person {
+		return refuse(ReasonSamePerson, "%s cannot be executor and observer", d.person).under("X10 (SP 1.2, 4.1)").allow("ConfirmObserver", r.ID, "another of %s", d.whoHas(roles(ca)))
+	}
+	if r.Author == d.person || r.By == d.person || r.reviewedBy(d.person) || r.testedBy(d.person) {
+		return refuse(ReasonSeparationOfDuty, "%s wrote, reviewed or tested %s", d.person, r.ID).allow("StartApply", r.ID, "another of %s", d.whoHas(roles(ca)))
 	}
 	observer, refusal := d.observer(r, c)
 	if refusal != nil {
 		return refusal
-	}
-	if r.Author == d.person || r.By == d.person || r.reviewedBy(d.person) || r.testedBy(d.person) {
-		return refuse(ReasonSeparationOfDuty, "%s wrote, reviewed or tested %s", d.person, r.ID).allow("StartApply", r.ID, "another of %s", d.whoHas(roles(ca)))
 	}
 	d.emit(&emergencyv1.ApplyStarted{
 		Binding: r.bind(), Host: host, Executor: d.person, Observer: observer, Gate: d.s.gateEvidence(r, dry, observer), ByHand: c.GetByHand(),
 		NoObserverReason: d.seal(c.GetNoObserverReason()),
 	}, d.applyDeviations(r, observer)...)
 	return nil
+}
+
+func (d *decision) applyRunning(a *Apply) *Refusal {
+	return refuse(ReasonApplyRunning, "the apply of %s on %s is not finished", a.Revision, a.Host).
+		allow("ReportTree", a.Revision, "wait for the agent's report, or for the executor's under an observer")
 }
 
 func (d *decision) applyDeviations(r *Revision, observer string) []emergencyv1.Deviation {
@@ -185,12 +197,7 @@ func (d *decision) unspent(r *Revision) *Refusal {
 // gate is green or says the first thing that is missing. The agent on the host runs the same function on the history it
 // has verified itself, before it touches a file.
 func (d *decision) gate(r *Revision) *Refusal {
-	for _, check := range []func(*Revision) *Refusal{d.noVeto, d.firstMissing, d.secondMissing, d.tested} {
-		if refusal := check(r); refusal != nil {
-			return refusal
-		}
-	}
-	return nil
+	return r.each(d.noVeto, d.firstMissing, d.secondMissing, d.tested)
 }
 
 func (s *State) cleanDryRun(r *Revision, host string, now time.Time) *DryRun {
@@ -208,9 +215,6 @@ func (s *State) cleanDryRun(r *Revision, host string, now time.Time) *DryRun {
 
 // observer is the confirmed second critical admin, or empty where the team lead waived the control (10.5).
 func (d *decision) observer(r *Revision, c *emergencyv1.StartApplyRequest) (string, *Refusal) {
-	if c.GetObserver() == d.person {
-		return "", refuse(ReasonSamePerson, "%s cannot be executor and observer", d.person).under("X10 (SP 1.2, 4.1)").allow("ConfirmObserver", r.ID, "another of %s", d.whoHas(roles(ca)))
-	}
 	for i := len(d.s.Observers) - 1; i >= 0; i-- {
 		o := d.s.Observers[i]
 		if o.Revision == r.ID && !o.After && o.By != d.person && (c.GetObserver() == "" || c.GetObserver() == o.By) && d.env.Book.Has(o.By, ca, d.env.Now) {
@@ -275,10 +279,10 @@ func (d *decision) reporter(a *Apply) *Refusal {
 		}
 		return refuse(ReasonRole, "agent %s does not serve host %s", d.agentName(), a.Host)
 	}
-	if d.person == a.Executor && a.Observer != "" && a.ByHand {
+	if d.person == a.Executor && a.Observer != "" {
 		return nil
 	}
-	return refuse(ReasonRole, "the report is for the agent on %s, or for the executor who applied by hand under an observer", a.Host)
+	return refuse(ReasonRole, "the report is for the agent on %s, or for the executor under an observer", a.Host)
 }
 
 func (d *decision) agentName() string {
@@ -334,22 +338,34 @@ func decideReportTree(d *decision, c *emergencyv1.ReportTreeRequest) *Refusal {
 	}
 	switch a.State {
 	case Applying, Applied:
+		if a.State == Applying && c.GetPostTree() != r.BaseTree {
+			d.emit(&emergencyv1.PatchApplied{Binding: r.bind()}, d.manual()...) // the host was changed, whether or not that was reported
+		}
 		if c.GetPostTree() == r.ResultTree {
 			d.emit(&emergencyv1.DeployVerified{Binding: r.bind(), Report: report}, d.manual()...)
 		} else {
 			d.emit(&emergencyv1.DeployMismatch{Binding: r.bind(), Report: report}, append(d.manual(), emergencyv1.Deviation_DEVIATION_DEPLOY_MISMATCH)...)
 		}
 	case ApplyFailed, BackingOut, RollingBack:
-		report.ExpectedTree = r.BaseTree
+		report.ExpectedTree = a.former(r)
 		d.back(r, a, report)
 	case Verified, Mismatch, BackedOut, BackOutUnproven, RolledBack:
 	}
 	return nil
 }
 
+// former is the tree that a back-out or roll-back has to bring back: the one the host was found with. Before the first
+// report that is the base tree, as the dry run saw it.
+func (a *Apply) former(r *Revision) string {
+	if a.PreTree != "" {
+		return a.PreTree
+	}
+	return r.BaseTree
+}
+
 func (d *decision) back(r *Revision, a *Apply, report *emergencyv1.TreeReport) {
 	switch {
-	case report.GetPostTree() != r.BaseTree:
+	case report.GetPostTree() != report.GetExpectedTree():
 		d.emit(&emergencyv1.BackOutUnproven{Binding: r.bind(), Report: report}, d.manual()...)
 	case a.State == RollingBack:
 		d.emit(&emergencyv1.RolledBack{Binding: r.bind(), Report: report}, d.manual()...)
@@ -374,7 +390,10 @@ func decideBackOut(d *decision, c *emergencyv1.BackOutRequest) *Refusal {
 	if a == nil || a.State != ApplyFailed && a.State != Mismatch && a.State != BackOutUnproven {
 		return refuse(ReasonNothingToBackOut, "%s has no failed or differing apply", r.ID).allow("RollBack", r.ID, "a verified patch is rolled back")
 	}
-	d.emit(&emergencyv1.BackOutStarted{Binding: r.bind(), Host: a.Host, TargetTree: r.BaseTree, Reason: d.seal(c.GetReason())})
+	if other := d.s.RunningApply(); other != nil && other.Revision != r.ID {
+		return d.applyRunning(other)
+	}
+	d.emit(&emergencyv1.BackOutStarted{Binding: r.bind(), Host: a.Host, TargetTree: a.former(r), Reason: d.seal(c.GetReason())})
 	return nil
 }
 
@@ -403,7 +422,10 @@ func decideRollBack(d *decision, c *emergencyv1.RollBackRequest) *Refusal {
 	if !d.env.Book.Has(c.GetObserver(), ca, d.env.Now) {
 		return refuse(ReasonObserverMissing, "%s is no critical admin and cannot observe", c.GetObserver()).allow("RollBack", r.ID, "name one of %s", d.whoHas(roles(ca)))
 	}
-	d.emit(&emergencyv1.RollBackStarted{Binding: r.bind(), Host: a.Host, TargetTree: r.BaseTree, Executor: d.person, Observer: c.GetObserver(), Reason: d.seal(c.GetReason())})
+	if other := d.s.RunningApply(); other != nil {
+		return d.applyRunning(other)
+	}
+	d.emit(&emergencyv1.RollBackStarted{Binding: r.bind(), Host: a.Host, TargetTree: a.former(r), Executor: d.person, Observer: c.GetObserver(), Reason: d.seal(c.GetReason())})
 	return nil
 }
 

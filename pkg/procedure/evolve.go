@@ -102,6 +102,9 @@ func (f fact) who() string {
 
 // apply is the one switch over all events of an incident's history.
 func (s *State) apply(f fact, payload proto.Message) error {
+	if _, declares := payload.(*emergencyv1.EmergencyDeclared); declares != (s.Status == Absent) && s.Incident != RuleBook {
+		return fmt.Errorf("an incident's history begins with its declaration and has one")
+	}
 	switch e := payload.(type) {
 	case *emergencyv1.EmergencyDeclared:
 		return s.applyDeclared(f, e)
@@ -116,7 +119,7 @@ func (s *State) apply(f fact, payload proto.Message) error {
 	case *emergencyv1.ControlWaived:
 		s.Waivers = append(s.Waivers, Waiver{f.mark(f.who(), e.GetBinding().GetRevision(), ""), e.GetControl()})
 	case *emergencyv1.LeadDecisionRecorded:
-		s.Lead = &LeadRecord{f.mark(f.who(), "", e.GetDecision().String()), e.GetDecision(), e.GetReferred()}
+		s.applyLead(f, e)
 	case *emergencyv1.LogAnnotated:
 		s.Notes = append(s.Notes, f.mark(f.who(), "", e.GetText()))
 	case *emergencyv1.DeadlineWarned:
@@ -144,7 +147,7 @@ func (s *State) apply(f fact, payload proto.Message) error {
 		s.openSlot(f, e.GetSlot())
 	case *emergencyv1.ResponderHandedOver:
 		if sl, ok := s.Slot(e.GetSlot()); ok {
-			sl.HandoverTo = e.GetTo()
+			sl.HandoverTo, sl.HandoverContact = e.GetTo(), e.GetContactPath().GetCommitment()
 		}
 	case *emergencyv1.StandbyStarted:
 		s.applyStandby(f, e.GetSlot(), e.GetPerson())
@@ -180,7 +183,11 @@ func (s *State) apply(f fact, payload proto.Message) error {
 		}
 	case *emergencyv1.PatchTransferred:
 		if r, ok := s.Revision(e.GetBinding().GetRevision()); ok {
-			r.Transfer = &Transfer{f.mark(f.who(), r.ID, e.GetCommit()), e.GetCommit(), e.GetCommitTree(), e.GetRef()}
+			t := &Transfer{f.mark(f.who(), r.ID, e.GetCommit()), e.GetCommit(), e.GetCommitTree(), e.GetRef(), f.at}
+			if r.Transfer != nil {
+				t.FirstAt = r.Transfer.FirstAt
+			}
+			r.Transfer = t
 		}
 	case *emergencyv1.TestServerConfirmed:
 		if r, ok := s.Revision(e.GetBinding().GetRevision()); ok {
@@ -199,7 +206,11 @@ func (s *State) apply(f fact, payload proto.Message) error {
 		s.endVeto(f, e.GetVeto(), VetoOverruled)
 	case *emergencyv1.PatchForwarded:
 		if r, ok := s.Revision(e.GetBinding().GetRevision()); ok {
-			r.Forward = &Forward{f.mark(f.who(), r.ID, e.GetTo()), e.GetTo(), e.GetLocalTest() != nil}
+			t := &Forward{f.mark(f.who(), r.ID, e.GetTo()), e.GetTo(), e.GetLocalTest() != nil, f.at}
+			if r.Forward != nil {
+				t.FirstAt = r.Forward.FirstAt
+			}
+			r.Forward = t
 		}
 
 	case *emergencyv1.DryRunRecorded:
@@ -211,7 +222,7 @@ func (s *State) apply(f fact, payload proto.Message) error {
 		s.Applies = append(s.Applies, Apply{
 			Revision: e.GetBinding().GetRevision(), Host: e.GetHost(), Executor: e.GetExecutor(), Observer: e.GetObserver(),
 			Strategy: s.Strategy, ByHand: e.GetByHand(), State: Applying, Position: f.pos, StartedAt: f.at, Last: f.pos,
-			TestsWaived: s.Waived(emergencyv1.Control_CONTROL_TEST_QUORUM, e.GetBinding().GetRevision()) != nil,
+			TestsWaived: s.testsMissing(e.GetBinding().GetRevision()),
 		})
 	case *emergencyv1.PatchApplied:
 		s.moveApply(f, e.GetBinding(), Applied, func(a *Apply) { a.Applied = f.mark(f.who(), a.Revision, "") })
@@ -226,7 +237,7 @@ func (s *State) apply(f fact, payload proto.Message) error {
 	case *emergencyv1.PatchBackedOut:
 		s.moveApply(f, e.GetBinding(), BackedOut, func(a *Apply) { a.Ended = f.mark(f.who(), a.Revision, ""); a.HostTree = e.GetReport().GetPostTree() })
 	case *emergencyv1.BackOutUnproven:
-		s.moveApply(f, e.GetBinding(), BackOutUnproven, func(a *Apply) { a.Unproven = f.mark(f.who(), a.Revision, ""); a.HostTree = e.GetReport().GetPostTree() })
+		s.moveApply(f, e.GetBinding(), BackOutUnproven, func(a *Apply) { a.unproven(f); a.HostTree = e.GetReport().GetPostTree() })
 	case *emergencyv1.RollBackStarted:
 		s.moveApply(f, e.GetBinding(), RollingBack, nil)
 	case *emergencyv1.RolledBack:
@@ -308,6 +319,28 @@ func (s *State) applyTest(f fact, e *emergencyv1.TestReported) {
 	t := Test{f.mark(e.GetTester(), r.ID, resultWord(e.GetResult())), e.GetResult() == emergencyv1.TestResult_TEST_RESULT_PASS, e.GetBugNote()}
 	r.Tests = slices.DeleteFunc(r.Tests, func(o Test) bool { return o.By == t.By }) // X9: replaces, never adds
 	r.Tests = append(r.Tests, t)
+	if a := s.ApplyOf(r.ID); a != nil && a.TestsWaived && a.TestsDone.Position == 0 && !s.testsMissing(r.ID) {
+		a.TestsDone = t.Mark
+	}
+}
+
+// testsMissing tells whether a revision has fewer passing tests than the quorum.
+func (s *State) testsMissing(revision string) bool {
+	r, ok := s.Revision(revision)
+	return ok && s.Policy != nil && passes(r) < s.Policy.Count("test.quorum")
+}
+
+// applyLead keeps the latest decision, and the first ones: what was owed is discharged, or owed, from then on.
+func (s *State) applyLead(f fact, e *emergencyv1.LeadDecisionRecorded) {
+	n := &LeadRecord{f.mark(f.who(), "", e.GetDecision().String()), e.GetDecision(), e.GetReferred(), Mark{}, Mark{}}
+	n.First = n.Mark
+	if s.Lead != nil {
+		n.First, n.FirstReferred = s.Lead.First, s.Lead.FirstReferred
+	}
+	if n.Referred && n.FirstReferred.Position == 0 {
+		n.FirstReferred = n.Mark
+	}
+	s.Lead = n
 }
 
 func (s *State) endVeto(f fact, id string, to VetoState) {
@@ -326,6 +359,13 @@ func (s *State) moveApply(f fact, b *emergencyv1.Binding, to ApplyState, more fu
 	a.State, a.Last = to, f.pos
 	if more != nil {
 		more(a)
+	}
+}
+
+// unproven keeps the first finding: what is owed for it runs from then, however often it is tried again.
+func (a *Apply) unproven(f fact) {
+	if a.Unproven.Position == 0 {
+		a.Unproven = f.mark(f.who(), a.Revision, "")
 	}
 }
 

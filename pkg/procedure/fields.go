@@ -25,27 +25,39 @@ func (f *fields) want(ok bool, field, must string, args ...any) {
 	f.refusal = refuse(ReasonField, "field %s must be %s", field, fmt.Sprintf(must, args...)).allow("", field, "give %s", fmt.Sprintf(must, args...))
 }
 
-// texts bounds every text of a message and refuses control characters other than line ends and tabs.
-func (f *fields) texts(m protoreflect.Message) {
-	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
-		switch {
-		case fd.IsList() && fd.Kind() == protoreflect.StringKind:
-			for i := range v.List().Len() {
-				f.text(string(fd.Name()), v.List().Get(i).String())
-			}
-		case fd.IsList() && fd.Message() != nil:
-			f.want(v.List().Len() <= 10_000, string(fd.Name()), "at most 10000 entries")
-			for i := range min(v.List().Len(), 10_000) {
-				f.texts(v.List().Get(i).Message())
-			}
-		case fd.IsList():
-		case fd.Kind() == protoreflect.StringKind:
-			f.text(string(fd.Name()), v.String())
-		case fd.Message() != nil:
-			f.texts(v.Message())
+// listLimit bounds every list of a command.
+const listLimit = 10_000
+
+// values bounds every text and list of a message, refuses control characters other than line ends and tabs, and values of
+// an enumeration that this version does not know. In the order of the fields, so that the answer is always the same.
+func (f *fields) values(m protoreflect.Message) {
+	list := m.Descriptor().Fields()
+	for i := 0; i < list.Len() && f.refusal == nil; i++ {
+		fd := list.Get(i)
+		if !m.Has(fd) {
+			continue
 		}
-		return f.refusal == nil
-	})
+		if !fd.IsList() {
+			f.value(fd, m.Get(fd))
+			continue
+		}
+		entries := m.Get(fd).List()
+		f.want(entries.Len() <= listLimit, string(fd.Name()), "at most %d entries", listLimit)
+		for j := 0; j < entries.Len() && f.refusal == nil; j++ {
+			f.value(fd, entries.Get(j))
+		}
+	}
+}
+
+func (f *fields) value(fd protoreflect.FieldDescriptor, v protoreflect.Value) {
+	switch {
+	case fd.Kind() == protoreflect.StringKind:
+		f.text(string(fd.Name()), v.String())
+	case fd.Enum() != nil:
+		f.want(fd.Enum().Values().ByNumber(v.Enum()) != nil, string(fd.Name()), "a value that this version knows")
+	case fd.Message() != nil:
+		f.values(v.Message())
+	}
 }
 
 func (f *fields) text(name, s string) {

@@ -203,10 +203,8 @@ func HostGate(s *State, revision, host string, book *rulebook.Book, now time.Tim
 			return d.noVeto(r)
 		}
 	}
-	for _, check := range []func(*Revision) *Refusal{d.firstMissing, d.secondMissing, d.tested, d.forwarded} {
-		if refusal := check(r); refusal != nil {
-			return refusal
-		}
+	if refusal := r.each(d.firstMissing, d.secondMissing, d.tested, d.forwarded); refusal != nil {
+		return refusal
 	}
 	return separate(s, r, a)
 }

@@ -102,9 +102,9 @@ func (s *State) owe(kind string, cause Mark, due time.Time, role emergencyv1.Rol
 func (s *State) leadDebts() []Obligation {
 	t0 := Mark{Position: 1, At: s.Declared.At}
 	p := s.Policy
-	decided := Mark{}
+	decided, referred := Mark{}, Mark{}
 	if s.Lead != nil {
-		decided = s.Lead.Mark
+		decided, referred = s.Lead.First, s.Lead.FirstReferred
 	}
 	var reported []Mark
 	for _, b := range s.BoardReports {
@@ -114,8 +114,8 @@ func (s *State) leadDebts() []Obligation {
 		s.owe("LEAD_DECISION", t0, t0.At.Add(p.Duration("lead_decision")), cl, "", "RecordLeadDecision", "SP 3.2.3.1", decided),
 		s.owe("BOARD_SUMMARY", t0, t0.At.Add(p.Duration("board_summary")), cl, "", "RecordBoardSummary", "SP 3.2.3.1, 4.1.3", reported...),
 	}
-	if s.Lead != nil && s.Lead.Referred {
-		list = append(list, s.owe("DISPUTE/REFERRED", s.Lead.Mark, s.Lead.At.Add(p.Duration("refer_dispute")), cl, "", "FileDispute", "SP 3.2.3.1"))
+	if referred.Position > 0 {
+		list = append(list, s.owe("DISPUTE/REFERRED", referred, referred.At.Add(p.Duration("refer_dispute")), cl, "", "FileDispute", "SP 3.2.3.1"))
 	}
 	return list
 }
@@ -138,7 +138,7 @@ func (s *State) applyDebts(a *Apply, n int) []Obligation {
 		list = append(list, s.owe("OBSERVER_DEBT", start, a.StartedAt.Add(p.Duration("observer_debt")), cl, "", "ConfirmObserver", "SP 4.1", s.checkedAfter(a)...))
 	}
 	if a.TestsWaived {
-		list = append(list, s.owe("TEST_DEBT", start, a.StartedAt.Add(p.Duration("test_debt")), al, "", "ReportTest", "SoftPatch 2b", s.missingTests(a), a.Ended))
+		list = append(list, s.owe("TEST_DEBT", start, a.StartedAt.Add(p.Duration("test_debt")), al, "", "ReportTest", "SoftPatch 2b", a.TestsDone, a.Ended))
 	}
 	if a.Applied.Position > 0 {
 		list = append(list, s.appliedDebts(a)...)
@@ -160,38 +160,31 @@ func (s *State) appliedDebts(a *Apply) []Obligation {
 			by = append(by, h)
 		}
 	}
-	var equal []Mark
-	after := a.Applied.Position
-	if a.Ended.Position > 0 {
-		after = a.Ended.Position // after a roll-back the comparison has to be made again
-	}
-	for _, r := range s.Replications {
-		if r.Kind == emergencyv1.ReplicationResult_REPLICATION_RESULT_EQUAL && r.Position > after {
-			equal = append(equal, r.Mark)
-		}
-	}
-	return []Obligation{
+	list := []Obligation{
 		s.owe("HEALTH", a.Applied, a.Applied.At.Add(p.Duration("health")), ca, a.Executor, "RecordHealth", "seed 1.9", by...),
-		s.owe("REPLICATE", a.Applied, a.Applied.At.Add(p.Duration("replicate")), cl, "", "CheckReplication", "seed 2.5, 3.8", equal...),
+		s.replicate(a.Applied),
 	}
+	if a.Ended.Position > 0 { // the host was changed once more: the comparison has to be made again
+		list = append(list, s.replicate(a.Ended))
+	}
+	return list
 }
 
-// missingTests is the test that brought a waived quorum to its full number after all.
-func (s *State) missingTests(a *Apply) Mark {
-	r, ok := s.Revision(a.Revision)
-	if !ok {
-		return Mark{}
-	}
-	need := s.Policy.Count("test.quorum")
-	for _, t := range r.Tests {
-		if t.Pass {
-			need--
+// replicate is owed from a change of the host until host and branch are found equal.
+func (s *State) replicate(change Mark) Obligation {
+	due := change.At.Add(s.Policy.Duration("replicate"))
+	return s.owe("REPLICATE", Mark{Position: change.Position, At: change.At}, due, cl, "", "CheckReplication", "seed 2.5, 3.8", s.equals()...)
+}
+
+// equals are the comparisons that found host and branch equal.
+func (s *State) equals() []Mark {
+	var list []Mark
+	for _, r := range s.Replications {
+		if r.Kind == emergencyv1.ReplicationResult_REPLICATION_RESULT_EQUAL {
+			list = append(list, r.Mark)
 		}
-		if need == 0 {
-			return t.Mark
-		}
 	}
-	return Mark{}
+	return list
 }
 
 func (s *State) checkedAfter(a *Apply) []Mark {
@@ -221,12 +214,7 @@ func (s *State) vetoDebts() []Obligation {
 func (s *State) driftDebts() []Obligation {
 	var list []Obligation
 	for i, p := range s.Drift {
-		by := []Mark{p.Explained}
-		for _, r := range s.Replications {
-			if r.Kind == emergencyv1.ReplicationResult_REPLICATION_RESULT_EQUAL {
-				by = append(by, r.Mark)
-			}
-		}
+		by := append(s.equals(), p.Explained)
 		o := s.owe("EXPLAIN_DRIFT", p.Found, p.Found.At.Add(s.Policy.Duration("explain_drift")), ca, s.lastExecutor(), "ExplainDrift", "seed 2.5", by...)
 		o.ID = fmt.Sprintf("%s/%d", o.ID, i+1)
 		list = append(list, o)
@@ -298,7 +286,7 @@ func decideSync(d *decision, _ *emergencyv1.SyncObligationsRequest) *Refusal {
 func NeedsSync(s *State) bool {
 	for _, o := range Debts(s) {
 		seen, ok := s.recorded(o.ID)
-		if !ok || seen.Open() != o.Open() || seen.Open() && (!seen.Due.Equal(o.Due) || seen.Owner != o.Owner) {
+		if !ok || seen.Open() && (!o.Open() || !seen.Due.Equal(o.Due) || seen.Owner != o.Owner || seen.OwnerRole != o.OwnerRole) {
 			return true
 		}
 	}

@@ -22,8 +22,10 @@ func (d *decision) current(b *emergencyv1.Binding) (*Revision, *Refusal) {
 	}
 	if r.Superseded != "" {
 		latest := r.Superseded
-		for next, ok := d.s.Revision(latest); ok && next.Superseded != ""; next, ok = d.s.Revision(latest) {
-			latest = next.Superseded
+		for range d.s.Revisions { // bounded, whatever the history says
+			if next, ok := d.s.Revision(latest); ok && next.Superseded != "" {
+				latest = next.Superseded
+			}
 		}
 		return nil, refuse(ReasonPatchRevisionStale, "%s was replaced by %s", r.ID, latest).allow(d.row.name, latest, "look at %s and give the command for it", latest)
 	}
@@ -52,6 +54,7 @@ func registerFields(f *fields, c *emergencyv1.RegisterPatchRequest) {
 	f.want(c.GetBaseTree() != c.GetResultTree(), "result_tree", "another tree than the base tree: the patch must change something")
 	f.word("bug_id", c.GetBugId())
 	f.optionalWord("author", c.GetAuthor())
+	f.want(c.GetOrigin() != emergencyv1.PatchOrigin_PATCH_ORIGIN_SESSION, "origin", "prepared: strategy 1 has no session that a patch could come from")
 }
 
 func registerClaims(c *emergencyv1.RegisterPatchRequest) []*emergencyv1.Claim {
@@ -270,8 +273,8 @@ func decideOverruleVeto(d *decision, c *emergencyv1.OverruleVetoRequest) *Refusa
 		return refusal
 	}
 	r, _ := d.s.Revision(v.Revision)
-	if v.By == d.person || r != nil && r.Author == d.person {
-		return refuse(ReasonSeparationOfDuty, "%s wrote the patch or raised the veto", d.person).under("4.3 OverruleVeto").
+	if v.By == d.person || r != nil && (r.Author == d.person || r.By == d.person) {
+		return refuse(ReasonSeparationOfDuty, "%s wrote or registered the patch, or raised the veto", d.person).under("4.3 OverruleVeto").
 			allow("OverruleVeto", v.ID, "another of %s", d.whoHas(roles(al)))
 	}
 	d.emit(&emergencyv1.VetoOverruled{Veto: v.ID, Reason: d.seal(c.GetReason())}, emergencyv1.Deviation_DEVIATION_VETO_OVERRULED)

@@ -4,6 +4,7 @@ package procedure
 
 import (
 	"slices"
+	"strings"
 	"time"
 
 	"cacert.org/emergency/pkg/rulebook"
@@ -144,6 +145,9 @@ func (d *decision) secondSigner(c *emergencyv1.PublishPolicyRequest) (string, *R
 	if err != nil {
 		return "", refuse(ReasonSignature, "second signature: %v", err)
 	}
+	if !d.env.Book.Has(person, st.GetRole(), d.env.Now) || st.GetRole() != bd && st.GetRole() != cl {
+		return "", refuse(ReasonSignature, "the second signature was made as %s", roleWord(st.GetRole()))
+	}
 	want, err := StatementFor(d.s, c, person, st.GetRole(), st.GetSignedAt().AsTime())
 	if err != nil {
 		return "", refuse(ReasonSignature, "second signature: %v", err)
@@ -168,7 +172,7 @@ func decideGrantRole(d *decision, c *emergencyv1.GrantRoleRequest) *Refusal {
 	if refusal := d.notBackDated(g.GetEffectiveAt().AsTime()); refusal != nil {
 		return refusal
 	}
-	held := append(d.env.Book.Roles(g.GetPerson(), g.GetEffectiveAt().AsTime()), withTeamRole(g.GetRole())...)
+	held := append(d.env.Book.RolesFrom(g.GetPerson(), g.GetEffectiveAt().AsTime()), withTeamRole(g.GetRole())...)
 	if refusal := exclusiveGrant(g.GetPerson(), held); refusal != nil {
 		return refusal
 	}
@@ -198,6 +202,10 @@ func decideRevokeRole(d *decision, c *emergencyv1.RevokeRoleRequest) *Refusal {
 	}
 	if refusal := d.notBackDated(c.GetEffectiveAt().AsTime()); refusal != nil {
 		return refusal
+	}
+	if !d.env.Book.Granted(c.GetPerson(), c.GetRole(), c.GetEffectiveAt().AsTime()) {
+		return refuse(ReasonField, "%s has no grant as %s that ends after %s", c.GetPerson(), roleWord(c.GetRole()), stamp(c.GetEffectiveAt().AsTime())).
+			under("4.6").allow("RevokeRole", c.GetPerson(), "name a role that the person was granted; a team lead's other role comes with the lead's")
 	}
 	d.emit(&emergencyv1.RoleRevoked{Person: c.GetPerson(), Role: c.GetRole(), EffectiveAt: c.GetEffectiveAt(), BoardDecision: c.GetBoardDecision()})
 	return nil
@@ -246,6 +254,9 @@ func decideRevokeKey(d *decision, c *emergencyv1.RevokeKeyRequest) *Refusal {
 	}
 	if refusal := d.ownOrBoard(k.Key.GetPerson()); refusal != nil {
 		return refusal
+	}
+	if !k.RevokedAt.IsZero() {
+		return refuse(ReasonKeyRevoked, "key %s was already revoked at %s", short(c.GetKeyId()), stamp(k.RevokedAt)).under("4.6 RevokeKey")
 	}
 	d.emit(&emergencyv1.KeyRevoked{KeyId: c.GetKeyId(), Reason: c.GetReason()})
 	return nil
@@ -304,4 +315,6 @@ func decideReachability(d *decision, c *emergencyv1.RecordReachabilityRequest) *
 
 func sortPositions(list []uint64) { slices.Sort(list) }
 
-func deviationWord(v emergencyv1.Deviation) string { return v.String()[len("DEVIATION_"):] }
+func deviationWord(v emergencyv1.Deviation) string {
+	return strings.TrimPrefix(v.String(), "DEVIATION_")
+}

@@ -40,22 +40,47 @@ func (d *decision) before(phase emergencyv1.Phase) *Refusal {
 	return nil
 }
 
-// reviewable holds for both reviews: current, X5, X8.
+// reviewable holds for both reviews: current, before the deployment.
 func (d *decision) reviewable(c reviewCommand) (*Revision, *Refusal) {
 	r, refusal := d.current(c.GetBinding())
 	if refusal != nil {
 		return nil, refusal
 	}
-	if refusal := d.before(c.GetPhase()); refusal != nil {
-		return nil, refusal
-	}
+	return r, d.before(c.GetPhase())
+}
+
+// notAuthor is X5.
+func (d *decision) notAuthor(r *Revision) *Refusal {
 	if r.Author == d.person || r.By == d.person {
-		return nil, refuse(ReasonAuthorIsReviewer, "%s wrote or registered %s and cannot review it", d.person, r.ID).allow(d.row.name, r.ID, "another of %s", d.whoHas(roles(sa)))
+		return refuse(ReasonAuthorIsReviewer, "%s wrote or registered %s and cannot review it", d.person, r.ID).allow(d.row.name, r.ID, "another of %s", d.whoHas(roles(sa)))
 	}
+	return nil
+}
+
+// notTester is X8 for reviewers.
+func (d *decision) notTester(r *Revision) *Refusal {
 	if r.testedBy(d.person) {
-		return nil, refuse(ReasonReviewerAndTester, "%s tested %s", d.person, r.ID).allow(d.row.name, r.ID, "another of %s", d.whoHas(roles(sa)))
+		return refuse(ReasonReviewerAndTester, "%s tested %s", d.person, r.ID).allow(d.row.name, r.ID, "another of %s", d.whoHas(roles(sa)))
 	}
-	return r, nil
+	return nil
+}
+
+// notFirst is X7.
+func (d *decision) notFirst(r *Revision) *Refusal {
+	if r.First.By == d.person {
+		return refuse(ReasonSamePerson, "%s gave the first review; the second needs another person", d.person).allow("RecordSecondReview", r.ID, "another of %s", d.whoHas(roles(sa)))
+	}
+	return nil
+}
+
+// each makes the checks in their order.
+func (r *Revision) each(checks ...func(*Revision) *Refusal) *Refusal {
+	for _, check := range checks {
+		if refusal := check(r); refusal != nil {
+			return refusal
+		}
+	}
+	return nil
 }
 
 func (r *Revision) testedBy(person string) bool {
@@ -88,6 +113,9 @@ func (d *decision) firstMissing(r *Revision) *Refusal {
 func decideFirstReview(d *decision, c *emergencyv1.RecordFirstReviewRequest) *Refusal {
 	r, refusal := d.reviewable(c)
 	if refusal != nil {
+		return refusal
+	}
+	if refusal := r.each(d.notAuthor, d.notTester); refusal != nil {
 		return refusal
 	}
 	if r.First != nil {
@@ -158,6 +186,10 @@ func decideConfirmServer(d *decision, c *emergencyv1.ConfirmTestServerRequest) *
 	if r.Transfer == nil {
 		return refuse(ReasonNotTransferred, "%s was not transferred", r.ID).allow("Transfer", r.ID, "the first reviewer transfers it")
 	}
+	if env := d.s.TestEnvironment(); d.agentName() != env || c.GetEnvironment() != env {
+		return refuse(ReasonRole, "agent %s does not speak for %s; the test server of this incident is %s", d.agentName(), c.GetEnvironment(), env).
+			allow("ConfirmTestServer", r.ID, "wait for the agent on %s", env)
+	}
 	if c.GetTree() != r.ResultTree {
 		return refuse(ReasonTestTreeMismatch, "the test server %s holds %s, the reviewed tree is %s", c.GetEnvironment(), c.GetTree(), r.ResultTree).
 			allow("ConfirmTestServer", r.ID, "bring the reviewed tree to the test server; its agent then confirms")
@@ -200,10 +232,10 @@ func decideReportTest(d *decision, c *emergencyv1.ReportTestRequest) *Refusal {
 		return refuse(ReasonTestTreeMismatch, "the tested tree %s is not the reviewed tree %s", tree, r.ResultTree).allow("ReportTest", r.ID, "test on %s, which holds the reviewed tree", r.TestServer.Environment)
 	}
 	note := c.GetBugNote()
-	if note == "auto" && d.env.Facts.BugNote != "" {
+	if note == "auto" {
 		note = d.env.Facts.BugNote
 	}
-	if note == "" {
+	if note == "" && !d.hypothetical {
 		return refuse(ReasonBugNoteMissing, "the test has no note in the bug tracker").allow("ReportTest", r.ID, `name the note, or "auto" to have it written`)
 	}
 	if r.Author == d.person || r.By == d.person {
@@ -231,12 +263,19 @@ func passes(r *Revision) int {
 
 // tested holds with a quorum of passing tests, or with the quorum waived, and no failing one.
 func (d *decision) tested(r *Revision) *Refusal {
+	if refusal := d.enoughTests(r); refusal != nil {
+		return refusal
+	}
 	for _, t := range r.Tests {
 		if !t.Pass {
 			return refuse(ReasonTestFailed, "%s's test of %s failed", t.By, r.ID).
 				allow("RegisterPatch", r.ID, "a new revision mends it").allow("ReportTest", r.ID, "%s tests again", t.By)
 		}
 	}
+	return nil
+}
+
+func (d *decision) enoughTests(r *Revision) *Refusal {
 	need := d.s.Policy.Count("test.quorum")
 	waived := d.s.Waived(emergencyv1.Control_CONTROL_TEST_QUORUM, r.ID) != nil
 	if waived {
@@ -257,19 +296,13 @@ func decideSecondReview(d *decision, c *emergencyv1.RecordSecondReviewRequest) *
 	if refusal != nil {
 		return refusal
 	}
-	if refusal := d.firstMissing(r); refusal != nil {
+	if refusal := r.each(d.firstMissing, d.notAuthor, d.notFirst, d.notTester); refusal != nil {
 		return refusal
-	}
-	if r.First.By == d.person {
-		return refuse(ReasonSamePerson, "%s gave the first review; the second needs another person", d.person).allow("RecordSecondReview", r.ID, "another of %s", d.whoHas(roles(sa)))
 	}
 	if r.Second != nil {
 		return refuse(ReasonReviewExists, "%s has a second review by %s: %s", r.ID, r.Second.By, r.Second.Result)
 	}
-	if refusal := d.tested(r); refusal != nil {
-		return refusal
-	}
-	if refusal := d.noVeto(r); refusal != nil {
+	if refusal := r.each(d.tested, d.noVeto); refusal != nil {
 		return refusal
 	}
 	d.emit(&emergencyv1.SecondReviewRecorded{Binding: r.bind(), Reviewer: d.person, Verdict: c.GetVerdict(), Reason: d.seal(c.GetReason()), Phase: emergencyv1.Phase_PHASE_BEFORE})
@@ -286,6 +319,9 @@ func (d *decision) secondMissing(r *Revision) *Refusal {
 	refusal := refuse(ReasonSecondReviewMiss, "%s has no approving second review", r.ID)
 	if r.Second != nil {
 		return refusal.allow("RegisterPatch", r.ID, "after %q only a new revision can go on", r.Second.Result)
+	}
+	if r.First == nil {
+		return refusal.allow("RecordFirstReview", r.ID, "the first review comes before it; ask %s", d.whoHas(roles(sa)))
 	}
 	return refusal.allow("RecordSecondReview", r.ID, "another assessor than %s: %s", r.First.By, d.whoHas(roles(sa)))
 }
@@ -305,13 +341,7 @@ func decideForward(d *decision, c *emergencyv1.ForwardRequest) *Refusal {
 	if refusal != nil {
 		return refusal
 	}
-	if refusal := d.noVeto(r); refusal != nil {
-		return refusal
-	}
-	if refusal := d.firstMissing(r); refusal != nil {
-		return refusal
-	}
-	if refusal := d.secondMissing(r); refusal != nil {
+	if refusal := r.each(d.noVeto, d.secondMissing); refusal != nil {
 		return refusal
 	}
 	if r.Second.By != d.person {

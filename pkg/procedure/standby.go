@@ -58,7 +58,7 @@ func (s *State) applyStandby(f fact, slot, person string) {
 		return
 	}
 	if sl.HandoverTo == person {
-		sl.HandoverTo = ""
+		sl.Contact, sl.HandoverTo, sl.HandoverContact = sl.HandoverContact, "", ""
 	}
 	sl.State, sl.Person, sl.Since, sl.Unconfirmed = SlotStandby, person, f.at, false
 }
@@ -199,11 +199,14 @@ func (s *State) fallback(d *decision) (due time.Time, pages []*emergencyv1.Calle
 			if tried[key] {
 				continue
 			}
-			tried[key] = true
 			if !found || at.Before(due) {
 				due = at
 			}
 			found = true
+			if !at.Before(d.at) {
+				break // not yet
+			}
+			tried[key] = true
 			pages = append(pages, &emergencyv1.CalledPage{
 				Page: fmt.Sprintf("%d.%d", round, len(pages)+1), Team: p.Team, Person: p.Person, Channel: c.GetChannel(), Address: c.GetAddress(),
 			})

@@ -121,8 +121,12 @@ type Slot struct {
 	Contact     string // commitment of the contact path
 	Unconfirmed bool
 	Since       time.Time // of the acceptance, or of the last check-in
-	HandoverTo  string
 	OpenSince   time.Time
+	// Planned is the step the slot is there for; whoever holds it may do another one of the team's.
+	Planned emergencyv1.ResponderStep
+	// HandoverTo was asked to take over, and is reached by HandoverContact, a commitment.
+	HandoverTo      string
+	HandoverContact string
 }
 
 // Round is one call-out or re-page of everybody.
@@ -201,6 +205,8 @@ type Transfer struct {
 	Commit string
 	Tree   string
 	Ref    string
+	// FirstAt is when it was transferred for the first time; a repetition does not make it late.
+	FirstAt time.Time
 }
 
 // TestServer is the test server's tree.
@@ -222,6 +228,8 @@ type Forward struct {
 	Mark
 	To        string
 	LocalTest bool
+	// FirstAt is when it was forwarded for the first time; a repetition does not make it late.
+	FirstAt time.Time
 }
 
 // VetoState of a veto.
@@ -292,8 +300,9 @@ type Apply struct {
 	Observer string
 	Strategy uint32
 	ByHand   bool
-	// TestsWaived: applied with fewer tests than the quorum.
+	// TestsWaived: applied with fewer passing tests than the quorum; TestsDone is when the quorum was reached after all.
 	TestsWaived bool
+	TestsDone   Mark
 	State       ApplyState
 	PreTree     string
 	HostTree    string
@@ -302,7 +311,7 @@ type Apply struct {
 	Applied     Mark // PatchApplied
 	Verified    Mark // DeployVerified
 	Mismatch    Mark
-	Unproven    Mark // BackOutUnproven
+	Unproven    Mark // first BackOutUnproven
 	Ended       Mark // PatchBackedOut or RolledBack
 	Last        uint64
 }
@@ -332,11 +341,13 @@ type DriftPath struct {
 	Explained  Mark
 }
 
-// LeadRecord is the critical team lead's decision.
+// LeadRecord is the critical team lead's latest decision.
 type LeadRecord struct {
 	Mark
 	Decision emergencyv1.LeadDecision
 	Referred bool
+	// First is the first decision, FirstReferred the first one that referred the case to dispute resolution.
+	First, FirstReferred Mark
 }
 
 // DocumentRecord is a documentation of one strategy.

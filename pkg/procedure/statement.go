@@ -6,12 +6,14 @@ import (
 	"crypto"
 	"crypto/ecdsa"
 	"crypto/ed25519"
+	"crypto/elliptic"
 	"crypto/rsa"
 	"crypto/sha256"
 	"crypto/x509"
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -151,6 +153,9 @@ func (d *decision) checkApproval(c Command) *Refusal {
 	if err != nil {
 		return bad("%v", err)
 	}
+	if !slices.Contains(d.row.roles, st.GetRole()) {
+		return bad("it was signed as %s; %s is for %s", roleWord(st.GetRole()), d.row.name, roleList(d.row.roles))
+	}
 	want, err := StatementFor(d.s, c, d.person, st.GetRole(), st.GetSignedAt().AsTime())
 	if err != nil {
 		return bad("%v", err)
@@ -226,8 +231,8 @@ func (d *decision) steppedUp(c Command) *Refusal {
 	return nil
 }
 
-// VerifySignature verifies a DSSE signature by a public key in SubjectPublicKeyInfo form: Ed25519; ECDSA (ASN.1) over
-// SHA-256; RSA of at least 2048 bits, PKCS #1 v1.5 over SHA-256.
+// VerifySignature verifies a DSSE signature by a public key in SubjectPublicKeyInfo form: Ed25519; ECDSA on P-256
+// or P-384 (ASN.1) over SHA-256; RSA of at least 2048 bits, PKCS #1 v1.5 over SHA-256.
 func VerifySignature(publicKey []byte, payloadType string, payload, signature []byte) error {
 	key, err := x509.ParsePKIXPublicKey(publicKey)
 	if err != nil {
@@ -240,7 +245,7 @@ func VerifySignature(publicKey []byte, payloadType string, payload, signature []
 	case ed25519.PublicKey:
 		ok = ed25519.Verify(k, message, signature)
 	case *ecdsa.PublicKey:
-		ok = ecdsa.VerifyASN1(k, digest[:], signature)
+		ok = (k.Curve == elliptic.P256() || k.Curve == elliptic.P384()) && ecdsa.VerifyASN1(k, digest[:], signature)
 	case *rsa.PublicKey:
 		ok = k.N.BitLen() >= 2048 && rsa.VerifyPKCS1v15(k, crypto.SHA256, digest[:], signature) == nil
 	default:

@@ -163,14 +163,14 @@ func (r *Revision) transferredAt() time.Time {
 	if r == nil || r.Transfer == nil {
 		return time.Time{}
 	}
-	return r.Transfer.At
+	return r.Transfer.FirstAt
 }
 
 func (r *Revision) forwardedAt() time.Time {
 	if r == nil || r.Forward == nil {
 		return time.Time{}
 	}
-	return r.Forward.At
+	return r.Forward.FirstAt
 }
 
 // testedAt is when the current revision's quorum was reached, or its waiver and minimum both were there.

@@ -105,16 +105,18 @@ func (b *Book) apply(at time.Time, payload proto.Message) error {
 		b.grants = append(b.grants, grant{g.GetPerson(), g.GetRole(), g.GetEffectiveAt().AsTime(), time.Time{}, g.GetBoardDecision()})
 	case *emergencyv1.RoleRevoked:
 		for i, g := range b.grants {
-			if g.person == e.GetPerson() && g.role == e.GetRole() && g.until.IsZero() {
-				b.grants[i].until = e.GetEffectiveAt().AsTime()
+			at := e.GetEffectiveAt().AsTime()
+			if g.person == e.GetPerson() && g.role == e.GetRole() && (g.until.IsZero() || at.Before(g.until)) {
+				b.grants[i].until = at
 			}
 		}
 	case *emergencyv1.KeyAdded:
 		b.keys[e.GetKey().GetKeyId()] = KeyEntry{Key: e.GetKey(), AddedAt: at}
 	case *emergencyv1.KeyRevoked:
-		k := b.keys[e.GetKeyId()]
-		k.RevokedAt = at
-		b.keys[e.GetKeyId()] = k
+		if k := b.keys[e.GetKeyId()]; k.RevokedAt.IsZero() { // a second revocation never moves the first
+			k.RevokedAt = at
+			b.keys[e.GetKeyId()] = k
+		}
 	case *emergencyv1.RotaChanged:
 		b.rota[e.GetTeam()] = e.GetShifts()
 	case *emergencyv1.ContactsChanged:
@@ -147,6 +149,9 @@ func (b *Book) Key(keyID string) (KeyEntry, bool) {
 
 // Keys lists the key entries sorted by key id.
 func (b *Book) Keys() []KeyEntry {
+	if b == nil {
+		return nil
+	}
 	list := make([]KeyEntry, 0, len(b.keys))
 	for _, id := range slices.Sorted(maps.Keys(b.keys)) {
 		list = append(list, b.keys[id])
@@ -166,20 +171,42 @@ func (b *Book) KeysOf(person string, at time.Time) []string {
 }
 
 // Persons lists the persons of the directory.
-func (b *Book) Persons() []string { return b.persons }
+func (b *Book) Persons() []string {
+	if b == nil {
+		return nil
+	}
+	return b.persons
+}
 
 // Listed tells whether the directory has the person.
-func (b *Book) Listed(person string) bool { return slices.Contains(b.persons, person) }
+func (b *Book) Listed(person string) bool { return slices.Contains(b.Persons(), person) }
 
 // Roles lists the roles a person holds at a time, sorted. A team lead also holds the team's role (procedure.md 2.1), and
 // everybody listed is a member.
 func (b *Book) Roles(person string, at time.Time) []emergencyv1.Role {
+	return b.rolesBy(person, func(g grant) bool { return !at.Before(g.from) && g.after(at) })
+}
+
+// RolesFrom lists the roles a person holds at a time or will hold later, as far as it is known.
+func (b *Book) RolesFrom(person string, at time.Time) []emergencyv1.Role {
+	return b.rolesBy(person, func(g grant) bool { return g.after(at) })
+}
+
+// Granted tells whether a person was granted exactly this role and the grant goes on after a time.
+func (b *Book) Granted(person string, role emergencyv1.Role, at time.Time) bool {
+	return b != nil && slices.ContainsFunc(b.grants, func(g grant) bool { return g.person == person && g.role == role && g.after(at) })
+}
+
+// after tells whether the grant still counts after a time.
+func (g grant) after(at time.Time) bool { return g.until.IsZero() || at.Before(g.until) }
+
+func (b *Book) rolesBy(person string, counts func(grant) bool) []emergencyv1.Role {
 	if !b.Listed(person) {
 		return nil
 	}
 	held := map[emergencyv1.Role]bool{emergencyv1.Role_ROLE_MEMBER: true}
 	for _, g := range b.grants {
-		if g.person == person && !at.Before(g.from) && (g.until.IsZero() || at.Before(g.until)) {
+		if g.person == person && counts(g) {
 			held[g.role] = true
 		}
 	}
@@ -200,7 +227,7 @@ func (b *Book) Has(person string, role emergencyv1.Role, at time.Time) bool {
 // PersonsWith lists who holds a role at a time.
 func (b *Book) PersonsWith(role emergencyv1.Role, at time.Time) []string {
 	var list []string
-	for _, p := range b.persons {
+	for _, p := range b.Persons() {
 		if b.Has(p, role, at) {
 			list = append(list, p)
 		}
@@ -231,6 +258,9 @@ func (b *Book) LatestPolicy() *Policy {
 
 // OnDuty lists the persons to call for a team at a time, in the order of calling, each once.
 func (b *Book) OnDuty(team emergencyv1.Team, at time.Time) []string {
+	if b == nil {
+		return nil
+	}
 	shifts := slices.Clone(b.rota[team])
 	sort.SliceStable(shifts, func(i, j int) bool { return shifts[i].GetRank() < shifts[j].GetRank() })
 	var list []string
@@ -246,7 +276,17 @@ func (b *Book) OnDuty(team emergencyv1.Team, at time.Time) []string {
 }
 
 // Contacts lists a person's addresses in order of preference.
-func (b *Book) Contacts(person string) []*emergencyv1.SealedContact { return b.contacts[person] }
+func (b *Book) Contacts(person string) []*emergencyv1.SealedContact {
+	if b == nil {
+		return nil
+	}
+	return b.contacts[person]
+}
 
 // Reachability returns the last result on a channel.
-func (b *Book) Reachability(person, channel string) Reachability { return b.reached[reach{person, channel}] }
+func (b *Book) Reachability(person, channel string) Reachability {
+	if b == nil {
+		return Reachability{}
+	}
+	return b.reached[reach{person, channel}]
+}

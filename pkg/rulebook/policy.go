@@ -49,6 +49,9 @@ func ParsePolicy(b []byte) (*Policy, error) {
 	if doc.GetNumber() == 0 {
 		return nil, fmt.Errorf("policy has no number")
 	}
+	if len(doc.ProtoReflect().GetUnknown()) > 0 {
+		return nil, fmt.Errorf("policy has fields that this version does not know")
+	}
 	sum := sha256.Sum256(b)
 	p := &Policy{
 		Number: doc.GetNumber(), Digest: hex.EncodeToString(sum[:]), Bytes: append([]byte(nil), b...),
@@ -72,7 +75,31 @@ func ParsePolicy(b []byte) (*Policy, error) {
 			return nil, fmt.Errorf("policy lacks key %q", key)
 		}
 	}
-	return p, p.checkSystems()
+	for _, check := range []func() error{p.checkCounts, p.checkSystems} {
+		if err := check(); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+// checkCounts refuses numbers under which a control would not exist, or that this version of the rules cannot keep.
+func (p *Policy) checkCounts() error {
+	for _, c := range []struct {
+		key         string
+		least, most int64
+		why         string
+	}{
+		{"review.quorum", 2, 2, "the procedure has a first and a second review"},
+		{"joint.persons", 2, 2, "one critical admin and one assessor"},
+		{"test.min_after_waiver", 1, p.values["test.quorum"], "never without any test (10.3)"},
+		{"callout.channels_min", 1, 10, "pages go somewhere"},
+	} {
+		if v := p.values[c.key]; v < c.least || v > c.most {
+			return fmt.Errorf("policy value of %q is %d, it must be between %d and %d: %s", c.key, v, c.least, c.most, c.why)
+		}
+	}
+	return nil
 }
 
 func (p *Policy) checkSystems() error {
@@ -93,7 +120,9 @@ func (p *Policy) checkSystems() error {
 }
 
 // Duration returns a time of the policy.
-func (p *Policy) Duration(key string) time.Duration { return time.Duration(p.values[key]) * time.Second }
+func (p *Policy) Duration(key string) time.Duration {
+	return time.Duration(p.values[key]) * time.Second
+}
 
 // Count returns a count of the policy.
 func (p *Policy) Count(key string) int { return int(p.values[key]) }

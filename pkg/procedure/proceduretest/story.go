@@ -4,6 +4,7 @@ package proceduretest
 
 import (
 	"slices"
+	"sync"
 	"time"
 
 	"cacert.org/emergency/pkg/procedure"
@@ -100,10 +101,34 @@ func Milestones() []Milestone {
 	return list
 }
 
-// Story plays strategy 1 from where the world stands up to a milestone.
-func Story(to Milestone) Step { return between("", to) }
+// Story brings an incident without a history to a milestone of strategy 1.
+func Story(to Milestone) Step {
+	return func(w *World) {
+		w.t.Helper()
+		if w.State.Position > 0 || w.State.Incident != DefaultIncident || !w.Now.Equal(T0()) || w.Book != Book() {
+			between("", to)(w)
+			return
+		}
+		at, ok := played()[to]
+		if !ok {
+			w.t.Fatalf("no milestone %q", to)
+		}
+		*w = *at.For(w.t)
+	}
+}
 
-// From plays the part of the story after one milestone up to another.
+// played is the story told once: the world at each milestone, never changed afterwards.
+var played = sync.OnceValue(func() map[Milestone]*World {
+	list := map[Milestone]*World{}
+	w := NewWorld(must{})
+	for _, c := range story() {
+		c.play(w)
+		list[c.name] = w.Fork()
+	}
+	return list
+})
+
+// From plays the part of the story after one milestone up to another; an empty one plays from the beginning.
 func From(after, to Milestone) Step { return between(after, to) }
 
 func between(after, to Milestone) Step {

@@ -38,14 +38,19 @@ type World struct {
 	Bytes   [][]byte
 	// Sealed are the restricted values kept outside, by commitment.
 	Sealed map[string]string
+	// Unsigned stops commands from being signed on the way, for tests of missing signatures.
+	Unsigned bool
 
 	t      T
 	head   string
 	serial int
 }
 
+// DefaultIncident is the id of the incident that a test gets if it names none.
+const DefaultIncident = "e20261124.1"
+
 // NewWorld is an incident without a history, under the fixture's rule book.
-func NewWorld(t T) *World { return NewIncident(t, "e20261124.1") }
+func NewWorld(t T) *World { return NewIncident(t, DefaultIncident) }
 
 // NewIncident is an incident of a given id without a history.
 func NewIncident(t T, id string) *World {
@@ -215,7 +220,7 @@ func (w *World) Prepare(who string, c procedure.Command) procedure.Command {
 			m.Set(fd, protoMessage(b))
 		}
 	}
-	if procedure.NeedsSignature(c) && meta.Approval == nil && IsPerson(who) {
+	if procedure.NeedsSignature(c) && meta.Approval == nil && IsPerson(who) && !w.Unsigned {
 		meta.Approval = w.Sign(who, c)
 	}
 	return c
@@ -287,6 +292,23 @@ func (w *World) Append(owner, command string, payloads ...proto.Message) *emerge
 	rec.RequestId = fmt.Sprintf("append-%04d", w.serial)
 	w.record(rec)
 	return rec
+}
+
+// AppendRefusal records that a command was refused, as the service that decided it does.
+func (w *World) AppendRefusal(who string, c procedure.Command, r *procedure.Refusal) {
+	w.t.Helper()
+	e, err := procedure.RefusedEvent(procedure.CommandOwner(c), c, r, 0)
+	if err != nil {
+		w.t.Fatalf("refusal event: %v", err)
+	}
+	digest, err := procedure.RequestDigest(c)
+	if err != nil {
+		w.t.Fatalf("digest: %v", err)
+	}
+	w.record(w.newRecord(c, &procedure.Decision{
+		Owner: procedure.CommandOwner(c), Command: procedure.CommandName(c), Digest: digest, Authority: r.Rule, RecordedAt: w.Now,
+		Actor: &emergencyv1.Actor{Person: PersonOf(who), KeyId: KeyOf(who).ID}, Events: []*emergencyv1.Event{e},
+	}))
 }
 
 func (w *World) newRecord(c procedure.Command, dec *procedure.Decision) *emergencyv1.Record {
