@@ -1,0 +1,73 @@
+# SPDX-License-Identifier: Apache-2.0
+# `make` alone lists what there is. Go, git and make are all that build, test and demo need; generate, lint and breaking
+# build their pinned tools into .bin first.
+
+MODULES  := proto pkg services
+BIN      := .bin
+DATA     ?= demo-data
+FUZZTIME ?= 20s
+JSON     ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help build demo run test race e2e lint generate check breaking bench fuzz tidy clean
+
+help: ## list the targets
+	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  %-10s %s\n", $$1, $$2}'
+
+build: ## build epatchd, epatch and epatch-agent into .bin
+	go build -trimpath -o $(BIN)/ ./services/cmd/...
+
+demo: build ## play one emergency by strategy 1 and stay up; ONCE=1 ends with a status; DATA=folder
+	$(BIN)/epatchd demo --data $(DATA) $(if $(ONCE),--once)
+
+run: build ## run the system without the play; DATA=folder
+	$(BIN)/epatchd all --data $(DATA)
+
+test: ## all tests
+	go test work
+
+race: ## all tests with the race detector
+	go test -race work
+
+e2e: ## the scenarios alone
+	go test ./services/e2e/...
+
+lint: $(BIN)/golangci-lint ## gofmt, go vet and the linters
+	@test -z "$$(gofmt -l $(MODULES))" || { echo "gofmt would change:"; gofmt -l $(MODULES); exit 1; }
+	@for m in $(MODULES); do echo "lint $$m"; (cd $$m && ../$(BIN)/golangci-lint run --config ../.golangci.yml ./...) || exit 1; done
+
+generate: $(BIN)/buf $(BIN)/protoc-gen-go ## regenerate the Go code of the protos; needs no network once the tools are built
+	$(BIN)/buf format -w
+	$(BIN)/buf lint
+	$(BIN)/buf generate
+
+check: generate ## fail if generated code differs, or a module does not build alone
+	git diff --exit-code -- proto
+	@for m in $(MODULES); do echo "build $$m alone"; (cd $$m && GOWORK=off go build ./...) || exit 1; done
+
+breaking: $(BIN)/buf ## fail if the API or an event changed in a way that old callers or histories do not survive
+	$(BIN)/buf breaking --against '.git#branch=main'
+
+bench: ## measure side by side; JSON=FILE writes the figures too
+	go run ./services/cmd/epatch-bench $(if $(JSON),--json $(JSON))
+
+fuzz: ## run every fuzz target for FUZZTIME
+	@./scripts/fuzz.sh $(FUZZTIME)
+
+tidy: ## tidy the modules
+	@for m in $(MODULES); do (cd $$m && GOWORK=off go mod tidy) || exit 1; done
+
+clean: ## remove what was built; data folders stay
+	rm -rf $(BIN)
+
+$(BIN)/buf:
+	GOWORK=off GOBIN="$(CURDIR)/$(BIN)" go -C scripts/tools/buf install tool
+
+$(BIN)/protoc-gen-go:
+	GOWORK=off GOBIN="$(CURDIR)/$(BIN)" go -C scripts/tools/proto install tool
+
+$(BIN)/golangci-lint:
+	GOWORK=off GOBIN="$(CURDIR)/$(BIN)" go -C scripts/tools/lint install tool
+
+$(BIN)/grpcurl:
+	GOWORK=off GOBIN="$(CURDIR)/$(BIN)" go -C scripts/tools/grpcurl install tool

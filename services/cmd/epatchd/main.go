@@ -1,0 +1,24 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// epatchd runs the services of CAcert's emergency patch procedure.
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/signal"
+	"syscall"
+
+	"cacert.org/emergency/services/internal/app"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	if err := app.Command(os.Environ()).ExecuteContext(ctx); err != nil {
+		fmt.Fprintln(os.Stderr, "error:", err)
+		stop()
+		os.Exit(1) //nolint:gocritic // stop was called
+	}
+}

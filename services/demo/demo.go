@@ -1,0 +1,297 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package demo
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"time"
+
+	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
+	"cacert.org/emergency/services/cli/client"
+)
+
+// Options of a demo.
+type Options struct {
+	// Data is the folder under which everything lies.
+	Data string
+	// Once ends the demo after the play; otherwise it stays up until ctx ends.
+	Once bool
+	// Listen, HTTP and HTTPS are the addresses of the services; port 0 takes any free one.
+	Listen, HTTP, HTTPS string
+	// Out gets what the demo says.
+	Out io.Writer
+}
+
+// memory is what a second start compares with: the first emergency as it was when it was over.
+type memory struct {
+	Incident string `json:"incident"`
+	HeadHash string `json:"head_hash"`
+	Position uint64 `json:"position"`
+	Tree     string `json:"tree"`
+}
+
+// Run starts the system and plays the emergency, or shows the one that was played before.
+func Run(ctx context.Context, opt Options) (err error) {
+	w := world{data: opt.Data}
+	if w.data, err = filepath.Abs(opt.Data); err != nil {
+		return fmt.Errorf("data folder: %w", err)
+	}
+	show := &printer{out: opt.Out}
+	show.title("CAcert emergency patches: strategy 1, start to end")
+	show.line("everything lies under %s", w.data)
+	if err := w.prepare(ctx); err != nil {
+		return err
+	}
+	bugs, err := startTracker(ctx)
+	if err != nil {
+		return err
+	}
+	defer bugs.stop()
+	sys, err := w.system(ctx, opt, bugs.url, show)
+	defer func() { err = errors.Join(err, sys.stop()) }()
+	if err != nil {
+		return err
+	}
+	if err := w.tell(ctx, sys, show); err != nil {
+		return err
+	}
+	if opt.Once {
+		return nil
+	}
+	show.next(w.data, sys.api, sys.web)
+	select {
+	case <-ctx.Done():
+		return nil
+	case <-sys.server.done:
+		return fmt.Errorf("epatchd ended: %w; see %s", sys.server.err, sys.server.log)
+	}
+}
+
+// tell plays the emergency on a new data folder, and shows the old one on a used one.
+func (w world) tell(ctx context.Context, sys *system, show *printer) error {
+	old, found, err := w.recall()
+	if err != nil {
+		return err
+	}
+	if found {
+		return w.again(ctx, sys, show, old)
+	}
+	came, err := w.exploit(ctx, w.critical())
+	if err != nil {
+		return err
+	}
+	if !came {
+		return errors.New("the critical host is not vulnerable, so there is nothing to show; remove the data folder and start again")
+	}
+	show.line("the critical host is vulnerable: the attack printed its secret")
+	people, closeAll, err := sys.people("carla", "carl", "clara", "anna", "bert", "dora", "tina", "theo", "bea")
+	if err != nil {
+		return err
+	}
+	defer closeAll()
+	s := &story{w: w, show: show, people: people}
+	if err := s.play(ctx); err != nil {
+		return err
+	}
+	return w.prove(ctx, s)
+}
+
+// prove shows that the critical tree is the reviewed tree, by git itself and by the attack, and keeps what was played.
+func (w world) prove(ctx context.Context, s *story) error {
+	s.show.title("Proof")
+	st, err := s.people["carla"].State(ctx, s.incident)
+	if err != nil {
+		return err
+	}
+	tree, err := w.treeOf(ctx, w.critical())
+	if err != nil {
+		return err
+	}
+	reviewed := st.Current().ResultTree
+	if tree != reviewed {
+		return fmt.Errorf("git computes tree %s for the critical host, the reviewed tree is %s", tree, reviewed)
+	}
+	came, err := w.exploit(ctx, w.critical())
+	if err != nil {
+		return err
+	}
+	if came {
+		return errors.New("the critical host is still vulnerable")
+	}
+	s.show.line("git itself computes %s for the critical host: the reviewed tree", tree)
+	s.show.line("the attack prints no secret any more, and %s is untouched", secretFile)
+	q := s.people["carla"].Query()
+	if err := s.show.timeline(ctx, q, s.incident); err != nil {
+		return err
+	}
+	if err := s.show.log(ctx, q, s.incident); err != nil {
+		return err
+	}
+	return w.remember(memory{s.incident, st.HeadHash, st.Position, tree})
+}
+
+// again shows that what was played before is as it was.
+func (w world) again(ctx context.Context, sys *system, show *printer, old memory) error {
+	people, closeAll, err := sys.people("carla")
+	if err != nil {
+		return err
+	}
+	defer closeAll()
+	show.title("The first emergency, as it was")
+	st, err := people["carla"].State(ctx, old.Incident)
+	if err != nil {
+		return err
+	}
+	tree, err := w.treeOf(ctx, w.critical())
+	if err != nil {
+		return err
+	}
+	if st.HeadHash != old.HeadHash || st.Position != old.Position || tree != old.Tree {
+		return fmt.Errorf("%s has changed: position %d, hash %.12s, tree %s; it was position %d, hash %.12s, tree %s",
+			old.Incident, st.Position, st.HeadHash, tree, old.Position, old.HeadHash, old.Tree)
+	}
+	show.line("%s: %s, %d events, last record %.12s, critical tree %s: unchanged", old.Incident, st.Status, st.Position, st.HeadHash, tree)
+	q := people["carla"].Query()
+	if err := show.timeline(ctx, q, old.Incident); err != nil {
+		return err
+	}
+	return show.log(ctx, q, old.Incident)
+}
+
+func (w world) recall() (m memory, found bool, err error) {
+	b, err := os.ReadFile(w.path("demo.json"))
+	if os.IsNotExist(err) {
+		return m, false, nil
+	}
+	if err != nil {
+		return m, false, err
+	}
+	if err := json.Unmarshal(b, &m); err != nil {
+		return m, false, fmt.Errorf("%s: %w; remove the data folder to play again", w.path("demo.json"), err)
+	}
+	return m, true, nil
+}
+
+func (w world) remember(m memory) error {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(m); err != nil {
+		return err
+	}
+	return os.WriteFile(w.path("demo.json"), b.Bytes(), 0o600)
+}
+
+// system is the running processes.
+type system struct {
+	w             world
+	server        *process
+	agents        []*process
+	api, web, tls string
+}
+
+// system starts the services and both agents.
+func (w world) system(ctx context.Context, opt Options, trackerURL string, show *printer) (*system, error) {
+	sys := &system{w: w}
+	logs := w.path("logs")
+	server, line, err := start(ctx, logs, "epatchd all", "ready ", "all", "--data", w.data, "--listen", opt.Listen, "--http", opt.HTTP, "--https", opt.HTTPS, "--tracker-url", trackerURL, "--tracker-token", "demo")
+	if err != nil {
+		return sys, err
+	}
+	sys.server = server
+	if _, err := fmt.Sscanf(line, "api=%s http=%s https=%s", &sys.api, &sys.web, &sys.tls); err != nil {
+		return sys, fmt.Errorf("epatchd said %q: %w", line, err)
+	}
+	show.line("epatchd runs: API %s, public log http://%s/log", sys.api, sys.web)
+	for _, a := range []struct{ name, kind, root string }{{"critical-1", "host", w.critical()}, {"test-1", "test", w.testing()}} {
+		p, _, err := start(ctx, logs, "epatch-agent "+a.name, "ready", "--name", a.name, "--kind", a.kind, "--root", a.root, "--exclude", secretFile,
+			"--state", w.path("agents-state", a.name), "--profile", w.path("agents", a.name), "--keyring", w.path("services.keys.json"), "--server", sys.api)
+		if err != nil {
+			return sys, err
+		}
+		sys.agents = append(sys.agents, p)
+		show.line("epatch-agent runs on %s: %s", a.name, a.root)
+	}
+	return sys, nil
+}
+
+func (sys *system) stop() error {
+	var errs []error
+	for _, a := range sys.agents {
+		errs = append(errs, a.stop())
+	}
+	return errors.Join(append(errs, sys.server.stop())...)
+}
+
+// people connects persons, each with the own certificate.
+func (sys *system) people(names ...string) (map[string]*client.Client, func(), error) {
+	all := map[string]*client.Client{}
+	closeAll := func() {
+		for _, c := range all {
+			_ = c.Close() // nothing is outstanding
+		}
+	}
+	for _, name := range names {
+		c, err := client.Dial(client.Config{Server: sys.api, Profile: sys.w.path("people", name), Keyring: sys.w.path("services.keys.json")})
+		if err != nil {
+			closeAll()
+			return nil, nil, err
+		}
+		all[name] = c
+	}
+	return all, closeAll, nil
+}
+
+// printer says what happens.
+type printer struct{ out io.Writer }
+
+func (p *printer) title(s string)              { fmt.Fprintf(p.out, "\n== %s\n", s) }
+func (p *printer) line(f string, a ...any)     { fmt.Fprintf(p.out, "   "+f+"\n", a...) }
+func (p *printer) act(since, who, what string) { fmt.Fprintf(p.out, "%s  %-6s %s\n", since, who, what) }
+func (p *printer) fact(since, what string)     { fmt.Fprintf(p.out, "%s  %-6s %s\n", since, "-", what) }
+
+func (p *printer) timeline(ctx context.Context, q dashboardv1.QueryServiceClient, incident string) error {
+	p.title("Timeline of " + incident)
+	res, err := q.ReadTimeline(ctx, &dashboardv1.ReadTimelineRequest{Incident: incident})
+	if err != nil {
+		return fmt.Errorf("read timeline: %w", err)
+	}
+	for _, e := range res.GetEntries() {
+		who := e.GetActor().GetPerson()
+		if who == "" {
+			who = e.GetActor().GetSystemName()
+		}
+		fmt.Fprintf(p.out, "%4d  %s  %-12s %s\n", e.GetPosition(), since(time.UnixMilli(0), time.UnixMilli(e.GetSinceDeclaredMs())), who, e.GetText())
+	}
+	return nil
+}
+
+func (p *printer) log(ctx context.Context, q dashboardv1.QueryServiceClient, incident string) error {
+	p.title("Public emergency log of " + incident)
+	res, err := q.ReadLog(ctx, &dashboardv1.ReadLogRequest{Incident: incident})
+	if err != nil {
+		return fmt.Errorf("read log: %w", err)
+	}
+	for _, e := range res.GetEntries() {
+		fmt.Fprintf(p.out, "%4d  %s  %-20s %s\n", e.GetSeq(), e.GetAt().AsTime().UTC().Format("2006-01-02 15:04:05 MST"), e.GetRole(), e.GetHeadline())
+	}
+	return nil
+}
+
+func (p *printer) next(data, api, web string) {
+	p.title("It stays up. Try next, in another terminal")
+	p.line("export EPATCH_DATA=%s EPATCH_SERVER=%s", data, api)
+	p.line(".bin/epatch --as carla status          the emergency as it stands")
+	p.line(".bin/epatch --as anna inbox            what waits for a person")
+	p.line(".bin/epatch --as bert timeline         everything that happened")
+	p.line(".bin/epatch --as carla history check   verify every record and signature yourself")
+	p.line("open http://%s/log              the public emergency log", web)
+	p.line("Ctrl-C ends it; the data stays, and the next start finds it as it was.")
+}

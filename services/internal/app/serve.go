@@ -1,0 +1,238 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package app
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"net"
+	"net/http"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"cacert.org/emergency/pkg/dispatch"
+	"cacert.org/emergency/pkg/effect"
+	"cacert.org/emergency/pkg/identity"
+	"cacert.org/emergency/pkg/natsd"
+	"cacert.org/emergency/pkg/procedure"
+	"cacert.org/emergency/pkg/rpc"
+	"cacert.org/emergency/pkg/service"
+	"cacert.org/emergency/pkg/telemetry"
+	restrictedv1 "cacert.org/emergency/proto/emergency/restricted/v1"
+	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
+	"cacert.org/emergency/services/dashboard"
+	"cacert.org/emergency/services/notification/channel"
+	"cacert.org/emergency/services/notification/filebox"
+	"cacert.org/emergency/services/notification/mail"
+	"cacert.org/emergency/services/notification/webhook"
+)
+
+// publicLog is the one query that needs no identity: the emergency log has no secrets.
+const publicLog = "/emergency.dashboard.v1.QueryService/ReadLog"
+
+// onlyServices are the methods that one service calls on another and nobody else may (hardening.md 1.6).
+func onlyServices() []string {
+	return []string{"/emergency.deployment.v1.AgentService/RunJob", "/emergency.restricted.v1.RestrictedService/Reveal"}
+}
+
+// Run serves until ctx ends. ready is called with the addresses once everything answers.
+func (n *Node) Run(ctx context.Context, ready func(Addresses)) error {
+	server, err := n.grpcServer()
+	if err != nil {
+		return err
+	}
+	listeners, addrs, err := n.listen(ctx)
+	if err != nil {
+		return err
+	}
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return n.reader.Run(ctx) })
+	group.Go(func() error { return server.Run(ctx, listeners.api) })
+	group.Go(func() error { return server.Run(ctx, n.local) })
+	group.Go(func() error { return serveHTTP(ctx, listeners.web, n.handler()) })
+	group.Go(func() error {
+		return serveHTTP(ctx, tls.NewListener(listeners.web2, identity.ServerTLS(n.profile.Current, "h2", "http/1.1")), n.handler())
+	})
+	group.Go(func() error { return n.guard(ctx) })
+	for _, run := range []func(context.Context) error{n.incident.Run, n.notification.Run, n.review.Run, n.deployment.Run, n.arbitration.Run} {
+		group.Go(func() error { return run(ctx) })
+	}
+	if ready != nil {
+		ready(addrs)
+	}
+	return group.Wait()
+}
+
+// Addresses are where a node listens.
+type Addresses struct{ API, HTTP, HTTPS string }
+
+type listeners struct{ api, web, web2 net.Listener }
+
+func (n *Node) listen(ctx context.Context) (listeners, Addresses, error) {
+	var l listeners
+	var a Addresses
+	var lc net.ListenConfig
+	for _, x := range []struct {
+		setting, addr string
+		to            *net.Listener
+		out           *string
+	}{{"listen", n.set.Listen, &l.api, &a.API}, {"http", n.set.HTTP, &l.web, &a.HTTP}, {"https", n.set.HTTPS, &l.web2, &a.HTTPS}} {
+		lis, err := lc.Listen(ctx, "tcp", x.addr)
+		if err != nil {
+			for _, open := range []net.Listener{l.api, l.web} {
+				if open != nil {
+					_ = open.Close() // nothing was served on it yet
+				}
+			}
+			return l, a, fmt.Errorf("setting %s: %w", x.setting, err)
+		}
+		*x.to, *x.out = lis, lis.Addr().String()
+	}
+	return l, a, nil
+}
+
+func (n *Node) grpcServer() (*rpc.Server, error) {
+	server, err := rpc.NewServer(rpc.ServerConfig{
+		Identity: n.profile.Current, Authorize: n.authorize, Anonymous: []string{publicLog}, Logger: n.log, Now: n.set.Clock.Now, Tracer: n.tel.Tracer, Meter: n.tel.Meter,
+	})
+	if err != nil {
+		return nil, err
+	}
+	n.incident.Register(server)
+	n.notification.Register(server)
+	n.review.Register(server)
+	n.deployment.Register(server)
+	n.arbitration.Register(server)
+	n.dashboard.Register(server)
+	restrictedv1.RegisterRestrictedServiceServer(server, &service.Restricted{Vaults: n.vaults, Log: n.log})
+	return server, nil
+}
+
+// authorize lets the listed methods to services alone. Who may give a command is for the rules.
+func (n *Node) authorize(_ context.Context, method string, c identity.Caller) error {
+	if !slices.Contains(onlyServices(), method) {
+		return nil
+	}
+	k, ok := n.incidents.Book().Key(c.KeyID)
+	if ok && k.Key.GetSystem() == emergencyv1.SystemKind_SYSTEM_KIND_SERVICE && k.RevokedAt.IsZero() {
+		return nil
+	}
+	return &procedure.Refusal{
+		Code: procedure.PermissionDenied, Reason: rpc.ReasonCallerClass, Rule: "hardening 1.6", Message: "this method is for the services among each other",
+	}
+}
+
+// guardEvery is how often the log is looked at for what must never happen to it.
+const guardEvery = time.Minute
+
+// guard ends the process when the log was changed so that it could forget, or went back (hardening.md 4).
+func (n *Node) guard(ctx context.Context) error {
+	g := natsd.NewGuard(n.js, natsd.Expect{Replicas: 1, Sync: n.nats.Sync()}, n.reader.Mark().Sequence)
+	for {
+		alarm, stop := n.set.Clock.Alarm(n.set.Clock.Now().Add(guardEvery))
+		select {
+		case <-ctx.Done():
+			stop()
+			return nil
+		case <-alarm:
+		}
+		err := g.Look(ctx)
+		var check *natsd.CheckError
+		switch {
+		case errors.As(err, &check):
+			return fmt.Errorf("the log cannot be trusted any more; no command is taken: %w", err)
+		case err != nil && ctx.Err() == nil:
+			n.log.WarnContext(ctx, "the log could not be looked at", "error", err)
+		}
+	}
+}
+
+func (n *Node) dashboardConfig() dashboard.Config {
+	return dashboard.Config{
+		Clock: n.set.Clock, Log: n.log, Store: n.store, Keys: n.keys, Incidents: n.incidents, Restricted: n.peer, Development: true,
+		Metrics: n.tel.Handler(),
+	}
+}
+
+// handler serves the pages, and the page that a link in a call leads to.
+func (n *Node) handler() http.Handler {
+	mux := http.NewServeMux()
+	mux.Handle("/r/", http.StripPrefix("/r", n.notification.Answer()))
+	mux.Handle("/", n.dashboard.Handler())
+	return mux
+}
+
+func serveHTTP(ctx context.Context, lis net.Listener, h http.Handler) error {
+	srv := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10}
+	done := make(chan error, 1)
+	go func() { done <- srv.Serve(lis) }()
+	select {
+	case err := <-done:
+		return fmt.Errorf("serve pages: %w", err)
+	case <-ctx.Done():
+	}
+	stop, cancel := context.WithTimeout(context.WithoutCancel(ctx), 5*time.Second)
+	defer cancel()
+	if err := srv.Shutdown(stop); err != nil {
+		return errors.Join(err, srv.Close())
+	}
+	<-done
+	return nil
+}
+
+// channels are the configured ways to reach people. What is not configured goes to a folder, so that the demo shows it.
+func (n *Node) channels() ([]channel.Channel, error) {
+	if n.set.Channels != nil {
+		return n.set.Channels, nil
+	}
+	var list []channel.Channel
+	add := func(configured bool, name string, open func() (channel.Channel, error)) error {
+		if !configured {
+			open = func() (channel.Channel, error) { return filebox.New(name, n.set.path("outbox", name)) }
+		}
+		c, err := open()
+		if err != nil {
+			return fmt.Errorf("channel %s: %w", name, err)
+		}
+		list = append(list, c)
+		return nil
+	}
+	err := errors.Join(
+		add(n.set.Mail.Server != "", "mail", func() (channel.Channel, error) { return mail.New(n.set.Mail, n.set.Clock.Now) }),
+		add(n.set.SMS.URL != "", "sms", func() (channel.Channel, error) { return webhook.New(n.set.SMS, n.set.Clock.Now) }),
+	)
+	return list, err
+}
+
+// meter counts commands and effects by outcome.
+type meter struct{ m *telemetry.Metrics }
+
+var (
+	_ dispatch.Meter = meter{}
+	_ effect.Meter   = meter{}
+)
+
+// Command counts one command.
+func (m meter) Command(ctx context.Context, _, command, outcome string, took time.Duration) {
+	o := map[string]telemetry.Outcome{
+		"accepted": telemetry.Accepted, "repeated": telemetry.Repeated, "refused": telemetry.Refused, "conflict": telemetry.Conflict,
+	}[outcome]
+	if o == "" {
+		o = telemetry.Unavailable
+	}
+	m.m.Command(ctx, command, o)
+	if o == telemetry.Accepted {
+		m.m.Append(ctx, took)
+	}
+}
+
+// Effect counts one effect.
+func (m meter) Effect(ctx context.Context, owner, outcome string) {
+	o := telemetry.Outcome(strings.ToLower(outcome))
+	m.m.Effect(ctx, owner, o)
+}

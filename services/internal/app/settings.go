@@ -1,0 +1,110 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package app puts the services together: it opens the log, the identities and the read models, builds the roles and serves
+// them. `epatchd all` runs everything in one process with an embedded log, a development authority and a demo rule book.
+package app
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"path/filepath"
+
+	"github.com/spf13/pflag"
+
+	"cacert.org/emergency/pkg/timer"
+	"cacert.org/emergency/services/notification/channel"
+	"cacert.org/emergency/services/notification/irc"
+	"cacert.org/emergency/services/notification/mail"
+	"cacert.org/emergency/services/notification/webhook"
+	"cacert.org/emergency/services/review/tracker"
+)
+
+// Settings of a process.
+type Settings struct {
+	// Data is the folder under which everything lies.
+	Data string
+	// Listen is the address of the gRPC API, HTTP of the public log, HTTPS of the pages that ask for a certificate.
+	Listen, HTTP, HTTPS string
+	// Repository is the bare git repository that patches are transferred to; empty for one below Data.
+	Repository string
+	// LogFormat is text or json, LogLevel the least level that is written.
+	LogFormat, LogLevel string
+
+	Mail    mail.Config
+	IRC     irc.Config
+	SMS     webhook.Config
+	Tracker tracker.Config
+
+	// SMSSecret and the like are read as text and moved into their configs by Check.
+	smsSecret, mailPassword, ircPassword string
+	ircPasswordSet                       bool
+
+	// Clock replaces the machine's clock, LogTo standard error, and Channels the configured ways to reach people; tests.
+	Clock    timer.Clock
+	LogTo    io.Writer
+	Channels []channel.Channel
+}
+
+// Flags adds the settings to a flag set.
+func (s *Settings) Flags(fs *pflag.FlagSet) {
+	fs.StringVar(&s.Data, "data", "epatch-data", "folder under which everything lies")
+	fs.StringVar(&s.Listen, "listen", "localhost:7443", "address of the gRPC API (TLS with client certificates)")
+	fs.StringVar(&s.HTTP, "http", "localhost:7080", "address of the public emergency log; loopback only")
+	fs.StringVar(&s.HTTPS, "https", "localhost:7444", "address of the same pages by TLS, and of the links in pages")
+	fs.StringVar(&s.Repository, "repository", "", "bare git repository that patches are transferred to; by default one below the data folder")
+	fs.StringVar(&s.LogFormat, "log-format", "text", "text or json")
+	fs.StringVar(&s.LogLevel, "log-level", "info", "debug, info, warn or error")
+	fs.StringVar(&s.Mail.Server, "mail-server", "", "mail server, host:port; without one pages by mail go to a folder")
+	fs.StringVar(&s.Mail.Security, "mail-security", mail.StartTLS, "starttls, tls or none (this machine only)")
+	fs.StringVar(&s.Mail.From, "mail-from", "", "sender of mails")
+	fs.StringVar(&s.Mail.User, "mail-user", "", "user at the mail server")
+	fs.StringVar(&s.mailPassword, "mail-password", "", "password at the mail server")
+	fs.StringVar(&s.Mail.SMIMECertFile, "mail-smime-cert", "", "certificate that signs mails, PEM")
+	fs.StringVar(&s.Mail.SMIMEKeyFile, "mail-smime-key", "", "its key, PEM")
+	fs.StringVar(&s.SMS.URL, "sms-url", "", "webhook of an SMS gateway; without one pages by sms go to a folder")
+	fs.StringVar(&s.smsSecret, "sms-secret", "", "secret shared with the gateway, at least 32 bytes")
+	fs.StringVar(&s.Tracker.URL, "tracker-url", "", "MantisBT to which notes are written; without one testers name their note")
+	fs.StringVar(&s.Tracker.Token, "tracker-token", "", "API token at the tracker")
+}
+
+// Secrets names the flags whose values are never shown.
+func Secrets() []string { return []string{"mail-password", "sms-secret", "tracker-token"} }
+
+// check completes the settings and refuses what cannot work.
+func (s *Settings) check() error {
+	if s.Data == "" {
+		return errors.New("setting data: a folder is needed")
+	}
+	for _, a := range []struct{ name, addr string }{{"listen", s.Listen}, {"http", s.HTTP}, {"https", s.HTTPS}} {
+		host, _, err := net.SplitHostPort(a.addr)
+		if err != nil {
+			return fmt.Errorf("setting %s: %q is no host:port", a.name, a.addr)
+		}
+		if a.name == "http" && !channel.Loopback(host) {
+			return fmt.Errorf("setting http: %s is not this machine; without TLS only loopback is served, use https", a.addr)
+		}
+	}
+	if s.Clock == nil {
+		s.Clock = timer.System{}
+	}
+	if s.Repository == "" {
+		s.Repository = filepath.Join(s.Data, "repository.git")
+	}
+	s.Mail.Password, s.SMS.Secret, s.SMS.Name = channel.Secret(s.mailPassword), channel.Secret(s.smsSecret), "sms"
+	return nil
+}
+
+func (s *Settings) level() (slog.Level, error) {
+	var l slog.Level
+	if err := l.UnmarshalText([]byte(s.LogLevel)); err != nil {
+		return 0, fmt.Errorf("setting log-level: %q is none of debug, info, warn, error", s.LogLevel)
+	}
+	return l, nil
+}
+
+func (s *Settings) path(parts ...string) string {
+	return filepath.Join(append([]string{s.Data}, parts...)...)
+}
