@@ -56,6 +56,7 @@ type Report struct {
 	Records      uint64 // of the messages, those that are history
 	Events       uint64
 	LastSequence uint64
+	Suppressed   uint64 // findings of noise beyond the first 10,000 findings, which are not listed
 	// Heads of all incidents that have a valid record. Compare them with what was anchored elsewhere: a tail that is
 	// wholly lost leaves no trace in the store itself.
 	Heads map[string]Head
@@ -63,6 +64,9 @@ type Report struct {
 
 // Clean tells that there is nothing but history.
 func (r *Report) Clean() bool { return len(r.Findings) == 0 }
+
+// maxFindings bounds what a flood of junk makes of the report. Damage is always listed.
+const maxFindings = 10_000
 
 // Sound tells that no history is damaged; there may be noise.
 func (r *Report) Sound() bool {
@@ -92,11 +96,17 @@ type verified struct {
 	chain    *Chain
 	hashes   map[string]bool // of all records of the history
 	sequence uint64          // of the last one
-	strays   []uint64        // sequences of authentic records that do not continue it
+	strays   []uint64        // sequences of authentic records after that one that do not continue it
 	unread   uint64          // messages after an unreadable one
 }
 
-func (v *verifier) add(f Finding) { v.report.Findings = append(v.report.Findings, f) }
+func (v *verifier) add(f Finding) {
+	if !f.Damage && len(v.report.Findings) >= maxFindings {
+		v.report.Suppressed++
+		return
+	}
+	v.report.Findings = append(v.report.Findings, f)
+}
 
 func (v *verifier) message(m Message) error {
 	if next := v.report.LastSequence + 1; m.Sequence > next {
@@ -134,7 +144,7 @@ func (v *verifier) record(state *verified, m Message) {
 		v.add(Finding{ReasonUnreadable, m.Incident, m.Sequence, unreadable.Position, true, unreadable.Error()})
 	default:
 		state.hashes[entry.Hash] = true
-		state.sequence = m.Sequence
+		state.sequence, state.strays = m.Sequence, nil
 		v.report.Records++
 		v.report.Events += uint64(len(entry.Record.GetEvents()))
 		v.payloads(entry, m, before)
@@ -149,7 +159,9 @@ func (v *verifier) foreign(state *verified, m Message, err *ForeignError) {
 		f.Damage = true
 		state.strays = append(state.strays, m.Sequence)
 	}
-	v.add(f)
+	if len(state.strays) < 2 || !f.Damage { // finish counts the others
+		v.add(f)
+	}
 }
 
 func (v *verifier) payloads(entry *Entry, m Message, before uint64) {
@@ -173,12 +185,10 @@ func (v *verifier) finish() {
 		if head.Position > 0 {
 			v.report.Heads[id] = head
 		}
-		// Strays before the last valid record did not end the history.
-		after := slices.DeleteFunc(state.strays, func(seq uint64) bool { return seq < state.sequence })
-		if len(after) > 0 {
-			v.add(Finding{ReasonHistoryEnds, id, after[0], head.Position, true, fmt.Sprintf(
-				"the valid history ends at position %d (sequence %d); %d authentic records after it, from sequence %d on, do not continue it: what lay between is lost or was changed",
-				head.Position, state.sequence, len(after), after[0])})
+		if n := len(state.strays); n > 0 {
+			v.add(Finding{ReasonHistoryEnds, id, state.strays[0], head.Position, true, fmt.Sprintf(
+				"the valid history ends at position %d (sequence %d); %d authentic records after it, sequences %d to %d, do not continue it: what lay between is lost or was changed",
+				head.Position, state.sequence, n, state.strays[0], state.strays[n-1])})
 		}
 		if state.unread > 0 {
 			v.add(Finding{ReasonUnreadable, id, state.sequence, head.Position, true,

@@ -66,10 +66,10 @@ func (a *appending) run(ctx context.Context) (uint64, error) {
 	var last error
 	for n := range a.cfg.Tries {
 		if n > 0 {
-			a.cfg.Logger.WarnContext(ctx, "append is tried again", "incident", a.incident, "try", n+1, "error", last)
-			if err := a.pause(ctx, n); err != nil {
+			if a.pause(ctx, n) != nil {
 				break
 			}
+			a.cfg.Logger.WarnContext(ctx, "append is tried again", "incident", a.incident, "try", n+1, "error", last)
 		}
 		sequence, result, err := a.publish(ctx)
 		switch result {
@@ -118,12 +118,14 @@ func (a *appending) publish(ctx context.Context) (uint64, outcome, error) {
 	for name, value := range a.headers {
 		msg.Header.Set(name, value)
 	}
-	once, cancel := context.WithTimeout(ctx, a.cfg.Timeout)
-	defer cancel()
-	ack, err := a.cfg.JS.PublishMsg(once, msg,
-		jetstream.WithExpectStream(Stream),
-		jetstream.WithExpectLastSequencePerSubject(a.expected),
-		jetstream.WithRetryAttempts(0)) // every repetition is ours, with a look in between
+	var ack *jetstream.PubAck
+	err := a.once(ctx, func(ctx context.Context) (err error) {
+		ack, err = a.cfg.JS.PublishMsg(ctx, msg,
+			jetstream.WithExpectStream(Stream),
+			jetstream.WithExpectLastSequencePerSubject(a.expected),
+			jetstream.WithRetryAttempts(0)) // every repetition is ours, with a look in between
+		return err
+	})
 	if err != nil {
 		return 0, outcomeOf(err), named(err)
 	}
@@ -175,9 +177,11 @@ func named(err error) error {
 
 // readBack looks what lies first after expected: these bytes, another message, or nothing (not done, no error).
 func (a *appending) readBack(ctx context.Context) (sequence uint64, done bool, err error) {
-	once, cancel := context.WithTimeout(ctx, a.cfg.Timeout)
-	defer cancel()
-	m, err := a.ask(once, getRequest{NextFor: a.subject, Seq: a.expected + 1})
+	var m history.Message
+	err = a.once(ctx, func(ctx context.Context) (err error) {
+		m, err = a.ask(ctx, getRequest{NextFor: a.subject, Seq: a.expected + 1})
+		return err
+	})
 	if err != nil || m.Sequence == 0 {
 		return 0, false, err
 	}

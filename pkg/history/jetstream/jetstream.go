@@ -17,6 +17,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -50,7 +51,19 @@ type Store struct {
 	cfg    Config
 	nc     *nats.Conn
 	stream jetstream.Stream
-	api    string // subject prefix of the JetStream API
+	api    string               // subject prefix of the JetStream API
+	link   atomic.Pointer[link] // the connection until its next interruption
+}
+
+// link ends when the connection is interrupted.
+type link struct {
+	context.Context
+	end context.CancelFunc
+}
+
+func newLink() *link {
+	ctx, end := context.WithCancel(context.Background())
+	return &link{ctx, end}
 }
 
 var _ history.Store = (*Store)(nil)
@@ -66,6 +79,7 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 	}
 	cfg.Timeout, cfg.Tries, cfg.Poll = or(cfg.Timeout, 2*time.Second), or(cfg.Tries, 5), or(cfg.Poll, 50*time.Millisecond)
 	s := &Store{cfg: cfg, nc: cfg.JS.Conn(), api: apiPrefix(cfg.JS.Options())}
+	s.link.Store(newLink())
 	if s.nc.Opts.ReconnectBufSize >= 0 {
 		return nil, errors.New("open history: the connection buffers while it is disconnected: connect with nats.ReconnectBufSize(-1)")
 	}
@@ -79,7 +93,19 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 	if s.stream.CachedInfo().Config.AllowDirect {
 		return nil, fmt.Errorf("open history: %w: stream %s allows direct reads, which a replica may answer that is behind", history.ErrWrongLog, Stream)
 	}
+	interrupted := s.nc.StatusChanged(nats.RECONNECTING, nats.CLOSED)
+	go s.watch(interrupted)
 	return s, nil
+}
+
+// watch ends the link at each interruption, so that nobody waits out his time for an answer that cannot come any more.
+// It runs for as long as the connection.
+func (s *Store) watch(interrupted chan nats.Status) {
+	defer s.nc.RemoveStatusListener(interrupted)
+	for !s.nc.IsClosed() {
+		<-interrupted
+		s.link.Swap(newLink()).end()
+	}
 }
 
 func or[T comparable](v, otherwise T) T {
@@ -219,10 +245,7 @@ func (s *Store) try(ctx context.Context, ask func(context.Context) error) error 
 		if n > 0 && s.pause(ctx, n) != nil {
 			break
 		}
-		once, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
-		err = ask(once)
-		cancel()
-		if err == nil {
+		if err = s.once(ctx, ask); err == nil {
 			return nil
 		}
 		if code(err) == jetstream.JSErrCodeStreamNotFound {
@@ -230,6 +253,25 @@ func (s *Store) try(ctx context.Context, ask func(context.Context) error) error 
 		}
 	}
 	return unavailable(ctx, err)
+}
+
+var (
+	errNoAnswer    = errors.New("the server does not answer")
+	errInterrupted = errors.New("the connection was interrupted")
+)
+
+// once waits for one answer: no longer than Timeout, and no longer than the connection stands.
+func (s *Store) once(ctx context.Context, ask func(context.Context) error) error {
+	limited, cancel := context.WithTimeoutCause(ctx, s.cfg.Timeout, errNoAnswer)
+	defer cancel()
+	limited, interrupt := context.WithCancelCause(limited)
+	defer interrupt(nil)
+	defer context.AfterFunc(s.link.Load(), func() { interrupt(errInterrupted) })()
+	err := ask(limited)
+	if ctx.Err() == nil && limited.Err() != nil && errors.Is(err, limited.Err()) {
+		return context.Cause(limited)
+	}
+	return err
 }
 
 // pause waits before try n, at first 5 ms, and for a lost connection to come back (hardening 6.5).

@@ -163,23 +163,24 @@ func (s *Store) walk(ctx context.Context, filter string, from, end uint64) ([]hi
 	return messages, nil
 }
 
-var (
-	errSkipped     = errors.New("the consumer skipped a message")
-	errReconnected = errors.New("the connection was interrupted")
-)
+var errSkipped = errors.New("the consumer skipped a message")
 
 // consume reads through an ephemeral consumer and returns the first sequence that it has not delivered. It gives up at
 // the first irregularity: a skipped message, a reconnect, a missed heartbeat.
 func (s *Store) consume(ctx context.Context, filter string, from, upTo uint64, fn func(history.Message) error) (next uint64, err error) {
 	reconnects := s.nc.Stats().Reconnects
-	consumer, err := s.stream.CreateConsumer(ctx, jetstream.ConsumerConfig{
-		FilterSubject:     filter,
-		DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
-		OptStartSeq:       from,
-		AckPolicy:         jetstream.AckNonePolicy,
-		InactiveThreshold: 10 * time.Second, // for one that drop could not delete
-		MemoryStorage:     true,
-		Replicas:          1,
+	var consumer jetstream.Consumer
+	err = s.once(ctx, func(ctx context.Context) (err error) {
+		consumer, err = s.stream.CreateConsumer(ctx, jetstream.ConsumerConfig{
+			FilterSubject:     filter,
+			DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
+			OptStartSeq:       from,
+			AckPolicy:         jetstream.AckNonePolicy,
+			InactiveThreshold: 10 * time.Second, // for one that drop could not delete
+			MemoryStorage:     true,
+			Replicas:          1,
+		})
+		return err
 	})
 	if err != nil {
 		return from, fmt.Errorf("create consumer: %w", err)
@@ -201,7 +202,7 @@ func (s *Store) consume(ctx context.Context, filter string, from, upTo uint64, f
 			return from, err
 		}
 		if s.nc.Stats().Reconnects != reconnects {
-			return from, errReconnected
+			return from, errInterrupted
 		}
 		if meta.Sequence.Consumer != count {
 			return from, errSkipped
@@ -219,9 +220,12 @@ func (s *Store) next(ctx context.Context, messages jetstream.MessagesContext, up
 	if upTo == math.MaxUint64 {
 		return messages.Next(jetstream.NextContext(ctx))
 	}
-	once, cancel := context.WithTimeout(ctx, s.cfg.Timeout)
-	defer cancel()
-	return messages.Next(jetstream.NextContext(once))
+	var msg jetstream.Msg
+	err := s.once(ctx, func(ctx context.Context) (err error) {
+		msg, err = messages.Next(jetstream.NextContext(ctx))
+		return err
+	})
+	return msg, err
 }
 
 // drop deletes a consumer, or leaves that to the server.
