@@ -157,7 +157,7 @@ func (s *story) prepare(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	trees, err := s.people["dora"].Trees(ctx, s.w.checkout(), base, diff)
+	trees, err := s.w.trees(ctx, base, diff)
 	if err != nil {
 		return err
 	}

@@ -12,6 +12,8 @@ import (
 	"path/filepath"
 	"strings"
 	"time"
+
+	"cacert.org/emergency/pkg/gitrepo"
 )
 
 // The vulnerable program: it hands what its caller says to the shell, so a caller can read what it must not.
@@ -153,6 +155,18 @@ func (w world) patch(ctx context.Context) (diff []byte, base string, err error) 
 	}
 	text, err := git(ctx, w.checkout(), "diff", "--no-color", "--no-ext-diff")
 	return []byte(text + "\n"), base, err
+}
+
+// trees are the trees before and after the patch, computed by dora in her own repository: what she signs.
+func (w world) trees(ctx context.Context, base string, diff []byte) (gitrepo.Result, error) {
+	repo, err := gitrepo.Open(ctx, w.checkout(), gitrepo.Options{StateDir: w.path("dora-state")})
+	if err != nil {
+		return gitrepo.Result{}, err
+	}
+	if err := repo.Fetch(ctx); err != nil {
+		return gitrepo.Result{}, err
+	}
+	return repo.ApplyPatch(ctx, base, diff)
 }
 
 // treeOf computes a host's git tree by git itself: another program than the agent's, for the proof at the end.

@@ -146,7 +146,7 @@ func (n *Node) openIdentity(ca *devca.CA) error {
 	if err := keys.Save(n.KeyringFile()); err != nil {
 		return err
 	}
-	n.profile, err = identity.Load(n.set.path("services", "epatchd"), identity.LoadOptions{Now: n.set.Clock.Now, Dev: true})
+	n.profile, err = identity.Load(n.set.path("services", "epatchd"), identity.LoadOptions{Now: n.set.Clock.Now(), Dev: true})
 	return err
 }
 
