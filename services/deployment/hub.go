@@ -1,0 +1,396 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package deployment
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc"
+
+	"cacert.org/emergency/pkg/gitrepo/gittree"
+	"cacert.org/emergency/pkg/identity"
+	"cacert.org/emergency/pkg/procedure"
+	"cacert.org/emergency/pkg/rpc"
+	"cacert.org/emergency/pkg/rulebook"
+	"cacert.org/emergency/pkg/service"
+	deploymentv1 "cacert.org/emergency/proto/emergency/deployment/v1"
+	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
+)
+
+const (
+	// helloWithin is how long a connection may take to say who it is.
+	helloWithin = 10 * time.Second
+	// maxManifest bounds the list of files that an agent may send.
+	maxManifest = 1_000_000
+)
+
+const (
+	hostAgent = emergencyv1.SystemKind_SYSTEM_KIND_HOST_AGENT
+	testAgent = emergencyv1.SystemKind_SYSTEM_KIND_TEST_AGENT
+)
+
+// hub is where agents are attached. An agent is whom the rule book says that its TLS key is; what it calls itself must be
+// the same. One agent does one job at a time.
+type hub struct {
+	deploymentv1.UnimplementedAgentServiceServer
+	book func(context.Context) (*rulebook.Book, error)
+	now  func() time.Time
+	log  *slog.Logger
+
+	mu      sync.Mutex
+	agents  map[agentID]*attached
+	changed chan struct{} // closed and replaced when an agent comes or goes
+}
+
+type agentID struct {
+	kind emergencyv1.SystemKind
+	name string
+}
+
+func (id agentID) String() string {
+	return strings.ToLower(strings.ReplaceAll(strings.TrimPrefix(id.kind.String(), "SYSTEM_KIND_"), "_", " ")) + " " + id.name
+}
+
+// attached is one connection of an agent.
+type attached struct {
+	agentID
+	key      string
+	requests chan *request
+	gone     <-chan struct{}
+	end      context.CancelCauseFunc
+}
+
+// request is a job that somebody waits for.
+type request struct {
+	ctx   context.Context
+	job   *deploymentv1.Job
+	reply chan *answer // has room for the answer, so that nobody needs to wait for it any more
+}
+
+// answer is what an agent answered.
+type answer struct {
+	*deploymentv1.JobResult
+	// Files of the tree, if the job asked for them.
+	Files []gittree.Entry
+}
+
+func newHub(book func(context.Context) (*rulebook.Book, error), now func() time.Time, log *slog.Logger) *hub {
+	return &hub{book: book, now: now, log: log, agents: map[agentID]*attached{}, changed: make(chan struct{})}
+}
+
+// Attach keeps an agent until it goes, until a newer connection of the same agent comes, or until its key is revoked.
+func (h *hub) Attach(stream grpc.BidiStreamingServer[deploymentv1.AttachRequest, deploymentv1.AttachResponse]) error {
+	ctx, end := context.WithCancelCause(stream.Context())
+	defer end(nil)
+	in := receive(ctx, stream)
+	id, key, err := h.hello(ctx, in)
+	if err != nil {
+		return err
+	}
+	a := &attached{agentID: id, key: key, requests: make(chan *request), gone: ctx.Done(), end: end}
+	h.join(ctx, a)
+	defer h.leave(ctx, a)
+	return a.serve(ctx, stream, in)
+}
+
+// received is a message of an agent, or why there will be no more.
+type received struct {
+	msg *deploymentv1.AttachRequest
+	err error
+}
+
+// receive reads the stream beside its handler, which must also see the end of its context.
+func receive(ctx context.Context, stream grpc.BidiStreamingServer[deploymentv1.AttachRequest, deploymentv1.AttachResponse]) <-chan received {
+	in := make(chan received)
+	go func() {
+		for {
+			msg, err := stream.Recv()
+			select {
+			case in <- received{msg, err}:
+			case <-ctx.Done():
+				return
+			}
+			if err != nil {
+				return
+			}
+		}
+	}()
+	return in
+}
+
+func (h *hub) hello(ctx context.Context, in <-chan received) (agentID, string, error) {
+	late := time.NewTimer(helloWithin)
+	defer late.Stop()
+	select {
+	case r := <-in:
+		if r.err != nil {
+			return agentID{}, "", r.err
+		}
+		return h.identify(ctx, r.msg.GetHello())
+	case <-late.C:
+		return agentID{}, "", refused(procedure.InvalidArgument, procedure.ReasonField, "G2", "an agent says its name first", "send hello with the name in your key's entry")
+	case <-ctx.Done():
+		return agentID{}, "", context.Cause(ctx)
+	}
+}
+
+func refused(code procedure.Code, reason procedure.Reason, rule, message, remedy string) *procedure.Refusal {
+	return &procedure.Refusal{Code: code, Reason: reason, Rule: rule, Message: message, Allow: []procedure.Allowance{{Description: remedy}}}
+}
+
+// identify tells by the connection's key which agent it is.
+func (h *hub) identify(ctx context.Context, name string) (agentID, string, error) {
+	caller, _ := identity.FromContext(ctx)
+	actor, err := h.actor(ctx, caller.KeyID)
+	if err != nil {
+		return agentID{}, "", err
+	}
+	id := agentID{actor.GetSystem(), actor.GetSystemName()}
+	if id.kind != hostAgent && id.kind != testAgent {
+		return agentID{}, "", refused(procedure.PermissionDenied, rpc.ReasonCallerClass, "hardening 1.6", "only agents attach", "connect with the agent's own certificate, whose key the rule book lists as host or test agent")
+	}
+	if id.name != name {
+		return agentID{}, "", refused(procedure.PermissionDenied, procedure.ReasonRole, "G1", fmt.Sprintf("the key is that of agent %s and not of %q", id.name, name), "configure the agent under the name that the rule book lists for its key")
+	}
+	return id, caller.KeyID, nil
+}
+
+func (h *hub) actor(ctx context.Context, key string) (*emergencyv1.Actor, error) {
+	book, err := h.book(ctx)
+	if err != nil {
+		return nil, service.Retryable(err)
+	}
+	actor, refusal := procedure.Recognise(book, key, h.now())
+	if refusal != nil {
+		return nil, refusal
+	}
+	return actor, nil
+}
+
+var errReplaced = errors.New("a newer connection of the same agent took over")
+
+func (h *hub) join(ctx context.Context, a *attached) {
+	h.mu.Lock()
+	old := h.agents[a.agentID]
+	h.agents[a.agentID] = a
+	close(h.changed)
+	h.changed = make(chan struct{})
+	h.mu.Unlock()
+	if old != nil {
+		old.end(errReplaced)
+	}
+	h.log.InfoContext(ctx, "agent attached", "agent", a.String(), "replaced", old != nil)
+}
+
+func (h *hub) leave(ctx context.Context, a *attached) {
+	a.end(nil)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.agents[a.agentID] == a {
+		delete(h.agents, a.agentID)
+		close(h.changed)
+		h.changed = make(chan struct{})
+	}
+	h.log.InfoContext(ctx, "agent gone", "agent", a.String())
+}
+
+// serve hands out one job after the other.
+func (a *attached) serve(ctx context.Context, stream grpc.BidiStreamingServer[deploymentv1.AttachRequest, deploymentv1.AttachResponse], in <-chan received) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return service.Away("agent %s: %w", a, context.Cause(ctx))
+		case r := <-in:
+			if r.err == nil {
+				r.err = errors.New("it sent a result that nobody asked for")
+			}
+			return ended(a, r.err)
+		case req := <-a.requests:
+			if req.ctx.Err() != nil {
+				continue // nobody waits for it any more
+			}
+			if err := stream.Send(&deploymentv1.AttachResponse{Job: req.job}); err != nil {
+				return err
+			}
+			ans, err := a.answer(ctx, req.job.GetId(), in)
+			if err != nil {
+				return err
+			}
+			req.reply <- ans
+		}
+	}
+}
+
+func ended(a *attached, err error) error {
+	if errors.Is(err, io.EOF) {
+		return nil
+	}
+	return fmt.Errorf("agent %s: %w", a, err)
+}
+
+// answer waits for the result of a job, however long it takes and whoever still waits for it: an agent does one at a time.
+func (a *attached) answer(ctx context.Context, job string, in <-chan received) (*answer, error) {
+	ans := &answer{}
+	for {
+		var r received
+		select {
+		case r = <-in:
+		case <-ctx.Done():
+			return nil, service.Away("agent %s: %w", a, context.Cause(ctx))
+		}
+		if r.err != nil {
+			return nil, ended(a, r.err)
+		}
+		switch m := r.msg.GetMessage().(type) {
+		case *deploymentv1.AttachRequest_Manifest:
+			ans.Files = appendFiles(ans.Files, m.Manifest)
+			if m.Manifest.GetJobId() != job || len(ans.Files) > maxManifest {
+				return nil, fmt.Errorf("agent %s: a list of files of another job, or too long", a)
+			}
+		case *deploymentv1.AttachRequest_Result:
+			if m.Result.GetJobId() != job {
+				return nil, fmt.Errorf("agent %s: result of job %q instead of %q", a, m.Result.GetJobId(), job)
+			}
+			ans.JobResult = m.Result
+			return ans, a.checkTrees(m.Result)
+		default:
+			return nil, fmt.Errorf("agent %s: neither result nor list of files", a)
+		}
+	}
+}
+
+func appendFiles(list []gittree.Entry, part *deploymentv1.ManifestPart) []gittree.Entry {
+	for _, e := range part.GetEntries() {
+		list = append(list, gittree.Entry{Path: string(e.GetPath()), Mode: e.GetMode(), ID: e.GetBlob()})
+	}
+	return list
+}
+
+// checkTrees lets no malformed tree into an event.
+func (a *attached) checkTrees(r *deploymentv1.JobResult) error {
+	for _, tree := range []string{r.GetPreTree(), r.GetPostTree()} {
+		if _, _, err := gittree.ParseID(tree); tree != "" && err != nil {
+			return fmt.Errorf("agent %s: %w", a, err)
+		}
+	}
+	return nil
+}
+
+// servedBy is which kind of agent does a job.
+func servedBy(kind deploymentv1.JobKind) []emergencyv1.SystemKind {
+	switch kind {
+	case deploymentv1.JobKind_JOB_KIND_INSTALL:
+		return []emergencyv1.SystemKind{testAgent}
+	case deploymentv1.JobKind_JOB_KIND_REPORT_TREE:
+		return []emergencyv1.SystemKind{hostAgent, testAgent}
+	case deploymentv1.JobKind_JOB_KIND_DRY_RUN, deploymentv1.JobKind_JOB_KIND_APPLY, deploymentv1.JobKind_JOB_KIND_BACK_OUT, deploymentv1.JobKind_JOB_KIND_VERIFY:
+		return []emergencyv1.SystemKind{hostAgent}
+	case deploymentv1.JobKind_JOB_KIND_UNSPECIFIED:
+	}
+	return nil
+}
+
+// run has an agent do a job and waits for the answer. An agent that is not attached is waited for until attach is over, and
+// then the error is service.Away.
+func (h *hub) run(ctx context.Context, attach time.Duration, name string, job *deploymentv1.Job) (*answer, error) {
+	a, err := h.find(ctx, attach, name, servedBy(job.GetKind()))
+	if err != nil {
+		return nil, err
+	}
+	if _, err := h.actor(ctx, a.key); err != nil { // revoked since it attached
+		a.end(err)
+		return nil, fmt.Errorf("agent %s: %w", a, err)
+	}
+	req := &request{ctx: ctx, job: job, reply: make(chan *answer, 1)}
+	lost := func() error {
+		return service.Away("the connection to agent %s on %s was lost; whether it did the job it tells when it is back", a, name)
+	}
+	select {
+	case a.requests <- req:
+	case <-a.gone:
+		return nil, lost()
+	case <-ctx.Done():
+		return nil, service.Away("agent %s is busy with another job: %w", a, ctx.Err())
+	}
+	select {
+	case ans := <-req.reply:
+		return ans, nil
+	case <-ctx.Done():
+		return nil, service.Away("agent %s has not finished the job yet: %w", a, ctx.Err())
+	case <-a.gone:
+		select {
+		case ans := <-req.reply: // it answered and went
+			return ans, nil
+		default:
+			return nil, lost()
+		}
+	}
+}
+
+// find returns the connection of an agent.
+func (h *hub) find(ctx context.Context, attach time.Duration, name string, kinds []emergencyv1.SystemKind) (*attached, error) {
+	late := time.NewTimer(attach)
+	defer late.Stop()
+	for {
+		h.mu.Lock()
+		changed := h.changed
+		for _, kind := range kinds {
+			if a := h.agents[agentID{kind, name}]; a != nil {
+				h.mu.Unlock()
+				return a, nil
+			}
+		}
+		h.mu.Unlock()
+		select {
+		case <-changed:
+		case <-late.C:
+			return nil, service.Away("the agent on %s is away; see that epatch-agent runs there and reaches this service", name)
+		case <-ctx.Done():
+			return nil, service.Away("the agent on %s is away: %w", name, ctx.Err())
+		}
+	}
+}
+
+// attachWithin is how long a call waits for an agent that is away: at most half of its time, so that it can still say so.
+func attachWithin(ctx context.Context) time.Duration {
+	end, ok := ctx.Deadline()
+	if !ok {
+		return maxAttach
+	}
+	return min(time.Until(end)/2, maxAttach)
+}
+
+// maxAttach is long enough for an agent that is just connecting again.
+const maxAttach = 10 * time.Second
+
+// RunJob has an agent do a job for another service.
+func (h *hub) RunJob(ctx context.Context, req *deploymentv1.RunJobRequest) (*deploymentv1.RunJobResponse, error) {
+	caller, _ := identity.FromContext(ctx)
+	actor, err := h.actor(ctx, caller.KeyID)
+	if err != nil {
+		return nil, err
+	}
+	if actor.GetSystem() != emergencyv1.SystemKind_SYSTEM_KIND_SERVICE {
+		return nil, refused(procedure.PermissionDenied, rpc.ReasonCallerClass, "hardening 1.6", "jobs are for the services among each other", "give the command of the procedure that the job belongs to")
+	}
+	known := servedBy(req.GetJob().GetKind())
+	if len(known) == 0 || req.GetAgent() == "" || req.GetJob().GetId() == "" || req.GetJob().GetWithManifest() {
+		return nil, refused(procedure.InvalidArgument, procedure.ReasonField, "G2", "a job has agent, id and kind; lists of files are not handed out", "name all three")
+	}
+	if !slices.Contains(known, testAgent) && req.GetJob().GetKind() != deploymentv1.JobKind_JOB_KIND_DRY_RUN {
+		return nil, refused(procedure.PermissionDenied, rpc.ReasonCallerClass, "4.4", "what changes the critical host is asked for by this service alone", "give the command StartApply, BackOut or RollBack")
+	}
+	ans, err := h.run(ctx, attachWithin(ctx), req.GetAgent(), req.GetJob())
+	if err != nil {
+		return nil, err
+	}
+	return &deploymentv1.RunJobResponse{Result: ans.JobResult}, nil
+}
