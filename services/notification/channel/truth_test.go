@@ -13,6 +13,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -155,6 +156,24 @@ func count(all []channel.Outcome, name string, state channel.State) (n int) {
 	return n
 }
 
+// ahead is the machine's clock, set forward by the test.
+type ahead struct {
+	channel.System
+	by *atomic.Int64
+}
+
+func (a ahead) Now() time.Time { return time.Now().Add(time.Duration(a.by.Load())) }
+
+// finals counts the final outcomes of a channel.
+func finals(all []channel.Outcome, name string) (n int) {
+	for _, o := range all {
+		if o.Channel == name && o.Final {
+			n++
+		}
+	}
+	return n
+}
+
 // A mail server hangs, an IRC server dies, a gateway answers 500: the fourth channel delivers meanwhile, and no outcome
 // claims more or less than what happened.
 func TestThreeBrokenChannelsDelayNotTheFourth(t *testing.T) {
@@ -181,7 +200,8 @@ func TestThreeBrokenChannelsDelayNotTheFourth(t *testing.T) {
 
 	b := &book{news: make(chan struct{})}
 	set := channel.Settings{Queue: 3, Workers: 2, FirstPause: 10 * time.Millisecond, MaxPause: 20 * time.Millisecond, Drain: 100 * time.Millisecond}
-	f, err := channel.New(set, clock, b.add, m, i, sms, voice)
+	later := ahead{by: new(atomic.Int64)}
+	f, err := channel.New(set, later, b.add, m, i, sms, voice)
 	must(err)
 	ctx, stop := context.WithCancel(t.Context())
 	done := make(chan error, 1)
@@ -219,6 +239,9 @@ func TestThreeBrokenChannelsDelayNotTheFourth(t *testing.T) {
 		t.Errorf("the voice gateway got %v", got)
 	}
 
+	// When the time for trying is over, the two that fail are given up; the mails still hang until the service stops.
+	later.by.Store(int64(time.Hour))
+	b.wait(t, "giving up", func(all []channel.Outcome) bool { return finals(all, "sms") == 3 && finals(all, "irc") == 3 })
 	stop()
 	must(<-done)
 	final := map[string]int{}

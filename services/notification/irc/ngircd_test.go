@@ -43,7 +43,7 @@ func startNgircd(t *testing.T, global string) *ngircd {
 	text := fmt.Sprintf("[Global]\nName = irc.test.example\nInfo = test\nListen = 127.0.0.1\nPorts = %s\nPidFile =\n%s\n[Limits]\nMaxConnectionsIP = 0\nMaxNickLength = 30\nMaxPenaltyTime = 0\n"+
 		"[Options]\nPAM = no\nIdent = no\nDNS = no\n[SSL]\nCertFile = %s\nKeyFile = %s\nPorts = %s\n[Channel]\nName = #locked\nModes = +k sesame\n[Channel]\nName = #mute\nModes = +m\n",
 		ports[0], global, certFile, keyFile, ports[1])
-	if err := os.WriteFile(n.conf, []byte(text), 0o644); err != nil { //nolint:gosec // the server drops its privileges
+	if err := os.WriteFile(n.conf, []byte(text), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	for _, f := range []string{certFile, keyFile} { // for the same reason
@@ -51,7 +51,7 @@ func startNgircd(t *testing.T, global string) *ngircd {
 			t.Fatal(err)
 		}
 	}
-	n.cmd = exec.Command(path, "-n", "-f", n.conf) //nolint:gosec // a fixed program
+	n.cmd = exec.Command(path, "-n", "-f", n.conf)
 	n.start(t)
 	t.Cleanup(n.kill)
 	return n
@@ -76,7 +76,7 @@ func freePorts(t *testing.T, n int) (ports []string) {
 // start returns when the server can be reached.
 func (n *ngircd) start(t *testing.T) {
 	t.Helper()
-	n.cmd = exec.Command(n.cmd.Path, n.cmd.Args[1:]...) //nolint:gosec // a fixed program
+	n.cmd = exec.Command(n.cmd.Path, n.cmd.Args[1:]...)
 	n.cmd.Stdout, n.cmd.Stderr = t.Output(), t.Output()
 	if err := n.cmd.Start(); err != nil {
 		t.Fatal(err)
