@@ -48,7 +48,7 @@ func New(d service.Deps, cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("notification: the key that signs links has %d bytes, it needs at least 16", len(cfg.LinkKey))
 	}
 	s := &Server{Service: base, cfg: cfg, waiting: map[string]chan channel.Receipt{}}
-	s.fanout, err = channel.New(channel.Settings{}, ticking{d.Clock}, s.outcome, cfg.Channels...)
+	s.fanout, err = channel.New(channel.Settings{}, ChannelClock{d.Clock}, s.outcome, cfg.Channels...)
 	if err != nil {
 		return nil, err
 	}
@@ -68,11 +68,11 @@ func (s *Server) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// ticking makes a clock of alarms one of channels.
-type ticking struct{ timer.Clock }
+// ChannelClock makes a clock of alarms one of channels.
+type ChannelClock struct{ timer.Clock }
 
 // After returns a channel on which the time is sent once d has passed.
-func (c ticking) After(d time.Duration) <-chan time.Time {
+func (c ChannelClock) After(d time.Duration) <-chan time.Time {
 	out := make(chan time.Time, 1)
 	rung, _ := c.Alarm(c.Now().Add(d))
 	go func() {

@@ -37,6 +37,7 @@ import (
 	vaultstore "cacert.org/emergency/pkg/vault/jetstream"
 	"cacert.org/emergency/services/arbitration"
 	"cacert.org/emergency/services/dashboard"
+	"cacert.org/emergency/services/dashboard/view"
 	"cacert.org/emergency/services/deployment"
 	"cacert.org/emergency/services/incident"
 	"cacert.org/emergency/services/notification"
@@ -112,7 +113,7 @@ func (n *Node) open(ctx context.Context) error {
 		func() error { return n.openLog(ctx) },
 		func() error { return n.openRepository(ctx) },
 		n.openPeers,
-		n.openServices,
+		func() error { return n.openServices(ctx) },
 		func() error { return n.openReader(ctx) },
 		func() error { return n.foundDemo(ctx, keys) },
 	} {
@@ -213,19 +214,24 @@ func (n *Node) openPeers() error {
 	return err
 }
 
-func (n *Node) deps(owner string) service.Deps {
+// peers are the services by name: all of them are in this process.
+func (n *Node) peers() map[string]grpc.ClientConnInterface {
 	peers := map[string]grpc.ClientConnInterface{"dashboard": n.peer}
 	for _, o := range procedure.Owners() {
 		peers[o] = n.peer
 	}
+	return peers
+}
+
+func (n *Node) deps(owner string) service.Deps {
 	return service.Deps{
 		Owner: owner, Clock: n.set.Clock, Log: n.log.With("service", owner), Store: n.store, Keys: n.keys, Signer: n.signers[owner],
-		Artefacts: n.artefacts, Vault: n.vaults[owner], Ledger: n.ledger, Incidents: n.incidents, Reader: n.reader, Peers: peers,
+		Artefacts: n.artefacts, Vault: n.vaults[owner], Ledger: n.ledger, Incidents: n.incidents, Reader: n.reader, Peers: n.peers(),
 		Meter: meter{n.tel.Metrics}, EffectMeter: meter{n.tel.Metrics},
 	}
 }
 
-func (n *Node) openServices() error {
+func (n *Node) openServices(ctx context.Context) error {
 	var err error
 	if n.dashboard, err = dashboard.New(n.dashboardConfig()); err != nil {
 		return err
@@ -236,7 +242,6 @@ func (n *Node) openServices() error {
 	}); err != nil {
 		return err
 	}
-	n.dashboard.Use(n.reader)
 	if n.incident, err = incident.New(n.deps(procedure.OwnerIncident)); err != nil {
 		return err
 	}
@@ -251,7 +256,7 @@ func (n *Node) openServices() error {
 	if n.notification, err = notification.New(n.deps(procedure.OwnerNotification), notification.Config{Channels: channels, Link: "https://" + n.set.HTTPS + "/r/", LinkKey: linkKey}); err != nil {
 		return err
 	}
-	if n.review, err = review.New(n.deps(procedure.OwnerReview), review.Config{Repository: n.set.Repository, StateDir: n.set.path("review"), Tracker: n.set.Tracker}); err != nil {
+	if n.review, err = review.New(ctx, n.deps(procedure.OwnerReview), review.Config{Repository: n.set.Repository, StateDir: n.set.path("review"), Tracker: n.set.Tracker}); err != nil {
 		return err
 	}
 	if n.deployment, err = deployment.New(n.deps(procedure.OwnerDeployment), deployment.Config{Repository: n.set.Repository, StateDir: n.set.path("deployment")}); err != nil {
@@ -261,7 +266,14 @@ func (n *Node) openServices() error {
 	return err
 }
 
-func (n *Node) openReader(ctx context.Context) error { return n.reader.CatchUp(ctx) }
+// openReader reads the histories before anything is answered, so that the first answers are already true.
+func (n *Node) openReader(ctx context.Context) error {
+	if err := n.reader.CatchUp(ctx); err != nil {
+		return err
+	}
+	n.dashboard.Follow(n.reader)
+	return nil
+}
 
 // secretFile makes or finds a file with 32 random bytes.
 func (n *Node) secretFile(name string) ([]byte, error) {
@@ -292,4 +304,15 @@ func (n *Node) Close() error {
 		errs = append(errs, n.tel.Shutdown(ctx))
 	}
 	return errors.Join(errs...)
+}
+
+// Store is the histories, for measuring and tests.
+func (n *Node) Store() *historystore.Store { return n.store }
+
+// JetStream is the embedded log's own interface, for measuring and tests.
+func (n *Node) JetStream() jetstream.JetStream { return n.js }
+
+// FreshProjections are empty projections like those that run.
+func (n *Node) FreshProjections() []projection.Projection {
+	return []projection.Projection{projection.NewIncidents(), view.NewTimeline(), view.NewLog(), view.NewRecords()}
 }

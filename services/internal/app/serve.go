@@ -26,14 +26,13 @@ import (
 	restrictedv1 "cacert.org/emergency/proto/emergency/restricted/v1"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 	"cacert.org/emergency/services/dashboard"
+	"cacert.org/emergency/services/notification"
 	"cacert.org/emergency/services/notification/channel"
 	"cacert.org/emergency/services/notification/filebox"
+	"cacert.org/emergency/services/notification/irc"
 	"cacert.org/emergency/services/notification/mail"
 	"cacert.org/emergency/services/notification/webhook"
 )
-
-// publicLog is the one query that needs no identity: the emergency log has no secrets.
-const publicLog = "/emergency.dashboard.v1.QueryService/ReadLog"
 
 // onlyServices are the methods that one service calls on another and nobody else may (hardening.md 1.6).
 func onlyServices() []string {
@@ -98,7 +97,7 @@ func (n *Node) listen(ctx context.Context) (listeners, Addresses, error) {
 
 func (n *Node) grpcServer() (*rpc.Server, error) {
 	server, err := rpc.NewServer(rpc.ServerConfig{
-		Identity: n.profile.Current, Authorize: n.authorize, Anonymous: []string{publicLog}, Logger: n.log, Now: n.set.Clock.Now, Tracer: n.tel.Tracer, Meter: n.tel.Meter,
+		Identity: n.profile.Current, Authorize: n.authorize, Anonymous: []string{dashboard.LogMethod}, Logger: n.log, Now: n.set.Clock.Now, Tracer: n.tel.Tracer, Meter: n.tel.Meter,
 	})
 	if err != nil {
 		return nil, err
@@ -154,7 +153,7 @@ func (n *Node) guard(ctx context.Context) error {
 
 func (n *Node) dashboardConfig() dashboard.Config {
 	return dashboard.Config{
-		Clock: n.set.Clock, Log: n.log, Store: n.store, Keys: n.keys, Incidents: n.incidents, Restricted: n.peer, Development: true,
+		Clock: n.set.Clock, Log: n.log, Store: n.store, Keys: n.keys, Incidents: n.incidents, Peers: n.peers(), Development: true,
 		Metrics: n.tel.Handler(),
 	}
 }
@@ -190,6 +189,7 @@ func (n *Node) channels() ([]channel.Channel, error) {
 	if n.set.Channels != nil {
 		return n.set.Channels, nil
 	}
+	clock := notification.ChannelClock{Clock: n.set.Clock}
 	var list []channel.Channel
 	add := func(configured bool, name string, open func() (channel.Channel, error)) error {
 		if !configured {
@@ -203,10 +203,17 @@ func (n *Node) channels() ([]channel.Channel, error) {
 		return nil
 	}
 	err := errors.Join(
-		add(n.set.Mail.Server != "", "mail", func() (channel.Channel, error) { return mail.New(n.set.Mail, n.set.Clock.Now) }),
-		add(n.set.SMS.URL != "", "sms", func() (channel.Channel, error) { return webhook.New(n.set.SMS, n.set.Clock.Now) }),
+		add(n.set.Mail.Server != "", "mail", func() (channel.Channel, error) { return mail.New(n.set.Mail, clock) }),
+		add(n.set.SMS.URL != "", "sms", func() (channel.Channel, error) { return webhook.New(n.set.SMS, clock) }),
 	)
-	return list, err
+	if err != nil || n.set.IRC.Server == "" {
+		return list, err
+	}
+	c, err := irc.New(n.set.IRC, clock, n.log)
+	if err != nil {
+		return nil, fmt.Errorf("channel irc: %w", err)
+	}
+	return append(list, c), nil
 }
 
 // meter counts commands and effects by outcome.

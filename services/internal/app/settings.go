@@ -38,9 +38,8 @@ type Settings struct {
 	SMS     webhook.Config
 	Tracker tracker.Config
 
-	// SMSSecret and the like are read as text and moved into their configs by Check.
-	smsSecret, mailPassword, ircPassword string
-	ircPasswordSet                       bool
+	// Secrets are read as text and moved into their configs by check.
+	smsSecret, mailPassword, ircPassword, trackerToken string
 
 	// Clock replaces the machine's clock, LogTo standard error, and Channels the configured ways to reach people; tests.
 	Clock    timer.Clock
@@ -64,14 +63,22 @@ func (s *Settings) Flags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.mailPassword, "mail-password", "", "password at the mail server")
 	fs.StringVar(&s.Mail.SMIMECertFile, "mail-smime-cert", "", "certificate that signs mails, PEM")
 	fs.StringVar(&s.Mail.SMIMEKeyFile, "mail-smime-key", "", "its key, PEM")
+	fs.StringVar(&s.IRC.Server, "irc-server", "", "IRC server, host:port; without one nobody is paged by irc")
+	fs.StringVar(&s.IRC.Security, "irc-security", irc.TLS, "tls, or none (this machine only)")
+	fs.StringVar(&s.IRC.Nick, "irc-nick", "epatch", "nick on IRC")
+	fs.StringVar(&s.IRC.SASL, "irc-sasl", "", "plain or external; empty for no login")
+	fs.StringVar(&s.IRC.SASLUser, "irc-user", "", "account on IRC, for plain")
+	fs.StringVar(&s.ircPassword, "irc-password", "", "its password")
 	fs.StringVar(&s.SMS.URL, "sms-url", "", "webhook of an SMS gateway; without one pages by sms go to a folder")
 	fs.StringVar(&s.smsSecret, "sms-secret", "", "secret shared with the gateway, at least 32 bytes")
 	fs.StringVar(&s.Tracker.URL, "tracker-url", "", "MantisBT to which notes are written; without one testers name their note")
-	fs.StringVar(&s.Tracker.Token, "tracker-token", "", "API token at the tracker")
+	fs.StringVar(&s.trackerToken, "tracker-token", "", "API token at the tracker")
 }
 
 // Secrets names the flags whose values are never shown.
-func Secrets() []string { return []string{"mail-password", "sms-secret", "tracker-token"} }
+func Secrets() []string {
+	return []string{"mail-password", "irc-password", "sms-secret", "tracker-token"}
+}
 
 // check completes the settings and refuses what cannot work.
 func (s *Settings) check() error {
@@ -93,6 +100,8 @@ func (s *Settings) check() error {
 	if s.Repository == "" {
 		s.Repository = filepath.Join(s.Data, "repository.git")
 	}
+	s.Tracker.Token = tracker.Token(s.trackerToken)
+	s.IRC.SASLPassword = channel.Secret(s.ircPassword)
 	s.Mail.Password, s.SMS.Secret, s.SMS.Name = channel.Secret(s.mailPassword), channel.Secret(s.smsSecret), "sms"
 	return nil
 }
