@@ -33,9 +33,13 @@ func (s *Server) plan(_ context.Context, rec *projection.Record, e projection.Ev
 		}
 		return one("verify", func(ctx context.Context) error { return s.deliver(ctx, rec, e, verifyJob(p.GetBinding())) })
 	case *emergencyv1.BackOutStarted:
-		return one("back-out", func(ctx context.Context) error { return s.deliver(ctx, rec, e, backJob(p.GetBinding(), procedure.BackingOut)) })
+		return one("back-out", func(ctx context.Context) error {
+			return s.deliver(ctx, rec, e, backJob(p.GetBinding(), procedure.BackingOut))
+		})
 	case *emergencyv1.RollBackStarted:
-		return one("roll-back", func(ctx context.Context) error { return s.deliver(ctx, rec, e, backJob(p.GetBinding(), procedure.RollingBack)) })
+		return one("roll-back", func(ctx context.Context) error {
+			return s.deliver(ctx, rec, e, backJob(p.GetBinding(), procedure.RollingBack))
+		})
 	case *emergencyv1.DeployVerified:
 		return one("replicate", func(ctx context.Context) error { return s.replicate(ctx, rec, e, p.GetBinding()) })
 	case *emergencyv1.ReplicationPushed, *emergencyv1.RolledBack, *emergencyv1.PatchBackedOut:
@@ -85,7 +89,9 @@ func backJob(b *emergencyv1.Binding, state procedure.ApplyState) owed {
 	}
 }
 
-func eventID(st *procedure.State, position uint64) string { return fmt.Sprintf("%s/%d", st.Incident, position) }
+func eventID(st *procedure.State, position uint64) string {
+	return fmt.Sprintf("%s/%d", st.Incident, position)
+}
 
 // running is the attempt on exactly these bytes, or nothing.
 func running(st *procedure.State, b *emergencyv1.Binding) (*procedure.Revision, *procedure.Apply) {
