@@ -127,3 +127,33 @@ func genesis(incident string) string {
 	sum := sha256.Sum256([]byte("emergency/" + incident))
 	return hex.EncodeToString(sum[:])
 }
+
+// NextPolicy is the version of the policy that follows the latest one, changed and signed by a second person. Whoever gives
+// the command signs it too.
+func NextPolicy(w *World, second string, change func(*emergencyv1.Policy)) *emergencyv1.PublishPolicyRequest {
+	last := w.Book.LatestPolicy()
+	doc := last.Document()
+	doc.Number, doc.PreviousDigest, doc.BoardDecision = last.Number+1, last.Digest, "m20261115.2"
+	doc.EffectiveAt = timestamppb.New(w.Now)
+	if change != nil {
+		change(doc)
+	}
+	c := &emergencyv1.PublishPolicyRequest{Policy: PolicyBytes(doc)}
+	w.serial++
+	c.Meta = &emergencyv1.CommandMeta{Incident: procedure.RuleBook, RequestId: fmt.Sprintf("policy-%04d", w.serial)}
+	c.Second = w.SecondSignature(second, c)
+	return c
+}
+
+// SecondSignature is another person's approval of the same policy, in a role that may give it.
+func (w *World) SecondSignature(who string, c *emergencyv1.PublishPolicyRequest) *emergencyv1.Approval {
+	role := emergencyv1.Role_ROLE_BOARD
+	if w.Book.Has(PersonOf(who), emergencyv1.Role_ROLE_CRITICAL_TEAM_LEAD, w.Now) {
+		role = emergencyv1.Role_ROLE_CRITICAL_TEAM_LEAD
+	}
+	st, err := procedure.StatementFor(w.State, c, PersonOf(who), role, w.Now)
+	if err != nil {
+		w.t.Fatalf("statement: %v", err)
+	}
+	return KeyOf(who).Sign(st)
+}

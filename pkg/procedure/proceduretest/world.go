@@ -68,6 +68,9 @@ func (w *World) Fork() *World {
 	return &n
 }
 
+// T is the test that the world belongs to.
+func (w *World) T() T { return w.t }
+
 // For hands a copy of the world to another test.
 func (w *World) For(t T) *World {
 	n := w.Fork()
