@@ -103,7 +103,7 @@ func (c *checker) record(incident, owner string, rec wireFields, hash [32]byte) 
 	if got, want := string(rec.bytes(17)), hex.EncodeToString(before.hash[:]); got != want {
 		return fmt.Errorf("continues %q, the record before is %s", got, want)
 	}
-	at, err := fields(rec.bytes(9))
+	at, err := fields(rec.bytes(10))
 	if err != nil {
 		return fmt.Errorf("recorded_at: %w", err)
 	}

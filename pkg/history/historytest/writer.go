@@ -148,3 +148,13 @@ func (w *Writer) MustAppend(tb testing.TB, n int) {
 		}
 	}
 }
+
+// SignBytes signs any bytes as an owner's record, such as ones that no Seal would make.
+func (k *Keys) SignBytes(tb testing.TB, owner string, record []byte) *emergencyv1.SignedRecord {
+	tb.Helper()
+	return &emergencyv1.SignedRecord{
+		Record:    record,
+		KeyId:     k.Signer(tb, owner).KeyID,
+		Signature: ed25519.Sign(k.private[owner], procedure.PAE(procedure.RecordPayloadType, record)),
+	}
+}

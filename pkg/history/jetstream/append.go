@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -69,7 +70,11 @@ func (a *appending) run(ctx context.Context) (uint64, error) {
 			if a.pause(ctx, n) != nil {
 				break
 			}
-			a.cfg.Logger.WarnContext(ctx, "append is tried again", "incident", a.incident, "try", n+1, "error", last)
+			level := slog.LevelWarn
+			if code(last) == jetstream.JSErrCodeStreamWrongLastSequenceConstant { // another append in flight: everyday
+				level = slog.LevelDebug
+			}
+			a.cfg.Logger.Log(ctx, level, "append is tried again", "incident", a.incident, "try", n+1, "error", last)
 		}
 		sequence, result, err := a.publish(ctx)
 		switch result {

@@ -25,6 +25,8 @@ type fake struct {
 	get      string   // to MSG.GET
 	publishs int
 	headers  nats.Header // of the last publish
+	hold     int         // publishes that must be there before the first is answered
+	held     []*nats.Msg
 }
 
 func (f *fake) published() int {
@@ -75,7 +77,16 @@ func newFake(t *testing.T, f *fake, allowDirect bool) natsjs.JetStream {
 		defer f.mu.Unlock()
 		f.publishs++
 		f.headers = m.Header
+		if f.held = append(f.held, m); f.publishs < f.hold {
+			return ""
+		}
 		ack := f.acks[0]
+		for _, earlier := range f.held[:len(f.held)-1] {
+			if err := earlier.Respond([]byte(ack)); err != nil && ack != "" {
+				t.Error(err)
+			}
+		}
+		f.held = nil
 		if len(f.acks) > 1 {
 			f.acks = f.acks[1:]
 		}
@@ -150,6 +161,29 @@ func TestAppendJudgesAnswers(t *testing.T) {
 				t.Errorf("headers are %v", got)
 			}
 		})
+	}
+}
+
+// TestAppendsOverlap: no append is answered before all have been sent.
+func TestAppendsOverlap(t *testing.T) {
+	t.Parallel()
+	const n = 32
+	f := &fake{acks: []string{`{"stream":"EMERGENCY","seq":6}`}, hold: n, get: notFound}
+	store, err := jetstream.New(t.Context(), jetstream.Config{JS: newFake(t, f, false), Logger: testLog(t), Timeout: time.Minute})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var group sync.WaitGroup
+	for i := range n {
+		group.Go(func() {
+			if _, err := store.Append(t.Context(), fmt.Sprintf("e%d", i), 5, []byte("mine"), nil); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	group.Wait()
+	if got := f.published(); got != n {
+		t.Errorf("published %d times, want %d", got, n)
 	}
 }
 

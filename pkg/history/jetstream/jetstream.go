@@ -6,7 +6,10 @@
 // stream. Those are all the rights that a service has (hardening 5). Where a process may also create consumers, as in
 // the embedded server, Config.Consumers makes long reads faster; every reading is complete without them.
 //
-// Measured in one process on two cores, nats-server 2.15.2, records of 1 KB: see the benchmarks in this package.
+// Measured over loopback on two busy cores, nats-server 2.15.2, synced, records of 1 KB (go test -bench .): an append 0.46 ms
+// and a plain publish with acknowledgement 0.50 ms; 64 at once, 2,900 and 3,700 a second. The last record of an incident
+// 0.2 ms; 10, 100 and 1,000 records scattered among 20,000: 6, 10 and 47 ms with gets alone, 4, 5 and 7 ms with a consumer;
+// the whole stream 26,000 and 345,000 records a second.
 package jetstream
 
 import (

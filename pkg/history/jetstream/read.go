@@ -95,8 +95,11 @@ func unwrapCalled(step string, err error) error {
 func (s *Store) read(ctx context.Context, filter string, from, upTo uint64, fn func(history.Message) error) error {
 	if s.cfg.Consumers && from <= upTo {
 		next, err := s.consume(ctx, filter, from, upTo, fn)
-		if err == nil || errors.As(err, new(calledError)) || ctx.Err() != nil {
+		if err == nil || errors.As(err, new(calledError)) {
 			return err
+		}
+		if ctx.Err() != nil {
+			return unavailable(ctx, err)
 		}
 		s.cfg.Logger.WarnContext(ctx, "history is read without a consumer", "from", next, "error", err)
 		from = next
@@ -166,22 +169,12 @@ func (s *Store) walk(ctx context.Context, filter string, from, end uint64) ([]hi
 var errSkipped = errors.New("the consumer skipped a message")
 
 // consume reads through an ephemeral consumer and returns the first sequence that it has not delivered. It gives up at
-// the first irregularity: a skipped message, a reconnect, a missed heartbeat.
+// the first irregularity: a skipped message, an interruption, silence where there should be messages.
 func (s *Store) consume(ctx context.Context, filter string, from, upTo uint64, fn func(history.Message) error) (next uint64, err error) {
-	reconnects := s.nc.Stats().Reconnects
-	var consumer jetstream.Consumer
-	err = s.once(ctx, func(ctx context.Context) (err error) {
-		consumer, err = s.stream.CreateConsumer(ctx, jetstream.ConsumerConfig{
-			FilterSubject:     filter,
-			DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
-			OptStartSeq:       from,
-			AckPolicy:         jetstream.AckNonePolicy,
-			InactiveThreshold: 10 * time.Second, // for one that drop could not delete
-			MemoryStorage:     true,
-			Replicas:          1,
-		})
-		return err
-	})
+	session, interrupt := context.WithCancelCause(ctx)
+	defer interrupt(nil)
+	defer context.AfterFunc(s.link.Load(), func() { interrupt(errInterrupted) })()
+	consumer, err := s.newConsumer(ctx, filter, from)
 	if err != nil {
 		return from, fmt.Errorf("create consumer: %w", err)
 	}
@@ -192,17 +185,23 @@ func (s *Store) consume(ctx context.Context, filter string, from, upTo uint64, f
 		return from, fmt.Errorf("pull from consumer: %w", err)
 	}
 	defer messages.Stop()
+	silence := time.AfterFunc(math.MaxInt64, func() { interrupt(errNoAnswer) })
+	defer silence.Stop()
 	for count := uint64(1); from <= upTo; count++ {
-		msg, err := s.next(ctx, messages, upTo)
+		if upTo != math.MaxUint64 { // else there may be nothing to come
+			silence.Reset(s.cfg.Timeout)
+		}
+		msg, err := messages.Next(jetstream.NextContext(session))
+		silence.Stop()
+		if session.Err() != nil {
+			return from, context.Cause(session)
+		}
 		if err != nil {
 			return from, err
 		}
 		meta, err := msg.Metadata()
 		if err != nil {
 			return from, err
-		}
-		if s.nc.Stats().Reconnects != reconnects {
-			return from, errInterrupted
 		}
 		if meta.Sequence.Consumer != count {
 			return from, errSkipped
@@ -215,17 +214,20 @@ func (s *Store) consume(ctx context.Context, filter string, from, upTo uint64, f
 	return from, nil
 }
 
-// next waits for as long as it takes only where there may be nothing to come.
-func (s *Store) next(ctx context.Context, messages jetstream.MessagesContext, upTo uint64) (jetstream.Msg, error) {
-	if upTo == math.MaxUint64 {
-		return messages.Next(jetstream.NextContext(ctx))
-	}
-	var msg jetstream.Msg
-	err := s.once(ctx, func(ctx context.Context) (err error) {
-		msg, err = messages.Next(jetstream.NextContext(ctx))
+func (s *Store) newConsumer(ctx context.Context, filter string, from uint64) (consumer jetstream.Consumer, err error) {
+	err = s.once(ctx, func(ctx context.Context) (err error) {
+		consumer, err = s.stream.CreateConsumer(ctx, jetstream.ConsumerConfig{
+			FilterSubject:     filter,
+			DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
+			OptStartSeq:       from,
+			AckPolicy:         jetstream.AckNonePolicy,
+			InactiveThreshold: 10 * time.Second, // for one that drop could not delete
+			MemoryStorage:     true,
+			Replicas:          1,
+		})
 		return err
 	})
-	return msg, err
+	return consumer, err
 }
 
 // drop deletes a consumer, or leaves that to the server.
