@@ -29,7 +29,8 @@ type Store interface {
 	// who gets ErrConflict loads, decides again and comes with other bytes.
 	//
 	// Errors: *ConflictError (ErrConflict), ErrUnavailable, ErrUnknownOutcome, ErrStorageFull, ErrTooLarge, ErrWrongLog,
-	// ErrRolledBack, or that an argument is wrong. After all but ErrUnknownOutcome the record is certainly not stored.
+	// ErrRolledBack, or that an argument is wrong. After all of them the record is certainly not stored, ErrUnknownOutcome
+	// and ErrWrongLog excepted.
 	Append(ctx context.Context, incident string, expected uint64, signed []byte, headers map[string]string) (sequence uint64, err error)
 
 	// Load returns the messages on an incident's subject after a sequence, in order: all that were there when it began.
