@@ -4,8 +4,10 @@ package procedure_test
 
 import (
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"cacert.org/emergency/pkg/procedure"
 	pt "cacert.org/emergency/pkg/procedure/proceduretest"
@@ -117,4 +119,10 @@ func debt(s *procedure.State, kind string) (procedure.Obligation, bool) {
 		}
 	}
 	return procedure.Obligation{}, false
+}
+
+func stampOf(at time.Time) *timestamppb.Timestamp { return timestamppb.New(at) }
+
+func revokeRole(person string, role emergencyv1.Role, from time.Time) procedure.Command {
+	return &emergencyv1.RevokeRoleRequest{Person: person, Role: role, EffectiveAt: stampOf(from), BoardDecision: "m20261124.1"}
 }
