@@ -6,8 +6,10 @@ import (
 	"flag"
 	"fmt"
 	"os"
+	"slices"
 	"testing"
 
+	"cacert.org/emergency/pkg/procedure"
 	pt "cacert.org/emergency/pkg/procedure/proceduretest"
 )
 
@@ -44,11 +46,16 @@ func wholeRun() bool {
 	return true
 }
 
+// givenByDispatch is the one reason that no rule gives: the history was written to again and again while a command was
+// decided (G10).
+const givenByDispatch = procedure.ReasonConcurrentModification
+
 func uncovered() int {
 	commands, reasons := seen.Missing()
 	for _, c := range commands {
 		fmt.Fprintf(os.Stderr, "FAIL: no test sees command %s accepted\n", c)
 	}
+	reasons = slices.DeleteFunc(reasons, func(r procedure.Reason) bool { return r == givenByDispatch })
 	for _, r := range reasons {
 		fmt.Fprintf(os.Stderr, "FAIL: no test sees a refusal for %s\n", r)
 	}

@@ -296,6 +296,10 @@ func NeedsSync(s *State) bool {
 // arbitrationTimers make overdue obligations visible and tell the next rung of the ladder (SP 5.3.3).
 func (d *decision) arbitrationTimers() []timer {
 	var list []timer
+	caused := map[string]time.Time{}
+	for _, o := range Debts(d.s) {
+		caused[o.ID] = o.CausedAt
+	}
 	for _, o := range d.s.Obligations {
 		if !o.Open() {
 			continue
@@ -305,7 +309,7 @@ func (d *decision) arbitrationTimers() []timer {
 				d.emit(&emergencyv1.ObligationOverdue{Id: o.ID, DueAt: timestamppb.New(o.Due)})
 			}})
 		}
-		rung, due := d.nextRung(o)
+		rung, due := nextRung(o, caused[o.ID])
 		list = append(list, timer{due, "escalate/" + o.ID, func(d *decision) {
 			d.emit(&emergencyv1.ObligationEscalated{Id: o.ID, Rung: rung, Told: ladder(o, rung)})
 		}})
@@ -314,11 +318,7 @@ func (d *decision) arbitrationTimers() []timer {
 }
 
 // nextRung is the next rung that was not told yet: half of the time, due, a day, three days, then every 14 days.
-func (d *decision) nextRung(o Obligation) (uint32, time.Time) {
-	caused := d.s.Declared.At
-	if opened, ok := findDebt(d.s, o.ID); ok {
-		caused = opened.CausedAt
-	}
+func nextRung(o Obligation, caused time.Time) (uint32, time.Time) {
 	next := o.rung + 1
 	switch next {
 	case 1:
@@ -331,15 +331,6 @@ func (d *decision) nextRung(o Obligation) (uint32, time.Time) {
 		return next, o.Due.Add(72 * time.Hour)
 	}
 	return next, o.Due.Add(72*time.Hour + time.Duration(next-4)*14*24*time.Hour)
-}
-
-func findDebt(s *State, id string) (Obligation, bool) {
-	for _, o := range Debts(s) {
-		if o.ID == id {
-			return o, true
-		}
-	}
-	return Obligation{}, false
 }
 
 // ladder is who is told at a rung: owner; owner and team lead; team lead again; the other lead and the Board; the Board.
