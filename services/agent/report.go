@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"strings"
 	"time"
 
@@ -47,9 +48,14 @@ func (a *Agent) reportApply(ctx context.Context, j *deploymentv1.Job, failure er
 	})
 }
 
-// clean makes a text fit to be sent.
+// clean makes a text fit to be sent: a command takes no control characters but line ends.
 func clean(s string) string {
-	s = strings.ToValidUTF8(s, "\uFFFD")
+	s = strings.Map(func(r rune) rune {
+		if r < ' ' && r != '\n' || r == 0x7f {
+			return '\uFFFD'
+		}
+		return r
+	}, strings.ToValidUTF8(s, "\uFFFD"))
 	if len(s) > maxDetail {
 		s = strings.ToValidUTF8(s[:maxDetail], "") + " ..."
 	}
@@ -65,10 +71,16 @@ func (a *Agent) reportTree(ctx context.Context, j *deploymentv1.Job, before, now
 	})
 }
 
+// maxPaths is how many paths a command may list.
+const maxPaths = 10_000
+
 func cleanAll(paths []string) []string {
-	list := make([]string, len(paths))
-	for i, p := range paths {
-		list[i] = clean(p)
+	list := make([]string, min(len(paths), maxPaths))
+	for i := range list {
+		list[i] = clean(paths[i])
+	}
+	if more := len(paths) - len(list); more > 0 {
+		list[maxPaths-1] = fmt.Sprintf("... and %d more", more+1)
 	}
 	return list
 }
