@@ -5,7 +5,6 @@ package dispatch
 import (
 	"context"
 	"fmt"
-	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -21,7 +20,7 @@ type bookCache struct {
 	store history.Store
 	keys  *history.Keyring
 
-	mu      sync.Mutex
+	lock
 	reading *history.Reading
 	book    *rulebook.Book
 	readAt  time.Time
@@ -32,8 +31,10 @@ const freshFor = time.Second
 
 // current returns the book, reading what was added since if it is asked to, or if the last reading is too old.
 func (b *bookCache) current(ctx context.Context, newest bool) (*rulebook.Book, error) {
-	b.mu.Lock()
-	defer b.mu.Unlock()
+	if err := b.take(ctx); err != nil {
+		return nil, err
+	}
+	defer b.give()
 	if b.reading != nil && !newest && time.Since(b.readAt) < freshFor {
 		return b.book, nil
 	}
@@ -57,6 +58,13 @@ func (b *bookCache) current(ctx context.Context, newest bool) (*rulebook.Book, e
 	}
 	b.readAt = readAt
 	return b.book, nil
+}
+
+// forget makes the next command read the book anew: this process has just changed it.
+func (b *bookCache) forget() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.readAt = time.Time{}
 }
 
 // FoldBook returns the rule book after one more record.

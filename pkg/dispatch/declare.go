@@ -7,10 +7,11 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
-	"strings"
+	"time"
 
 	"cacert.org/emergency/pkg/history"
 	"cacert.org/emergency/pkg/procedure"
+	"cacert.org/emergency/pkg/rulebook"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 )
 
@@ -27,89 +28,109 @@ const maxNumbers = 64
 
 // Declare gives a new incident its id and records the declaration as its first record. The number is taken by appending on
 // condition that nobody has it, so two services never give the same one. A repeated declaration by the same person under the
-// same request id finds the first one, in whichever incident it is (procedure.md 4.1).
+// same request id finds the first one, in whichever incident it is (procedure.md 4.1): by what is known, and beyond that by
+// reading on, over midnight and between drills and emergencies too.
 func (d *Dispatcher) Declare(ctx context.Context, cmd *emergencyv1.DeclareRequest, in Input, known Known) (*emergencyv1.Committed, error) {
+	start := time.Now()
+	committed, err := d.declare(ctx, cmd, in, known)
+	d.count(ctx, cmd, committed, err, time.Since(start))
+	return committed, err
+}
+
+func (d *Dispatcher) declare(ctx context.Context, cmd *emergencyv1.DeclareRequest, in Input, known Known) (*emergencyv1.Committed, error) {
 	book, err := d.book.current(ctx, true)
 	if err != nil {
 		return nil, err
 	}
-	person := in.Actor.Person
-	if k, ok := book.Key(in.Actor.KeyID); ok {
-		person = k.Key.GetPerson()
+	now := d.cfg.Now().UTC()
+	kinds := []string{"e", "x"}
+	if cmd.GetDrill() {
+		kinds = []string{"x", "e"}
 	}
-	if id := known.Declared(person, cmd.GetMeta().GetRequestId()); id != "" {
+	var days []search // where the declaration could already be; the last one is where it is to be
+	for _, at := range []time.Time{now.AddDate(0, 0, -1), now} {
+		for _, kind := range []string{kinds[1], kinds[0]} {
+			prefix := kind + at.Format("20060102") + "."
+			days = append(days, search{prefix, known.LastNumber(prefix) + 1})
+		}
+	}
+	// Only now: whatever is indexed meanwhile is found here, or is beyond the numbers that were asked for before.
+	if id := known.Declared(personOf(book, in), cmd.GetMeta().GetRequestId()); id != "" {
 		return d.do(ctx, id, cmd, in)
 	}
-	prefix := "e"
-	if cmd.GetDrill() {
-		prefix = "x"
-	}
-	prefix += d.cfg.Now().UTC().Format("20060102") + "."
-	number := known.LastNumber(prefix) + 1
-	for range maxNumbers {
-		id := prefix + strconv.Itoa(number)
-		committed, err := d.declareAs(ctx, id, cmd, in)
-		if !errors.Is(err, errTaken) {
+	c := &deciding{cmd: cmd, in: in, book: book, salt: newSalt()}
+	for i, day := range days {
+		committed, err := d.declareIn(ctx, day, c, i == len(days)-1)
+		if !errors.Is(err, errNotHere) {
 			return committed, err
 		}
-		number++
 	}
-	return nil, tooBusy(strings.TrimSuffix(prefix, "."))
+	return nil, tooBusy("the list of today's incidents")
 }
 
-// errTaken: the number belongs to another declaration.
-var errTaken = errors.New("incident number is taken")
+func personOf(book *rulebook.Book, in Input) string {
+	if k, ok := book.Key(in.Actor.KeyID); ok {
+		return k.Key.GetPerson()
+	}
+	return in.Actor.Person
+}
 
-func (d *Dispatcher) declareAs(ctx context.Context, id string, cmd *emergencyv1.DeclareRequest, in Input) (*emergencyv1.Committed, error) {
-	book, err := d.book.current(ctx, false)
-	if err != nil {
-		return nil, err
+// search goes through the incidents of one prefix, such as "e20261124.", from a number on.
+type search struct {
+	prefix string
+	from   int
+}
+
+var (
+	// errTaken: the number belongs to another declaration.
+	errTaken = errors.New("incident number is taken")
+	// errNotHere: the declaration is none of these incidents.
+	errNotHere = errors.New("not declared here")
+)
+
+// declareIn looks for the declaration, and records it at the first free number if it is to be here.
+func (d *Dispatcher) declareIn(ctx context.Context, s search, c *deciding, here bool) (*emergencyv1.Committed, error) {
+	for n := range maxNumbers {
+		c.id = s.prefix + strconv.Itoa(s.from+n)
+		committed, err := d.hold(ctx, c.id, func(inc *incident) (*emergencyv1.Committed, error) {
+			if _, err := d.refresh(ctx, inc); err != nil {
+				return nil, err
+			}
+			if inc.state.Position == 0 && !here {
+				return nil, errNotHere
+			}
+			return d.declareAs(ctx, inc, c)
+		})
+		var unreadable *history.UnreadableError
+		if !errors.Is(err, errTaken) && !errors.Is(err, errUnfoldable) && !errors.As(err, &unreadable) { // one that cannot be read must not stop new ones
+			return committed, err
+		}
 	}
-	inc := d.incident(id)
-	inc.mu.Lock()
-	defer inc.mu.Unlock()
-	if err := d.load(ctx, id, inc); err != nil {
-		return nil, err
-	}
-	if _, err := d.refresh(ctx, inc); err != nil {
-		return nil, err
-	}
-	decision, refusal, err := procedure.Decide(inc.state, cmd, d.env(book, in))
-	switch {
-	case err != nil:
-		return nil, fmt.Errorf("declare: %w", err)
-	case refusal != nil && refusal.Reason == procedure.ReasonRequestIDReused:
-		return nil, refusal
-	case refusal != nil && inc.state.Position == 0:
-		d.forget(id)
-		return nil, refusal
-	case refusal != nil:
-		return nil, errTaken // judged on somebody else's incident; the next number decides
-	case decision.Repeated != nil:
-		return repeated(id, decision.Repeated), nil
-	case inc.state.Position > 0:
-		return nil, errTaken
-	}
-	committed, err := d.record(ctx, id, inc, cmd, in, book, decision)
-	if errors.Is(err, history.ErrConflict) {
+	return nil, errNotHere
+}
+
+// declareAs decides the declaration on one number. No number is left out, whatever strangers put there: what was declared
+// twice is found by counting on.
+func (d *Dispatcher) declareAs(ctx context.Context, inc *incident, c *deciding) (*emergencyv1.Committed, error) {
+	for range maxDecisions {
+		decision, refusal, err := procedure.Decide(inc.state, c.cmd, d.env(c))
+		switch {
+		case err != nil:
+			return nil, fmt.Errorf("declare: %w", err)
+		case refusal != nil && (refusal.Reason == procedure.ReasonRequestIDReused || inc.state.Position == 0):
+			return nil, refusal
+		case refusal != nil:
+			return nil, errTaken // judged on somebody else's incident; the next number decides
+		case decision.Repeated != nil:
+			return repeated(c.id, decision.Repeated), nil
+		}
+		committed, err := d.record(ctx, inc, c, decision)
+		if !errors.Is(err, history.ErrConflict) {
+			return committed, err
+		}
 		if _, err := d.refresh(ctx, inc); err != nil {
 			return nil, err
 		}
-		if r, ok := inc.state.Requests[declareKey(decision, cmd)]; ok && r.Digest == decision.Digest {
-			return repeated(id, &r), nil // our own declaration, sent twice at once
-		}
-		return nil, errTaken
 	}
-	return committed, err
-}
-
-func declareKey(dec *procedure.Decision, cmd *emergencyv1.DeclareRequest) procedure.RequestKey {
-	return procedure.RequestKey{Person: dec.Actor.GetPerson(), Command: dec.Command, RequestID: cmd.GetMeta().GetRequestId()}
-}
-
-// forget drops an incident that turned out not to exist, so that refused declarations do not fill the memory.
-func (d *Dispatcher) forget(id string) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	delete(d.incidents, id)
+	return nil, tooBusy("incident " + c.id)
 }

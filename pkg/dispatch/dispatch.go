@@ -5,8 +5,9 @@
 //
 // The order of writes is the safety argument. Restricted values are stored before the record that commits to them; the
 // record is one message, so a command is recorded whole or not at all; it is acknowledged only after the store has it.
-// Nothing is asked from outside between loading and appending: facts come in as values. A refusal is given only on the
-// true head of the history, never on what a cache remembers.
+// Nothing is asked from outside between loading and appending: facts come in as values. A refusal, and the answer that there
+// is nothing to record, are given only on the true head of the history, never on what a cache remembers. A record is folded
+// before it is appended: nothing is ever stored that no reader could follow.
 package dispatch
 
 import (
@@ -63,10 +64,26 @@ type Dispatcher struct {
 
 // incident is the folded state of one history, as far as this process has read it.
 type incident struct {
-	mu      sync.Mutex
-	reading *history.Reading
+	lock
+	reading *history.Reading // nil until it is loaded
 	state   *procedure.State
 }
+
+// lock is a mutex that nobody waits for longer than his context lasts.
+type lock chan struct{}
+
+func newLock() lock { return make(lock, 1) }
+
+func (l lock) take(ctx context.Context) error {
+	select {
+	case l <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fmt.Errorf("waiting for the command before: %w: %w", history.ErrUnavailable, ctx.Err())
+	}
+}
+
+func (l lock) give() { <-l }
 
 // maxDecisions is how often a command is decided before ABORTED/CONCURRENT_MODIFICATION: once and five times again (0.4).
 const maxDecisions = 6
@@ -80,7 +97,7 @@ func New(cfg Config) (*Dispatcher, error) {
 		return nil, errors.New("dispatch: a dependency is missing")
 	}
 	d := &Dispatcher{cfg: cfg, incidents: map[string]*incident{}, refusals: map[refusalKey]*refusalCount{}}
-	d.book = &bookCache{store: cfg.Store, keys: cfg.Keys}
+	d.book = &bookCache{store: cfg.Store, keys: cfg.Keys, lock: newLock()}
 	return d, nil
 }
 
@@ -126,67 +143,108 @@ func (d *Dispatcher) do(ctx context.Context, id string, cmd procedure.Command, i
 	if !possible(id) {
 		return d.unplaced(ctx, cmd, in)
 	}
-	book, err := d.book.current(ctx, false)
-	if err != nil {
-		return nil, err
-	}
-	inc := d.incident(id)
-	inc.mu.Lock()
-	defer inc.mu.Unlock()
-	if err := d.load(ctx, id, inc); err != nil {
-		return nil, err
-	}
-	defer func() {
-		if inc.reading == nil || inc.state.Position == 0 {
-			d.forget(id) // an id that somebody made up must not stay in memory
-		}
-	}()
-	fresh := false
-	for range maxDecisions {
-		decision, refusal, err := procedure.Decide(inc.state, cmd, d.env(book, in))
+	return d.hold(ctx, id, func(inc *incident) (*emergencyv1.Committed, error) {
+		book, err := d.book.current(ctx, false)
 		if err != nil {
 			return nil, err
 		}
-		if refusal != nil && !fresh { // the cache may be behind: a refusal is given on the true head only
-			moved, err := d.refresh(ctx, inc)
+		return d.decide(ctx, inc, &deciding{id: id, cmd: cmd, in: in, book: book, salt: newSalt()})
+	})
+}
+
+// deciding is one command on its way.
+type deciding struct {
+	id   string
+	cmd  procedure.Command
+	in   Input
+	book *rulebook.Book
+	// salt is the same for every decision of the command, so that deciding again leaves no value in the vault under a
+	// commitment that no record names.
+	salt []byte
+}
+
+// decide decides until the outcome stands: what is recorded, refused, or known from before.
+func (d *Dispatcher) decide(ctx context.Context, inc *incident, c *deciding) (*emergencyv1.Committed, error) {
+	newest := false // whether the head and the book were read since something was known to have changed
+	for lost := 0; lost < maxDecisions; {
+		decision, refusal, err := procedure.Decide(inc.state, c.cmd, d.env(c))
+		if err != nil {
+			return nil, err
+		}
+		if decision != nil && decision.Repeated != nil {
+			return repeated(c.id, decision.Repeated), nil
+		}
+		if !newest && (refusal != nil || len(decision.Events) == 0) {
+			newest = true
+			moved, err := d.renew(ctx, inc, c)
 			if err != nil {
 				return nil, err
 			}
-			newBook, err := d.book.current(ctx, true)
-			if err != nil {
-				return nil, err
-			}
-			fresh = true
-			if moved || newBook != book {
-				book = newBook
+			if moved {
 				continue
 			}
 		}
-		if refusal != nil {
-			err := d.recordRefusal(ctx, id, inc, cmd, in, book, refusal)
-			if errors.Is(err, history.ErrConflict) {
-				fresh = false
-				continue
+		var committed *emergencyv1.Committed
+		switch {
+		case refusal != nil:
+			if err = d.recordRefusal(ctx, inc, c, refusal); !errors.Is(err, history.ErrConflict) {
+				return nil, refusal
 			}
-			return nil, refusal
-		}
-		if decision.Repeated != nil {
-			return repeated(id, decision.Repeated), nil
-		}
-		if len(decision.Events) == 0 {
-			return &emergencyv1.Committed{Incident: id, LastPosition: inc.state.Position, RecordedAt: timestamppb.New(inc.state.RecordedAt)}, nil
-		}
-		committed, err := d.record(ctx, id, inc, cmd, in, book, decision)
-		if errors.Is(err, history.ErrConflict) {
-			if _, err := d.refresh(ctx, inc); err != nil {
-				return nil, err
+		case len(decision.Events) == 0:
+			return &emergencyv1.Committed{Incident: c.id, LastPosition: inc.state.Position, RecordedAt: timestamppb.New(inc.state.RecordedAt)}, nil
+		default:
+			if committed, err = d.record(ctx, inc, c, decision); !errors.Is(err, history.ErrConflict) {
+				return committed, err
 			}
-			fresh = true
-			continue
 		}
-		return committed, err
+		lost++
+		newest = false
+		if _, err := d.refresh(ctx, inc); err != nil {
+			return nil, err
+		}
 	}
-	return nil, tooBusy(id)
+	return nil, tooBusy("incident " + c.id)
+}
+
+// renew reads the head and the newest rule book; moved tells whether a decision may come out differently now.
+func (d *Dispatcher) renew(ctx context.Context, inc *incident, c *deciding) (moved bool, err error) {
+	if moved, err = d.refresh(ctx, inc); err != nil {
+		return false, err
+	}
+	book, err := d.book.current(ctx, true)
+	if err != nil {
+		return false, err
+	}
+	moved = moved || book != c.book
+	c.book = book
+	return moved, nil
+}
+
+// hold runs fn on a loaded incident while nobody else in this process is at it. An incident that turns out to have no
+// history is forgotten: ids that somebody makes up do not fill the memory.
+func (d *Dispatcher) hold(ctx context.Context, id string, fn func(*incident) (*emergencyv1.Committed, error)) (*emergencyv1.Committed, error) {
+	inc := d.incident(id)
+	if err := inc.take(ctx); err != nil {
+		return nil, err
+	}
+	defer inc.give()
+	defer func() {
+		if inc.reading == nil || inc.state.Position == 0 {
+			d.forget(id, inc)
+		}
+	}()
+	if err := d.load(ctx, id, inc); err != nil {
+		return nil, err
+	}
+	return fn(inc)
+}
+
+func (d *Dispatcher) forget(id string, inc *incident) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.incidents[id] == inc {
+		delete(d.incidents, id)
+	}
 }
 
 // possible tells whether an id could name a history at all.
@@ -195,10 +253,10 @@ func possible(id string) bool {
 	return err == nil
 }
 
-func tooBusy(id string) *procedure.Refusal {
+func tooBusy(what string) *procedure.Refusal {
 	return &procedure.Refusal{
 		Code: procedure.Aborted, Reason: procedure.ReasonConcurrentModification, Rule: "G10",
-		Message: fmt.Sprintf("incident %s was changed by others %d times while the command was decided", id, maxDecisions),
+		Message: fmt.Sprintf("%s was changed by others again and again while the command was decided", what),
 		Allow:   []procedure.Allowance{{Description: "send the same command again, with the same request id"}},
 	}
 }
@@ -209,7 +267,7 @@ func (d *Dispatcher) unplaced(ctx context.Context, cmd procedure.Command, in Inp
 	if err != nil {
 		return nil, err
 	}
-	_, refusal, err := procedure.Decide(procedure.NewState(""), cmd, d.env(book, in))
+	_, refusal, err := procedure.Decide(procedure.NewState(""), cmd, d.env(&deciding{in: in, book: book, salt: newSalt()}))
 	if err != nil {
 		return nil, err
 	}
@@ -219,13 +277,17 @@ func (d *Dispatcher) unplaced(ctx context.Context, cmd procedure.Command, in Inp
 	return nil, refusal
 }
 
-func (d *Dispatcher) env(book *rulebook.Book, in Input) procedure.Env {
+func (d *Dispatcher) env(c *deciding) procedure.Env {
+	return procedure.Env{
+		Owner: d.cfg.Owner, Now: d.cfg.Now(), Actor: c.in.Actor, Book: c.book, Facts: c.in.Facts, Salt: c.salt,
+		Causation: c.in.Causation, Correlation: c.in.Correlation,
+	}
+}
+
+func newSalt() []byte {
 	salt := make([]byte, 32)
 	_, _ = rand.Read(salt) // never fails (crypto/rand)
-	return procedure.Env{
-		Owner: d.cfg.Owner, Now: d.cfg.Now(), Actor: in.Actor, Book: book, Facts: in.Facts, Salt: salt,
-		Causation: in.Causation, Correlation: in.Correlation,
-	}
+	return salt
 }
 
 func (d *Dispatcher) incident(id string) *incident {
@@ -233,7 +295,7 @@ func (d *Dispatcher) incident(id string) *incident {
 	defer d.mu.Unlock()
 	inc, ok := d.incidents[id]
 	if !ok {
-		inc = &incident{}
+		inc = &incident{lock: newLock()}
 		d.incidents[id] = inc
 	}
 	return inc
@@ -253,6 +315,9 @@ func (d *Dispatcher) load(ctx context.Context, id string, inc *incident) error {
 	return nil
 }
 
+// errUnfoldable: an authentic history does not make sense to this version.
+var errUnfoldable = errors.New("this version cannot follow the history")
+
 // refresh reads what was stored since and folds it in; moved tells whether anything was.
 func (d *Dispatcher) refresh(ctx context.Context, inc *incident) (moved bool, err error) {
 	before, foreign := inc.reading.Last, len(inc.reading.Foreign)
@@ -267,70 +332,76 @@ func (d *Dispatcher) refresh(ctx context.Context, inc *incident) (moved bool, er
 	for _, e := range entries {
 		if err := inc.state.Apply(e.Record, e.Hash); err != nil {
 			inc.reading = nil // the state may be half a record further: read it anew next time
-			return false, fmt.Errorf("fold %s: %w", e.Record.GetIncident(), err)
+			return false, fmt.Errorf("fold %s: %w: %w", e.Record.GetIncident(), errUnfoldable, err)
 		}
 	}
 	return inc.reading.Last != before, nil
 }
 
-// record seals and appends a decision and folds it in.
-func (d *Dispatcher) record(ctx context.Context, id string, inc *incident, cmd procedure.Command, in Input, book *rulebook.Book, dec *procedure.Decision) (*emergencyv1.Committed, error) {
-	for _, s := range dec.Sealed {
-		if err := d.cfg.Vault.Put(ctx, s.Commitment, s.Salt, s.Value); err != nil {
-			return nil, fmt.Errorf("keep restricted value: %w", err)
-		}
-	}
-	rec := d.newRecord(id, inc, cmd, in, book, dec)
+// record seals and appends a decision and folds it in. It is folded first, by the same checks that every reader makes: a
+// record that no reader could follow would end the incident for good.
+func (d *Dispatcher) record(ctx context.Context, inc *incident, c *deciding, dec *procedure.Decision) (*emergencyv1.Committed, error) {
+	rec := d.newRecord(inc, c, dec)
 	signed, hash, err := history.Seal(rec, d.cfg.Signer)
 	if err != nil {
 		return nil, err
 	}
+	chain := *inc.reading.Chain
+	entry, err := chain.Accept(signed)
+	if err != nil {
+		return nil, fmt.Errorf("the record of %s would not be read: %w", dec.Command, err)
+	}
+	next, err := procedure.Evolve(inc.state, entry.Record, hash)
+	if err != nil {
+		return nil, fmt.Errorf("the record of %s would not be folded: %w", dec.Command, err)
+	}
+	if err := d.keep(ctx, dec.Sealed); err != nil {
+		return nil, err
+	}
 	headers := propagation.MapCarrier{}
 	propagation.TraceContext{}.Inject(ctx, headers)
-	sequence, err := d.cfg.Store.Append(ctx, id, inc.reading.Last, signed, headers)
+	sequence, err := d.cfg.Store.Append(ctx, c.id, inc.reading.Last, signed, headers)
 	if err != nil {
 		return nil, err
 	}
-	if err := d.accept(inc, signed, sequence, hash); err != nil {
-		return nil, err
-	}
-	result := inc.state.Position
+	inc.state, inc.reading.Chain, inc.reading.Last = next, &chain, sequence
 	types := make([]string, len(rec.GetEvents()))
 	for i, e := range rec.GetEvents() {
 		types[i] = e.GetType()
 	}
 	return &emergencyv1.Committed{
-		Incident: id, FirstPosition: rec.GetFirstPosition(), LastPosition: result, EventTypes: types, RecordedAt: rec.GetRecordedAt(), RecordHash: hash,
+		Incident: c.id, FirstPosition: rec.GetFirstPosition(), LastPosition: next.Position, EventTypes: types, RecordedAt: rec.GetRecordedAt(), RecordHash: hash,
 	}, nil
 }
 
-func (d *Dispatcher) newRecord(id string, inc *incident, cmd procedure.Command, in Input, book *rulebook.Book, dec *procedure.Decision) *emergencyv1.Record {
+// keep stores restricted values before the record that commits to them. Without the vault nothing is recorded, and the
+// command may be sent again.
+func (d *Dispatcher) keep(ctx context.Context, sealed []procedure.Sealed) error {
+	for _, s := range sealed {
+		err := d.cfg.Vault.Put(ctx, s.Commitment, s.Salt, s.Value)
+		switch {
+		case errors.Is(err, vault.ErrTooLarge), errors.Is(err, vault.ErrCommitment), errors.Is(err, vault.ErrSalt), errors.Is(err, vault.ErrDestroyed):
+			return fmt.Errorf("keep restricted value: %w", err)
+		case err != nil:
+			return fmt.Errorf("keep restricted value: %w: %w", history.ErrUnavailable, err)
+		}
+	}
+	return nil
+}
+
+func (d *Dispatcher) newRecord(inc *incident, c *deciding, dec *procedure.Decision) *emergencyv1.Record {
 	head := inc.reading.Chain.Head()
 	position := uint64(0)
-	if book != nil {
-		position = book.Position
+	if c.book != nil {
+		position = c.book.Position
 	}
 	at := timestamppb.New(dec.RecordedAt)
 	return &emergencyv1.Record{
-		Incident: id, FirstPosition: head.Position + 1, Owner: d.cfg.Owner, Command: dec.Command, RequestId: cmd.GetMeta().GetRequestId(),
+		Incident: c.id, FirstPosition: head.Position + 1, Owner: d.cfg.Owner, Command: dec.Command, RequestId: c.cmd.GetMeta().GetRequestId(),
 		RequestDigest: dec.Digest, Actor: dec.Actor, Authority: dec.Authority, OccurredAt: at, RecordedAt: at, SkewMs: dec.Skew.Milliseconds(),
-		CausationId: in.Causation, CorrelationId: in.Correlation, PolicyDigest: dec.PolicyDigest, RulebookPosition: position,
-		PrevHash: head.Hash, Approval: cmd.GetMeta().GetApproval(), Events: dec.Events,
+		CausationId: c.in.Causation, CorrelationId: c.in.Correlation, PolicyDigest: dec.PolicyDigest, RulebookPosition: position,
+		PrevHash: head.Hash, Approval: c.cmd.GetMeta().GetApproval(), Events: dec.Events,
 	}
-}
-
-// accept folds our own record in by the same checks that every reader makes.
-func (d *Dispatcher) accept(inc *incident, signed []byte, sequence uint64, hash string) error {
-	entry, err := inc.reading.Chain.Accept(signed)
-	if err == nil {
-		inc.reading.Last = sequence
-		err = inc.state.Apply(entry.Record, hash)
-	}
-	if err != nil {
-		inc.reading = nil
-		return fmt.Errorf("own record does not fold: %w", err)
-	}
-	return nil
 }
 
 func repeated(id string, r *procedure.Result) *emergencyv1.Committed {
@@ -345,16 +416,15 @@ func (d *Dispatcher) State(ctx context.Context, id string) (*procedure.State, er
 	if !possible(id) {
 		return procedure.NewState(id), nil
 	}
-	inc := d.incident(id)
-	inc.mu.Lock()
-	defer inc.mu.Unlock()
-	if err := d.load(ctx, id, inc); err != nil {
-		return nil, err
-	}
-	if _, err := d.refresh(ctx, inc); err != nil {
-		return nil, err
-	}
-	return inc.state.Clone(), nil
+	var state *procedure.State
+	_, err := d.hold(ctx, id, func(inc *incident) (*emergencyv1.Committed, error) {
+		if _, err := d.refresh(ctx, inc); err != nil {
+			return nil, err
+		}
+		state = inc.state.Clone()
+		return nil, nil
+	})
+	return state, err
 }
 
 // Book returns the rule book on its true head.

@@ -24,15 +24,17 @@ type refusalCount struct {
 }
 
 // admit tells whether a refusal is to be recorded now, and how many were only counted since the last one that was.
-func (d *Dispatcher) admit(k refusalKey, at time.Time) (bool, int) {
+func (d *Dispatcher) admit(k refusalKey, at time.Time) (ok bool, suppressed int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	c, ok := d.refusals[k]
-	if !ok {
+	hour := at.Unix() / 3600
+	c, known := d.refusals[k]
+	if !known {
+		d.forgetRefusals(hour)
 		c = &refusalCount{}
 		d.refusals[k] = c
 	}
-	if hour := at.Unix() / 3600; hour != c.hour {
+	if hour != c.hour {
 		c.hour, c.recorded = hour, 0
 	}
 	if c.recorded >= refusalsPerHour {
@@ -45,40 +47,73 @@ func (d *Dispatcher) admit(k refusalKey, at time.Time) (bool, int) {
 	return true, n
 }
 
+// takeBack undoes an admission whose record was not stored.
+func (d *Dispatcher) takeBack(k refusalKey, suppressed int) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if c, ok := d.refusals[k]; ok {
+		c.recorded--
+		c.suppressed += suppressed
+	}
+}
+
+// manyRefusals is when the counts of past hours are thrown away that say nothing more.
+const manyRefusals = 4096
+
+func (d *Dispatcher) forgetRefusals(hour int64) {
+	if len(d.refusals) < manyRefusals {
+		return
+	}
+	for k, c := range d.refusals {
+		if c.hour != hour && c.suppressed == 0 {
+			delete(d.refusals, k)
+		}
+	}
+}
+
 // recordRefusal appends CommandRefused for the refusals that are evidence. An error other than a conflict is logged and
 // does not hide the refusal from the caller.
-func (d *Dispatcher) recordRefusal(ctx context.Context, id string, inc *incident, cmd procedure.Command, in Input, book *rulebook.Book, r *procedure.Refusal) error {
+func (d *Dispatcher) recordRefusal(ctx context.Context, inc *incident, c *deciding, r *procedure.Refusal) error {
 	if !r.Recorded() || inc.state.Position == 0 || r.Reason == procedure.ReasonClockSkew {
 		return nil // a clock that is too far behind cannot record anything either
 	}
-	who := in.Actor.KeyID + in.Actor.Person
-	ok, suppressed := d.admit(refusalKey{id, who}, d.cfg.Now())
+	now := d.cfg.Now()
+	actor := refusedActor(c.book, c.in)
+	key := refusalKey{c.id, whoever(actor)}
+	ok, suppressed := d.admit(key, now)
 	if !ok {
 		return nil
 	}
-	event, err := procedure.RefusedEvent(d.cfg.Owner, cmd, r, suppressed)
+	err := d.appendRefusal(ctx, inc, c, r, actor, now, suppressed)
+	if err != nil {
+		d.takeBack(key, suppressed)
+		d.cfg.Log.WarnContext(ctx, "refusal not recorded", "incident", c.id, "reason", string(r.Reason), "error", err)
+	}
+	return err
+}
+
+func (d *Dispatcher) appendRefusal(ctx context.Context, inc *incident, c *deciding, r *procedure.Refusal, actor *emergencyv1.Actor, now time.Time, suppressed int) error {
+	event, err := procedure.RefusedEvent(d.cfg.Owner, c.cmd, r, suppressed)
 	if err != nil {
 		return err
 	}
-	digest, err := procedure.RequestDigest(cmd)
+	digest, err := procedure.RequestDigest(c.cmd)
 	if err != nil {
 		return err
-	}
-	at := d.cfg.Now()
-	if at.Before(inc.state.RecordedAt) {
-		at = inc.state.RecordedAt
 	}
 	dec := &procedure.Decision{
-		Owner: d.cfg.Owner, Command: procedure.CommandName(cmd), Digest: digest, Actor: refusedActor(book, in), Authority: r.Rule, RecordedAt: at,
+		Owner: d.cfg.Owner, Command: procedure.CommandName(c.cmd), Digest: digest, Actor: actor, Authority: r.Rule, RecordedAt: now,
 		Events: []*emergencyv1.Event{event},
+	}
+	if now.Before(inc.state.RecordedAt) {
+		dec.RecordedAt, dec.Skew = inc.state.RecordedAt, inc.state.RecordedAt.Sub(now)
 	}
 	if inc.state.Policy != nil {
 		dec.PolicyDigest = inc.state.Policy.Digest
 	}
-	_, err = d.record(ctx, id, inc, withoutApproval{cmd}, in, book, dec)
-	if err != nil {
-		d.cfg.Log.WarnContext(ctx, "refusal not recorded", "incident", id, "reason", string(r.Reason), "error", err)
-	}
+	bare := *c
+	bare.cmd = withoutApproval{c.cmd}
+	_, err = d.record(ctx, inc, &bare, dec)
 	return err
 }
 
@@ -95,4 +130,12 @@ func refusedActor(book *rulebook.Book, in Input) *emergencyv1.Actor {
 		a.Person, a.System, a.SystemName = k.Key.GetPerson(), k.Key.GetSystem(), k.Key.GetSystemName()
 	}
 	return a
+}
+
+// whoever is the person, whichever key was used; a key of nobody and a part of a service count by themselves.
+func whoever(a *emergencyv1.Actor) string {
+	if a.GetPerson() != "" {
+		return a.GetPerson()
+	}
+	return a.GetKeyId() + "/" + a.GetSystem().String() + "/" + a.GetSystemName()
 }
