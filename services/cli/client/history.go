@@ -58,15 +58,25 @@ func (c *Client) read(ctx context.Context, incident string) (past, error) {
 	defer c.mu.Unlock()
 	p := c.histories[incident]
 	if p == nil {
-		p = &past{chain: history.NewChain(incident, c.keys), state: procedure.NewState(incident), book: &rulebook.Book{}}
+		p = c.nothing(incident)
 	}
-	chain := *p.chain
-	next := &past{chain: &chain, state: p.state.Clone(), book: p.book}
-	if err := c.follow(ctx, next, c.written[incident]); err != nil {
+	next := p.fork()
+	if err := c.follow(ctx, &next, c.written[incident]); err != nil {
 		return past{}, fmt.Errorf("read history of %s: %w", incident, err)
 	}
-	c.histories[incident] = next
-	return *next, nil
+	c.histories[incident] = &next
+	return next, nil
+}
+
+// nothing is the past before the first record.
+func (c *Client) nothing(incident string) *past {
+	return &past{chain: history.NewChain(incident, c.keys), state: procedure.NewState(incident), book: &rulebook.Book{}}
+}
+
+// fork is the same past, to be continued on its own.
+func (p *past) fork() past {
+	chain := *p.chain
+	return past{chain: &chain, state: p.state.Clone(), book: p.book}
 }
 
 // follow reads to the end, and on until a position that is known to have been written.
@@ -86,43 +96,48 @@ func (c *Client) follow(ctx context.Context, p *past, until uint64) error {
 		if err != nil {
 			return err
 		}
-		if err := p.accept(m.GetRecord()); err != nil {
+		if _, err := p.accept(m.GetRecord()); err != nil {
 			return err
 		}
 	}
 	return nil
 }
 
-// accept verifies a record and folds it in. A foreign one is skipped, as by every reader.
-func (p *past) accept(signed *emergencyv1.SignedRecord) error {
+// accept verifies a record and folds it in. A foreign one is skipped, as by every reader: then there is no entry.
+func (p *past) accept(signed *emergencyv1.SignedRecord) (*history.Entry, error) {
 	raw, err := proto.Marshal(signed) // the envelope; the record in it stays the stored bytes
 	if err != nil {
-		return fmt.Errorf("encode envelope: %w", err)
+		return nil, fmt.Errorf("encode envelope: %w", err)
 	}
 	entry, err := p.chain.Accept(raw)
 	var foreign *history.ForeignError
 	if errors.As(err, &foreign) {
-		return nil
+		return nil, nil
 	}
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := p.state.Apply(entry.Record, entry.Hash); err != nil {
-		return err
+		return nil, err
 	}
-	if entry.Record.GetIncident() != procedure.RuleBook {
-		return nil
+	if entry.Record.GetIncident() == procedure.RuleBook {
+		p.book, err = WithRecord(p.book, entry.Record)
 	}
-	for i, e := range entry.Record.GetEvents() {
+	return entry, err
+}
+
+// WithRecord is the rule book after one of its records.
+func WithRecord(book *rulebook.Book, rec *emergencyv1.Record) (*rulebook.Book, error) {
+	for i, e := range rec.GetEvents() {
 		payload, err := procedure.DecodeEvent(e)
 		if err != nil {
-			return err
+			return nil, err
 		}
-		if p.book, err = p.book.With(entry.Record.GetFirstPosition()+uint64(i), entry.Record.GetRecordedAt().AsTime(), payload); err != nil {
-			return err
+		if book, err = book.With(rec.GetFirstPosition()+uint64(i), rec.GetRecordedAt().AsTime(), payload); err != nil {
+			return nil, err
 		}
 	}
-	return nil
+	return book, nil
 }
 
 // Records reads a history as it is stored, unverified, and calls fn for each record.

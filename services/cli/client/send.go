@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/rand"
 	"fmt"
+	"strings"
 	"time"
 
 	"google.golang.org/grpc/codes"
@@ -82,6 +83,17 @@ func (c *Client) wrote(done *emergencyv1.Committed) {
 // incident as its verified history has it. It returns what was signed, to be shown. Send it within minutes: some commands
 // need a fresh signature (G8).
 func (c *Client) Sign(ctx context.Context, cmd procedure.Command) (*emergencyv1.Statement, error) {
+	for _, info := range procedure.Commands() {
+		if info.Name == procedure.CommandName(cmd) {
+			return c.SignAs(ctx, cmd, info.Roles...)
+		}
+	}
+	return nil, fmt.Errorf("%s is no command", cmd.ProtoReflect().Descriptor().FullName())
+}
+
+// SignAs is Sign in the first of the roles that the person holds, for a second signature under a command that is given in
+// other roles than it is countersigned. Where the person holds none it is the first one: the service then says who could.
+func (c *Client) SignAs(ctx context.Context, cmd procedure.Command, roles ...emergencyv1.Role) (*emergencyv1.Statement, error) {
 	person, book, err := c.Person(ctx)
 	if err != nil {
 		return nil, err
@@ -92,7 +104,7 @@ func (c *Client) Sign(ctx context.Context, cmd procedure.Command) (*emergencyv1.
 	}
 	m := meta(cmd, c.requestID())
 	now := c.Now()
-	st, err := procedure.StatementFor(s, cmd, person, signingRole(cmd, person, book, now), now)
+	st, err := procedure.StatementFor(s, cmd, person, signingRole(person, roles, book, now), now)
 	if err != nil {
 		return nil, err
 	}
@@ -102,21 +114,16 @@ func (c *Client) Sign(ctx context.Context, cmd procedure.Command) (*emergencyv1.
 	return st, nil
 }
 
-// signingRole is the first of the command's roles that the person holds. Where there is none it is the first of them: the
-// service then says who could.
-func signingRole(cmd procedure.Command, person string, book *rulebook.Book, now time.Time) emergencyv1.Role {
-	for _, info := range procedure.Commands() {
-		if info.Name != procedure.CommandName(cmd) || len(info.Roles) == 0 {
-			continue
+func signingRole(person string, roles []emergencyv1.Role, book *rulebook.Book, now time.Time) emergencyv1.Role {
+	for _, r := range roles {
+		if book.Has(person, r, now) {
+			return r
 		}
-		for _, r := range info.Roles {
-			if book.Has(person, r, now) {
-				return r
-			}
-		}
-		return info.Roles[0]
 	}
-	return emergencyv1.Role_ROLE_UNSPECIFIED
+	if len(roles) == 0 {
+		return emergencyv1.Role_ROLE_UNSPECIFIED
+	}
+	return roles[0]
 }
 
 // requestID is fresh for each human act.
@@ -176,5 +183,6 @@ func (c *Client) retry(ctx context.Context, try func() error) error {
 // passing tells whether the same command may be answered otherwise a moment later.
 func passing(err error) bool {
 	code := status.Code(err)
-	return code == codes.Unavailable || code == codes.DeadlineExceeded
+	certificate := strings.Contains(status.Convert(err).Message(), "tls: ") // a certificate is not better a moment later
+	return (code == codes.Unavailable || code == codes.DeadlineExceeded) && !certificate
 }

@@ -1,0 +1,150 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"cacert.org/emergency/pkg/procedure"
+	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
+	"cacert.org/emergency/services/cli/client"
+)
+
+// act gives a command and says what was recorded. A signed one is shown before it is sent.
+func (a *app) act(ctx context.Context, cmd procedure.Command, done string, args ...any) (*emergencyv1.Committed, error) {
+	answer, err := a.give(ctx, cmd)
+	if err != nil {
+		return nil, err
+	}
+	if a.opt.json {
+		return answer.GetCommitted(), a.out.json(answer)
+	}
+	a.recorded(answer.GetCommitted(), fmt.Sprintf(done, args...))
+	return answer.GetCommitted(), nil
+}
+
+// give sends a command, signed where it has to be.
+func (a *app) give(ctx context.Context, cmd procedure.Command) (client.Answer, error) {
+	c, err := a.client()
+	if err != nil {
+		return nil, err
+	}
+	if procedure.NeedsSignature(cmd) {
+		st, err := c.Sign(ctx, cmd)
+		if err != nil {
+			return nil, err
+		}
+		if !a.opt.json {
+			a.signed(st, c.KeyID())
+		}
+	}
+	return c.Call(ctx, cmd)
+}
+
+// recorded says what was done, and where it stands in the history.
+func (a *app) recorded(c *emergencyv1.Committed, done string) {
+	where := fmt.Sprintf("position %d", c.GetFirstPosition())
+	if c.GetLastPosition() > c.GetFirstPosition() {
+		where = fmt.Sprintf("positions %d to %d", c.GetFirstPosition(), c.GetLastPosition())
+	}
+	again := ""
+	if c.GetRepeated() {
+		again = ", recorded before"
+	}
+	if c.GetLastPosition() < c.GetFirstPosition() || c.GetFirstPosition() == 0 {
+		where = "nothing new to record"
+	}
+	a.out.line("%s %s", good("done:"), done)
+	a.out.line("      %s, %s, %s%s", c.GetIncident(), where, a.out.clock(c.GetRecordedAt()), again)
+}
+
+// signed shows what the person's key signs.
+func (a *app) signed(st *emergencyv1.Statement, key string) {
+	a.out.line("you sign as %s, with key %s:", procedure.RoleWord(st.GetRole()), short(key))
+	a.out.field("act", "%s", st.GetCommand())
+	a.out.field("incident", "%s", st.GetIncident())
+	if b := st.GetBinding(); b.GetRevision() != "" {
+		a.out.field("revision", "%s", bold(b.GetRevision()))
+		a.out.field("binding", "%s", b.GetDigest())
+	}
+	for _, f := range []struct{ name, value string }{
+		{"patch", st.GetPatchSha256()}, {"base tree", st.GetBaseTree()}, {"result", st.GetResultTree()}, {"policy", st.GetPolicyDigest()},
+	} {
+		if f.value != "" {
+			a.out.field(f.name, "%s", f.value)
+		}
+	}
+	for _, c := range st.GetClaims() {
+		if c.GetValue() != "" {
+			a.out.field(strings.ReplaceAll(c.GetName(), "_", " "), "%s", c.GetValue())
+		}
+	}
+}
+
+// then says what the incident waits for now, as a help for whoever has just acted.
+func (a *app) then(ctx context.Context, incident string) {
+	if a.opt.json || a.opt.keyring == "" {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
+	defer cancel()
+	c, err := a.client()
+	if err != nil {
+		return
+	}
+	person, book, err := c.Person(ctx)
+	if err != nil {
+		return
+	}
+	s, err := c.State(ctx, incident)
+	if err != nil {
+		return // the act is recorded; that its sequel cannot be shown is no failure of it
+	}
+	a.sequel(&scene{client: c, state: s, person: person, book: book})
+}
+
+func (a *app) sequel(s *scene) {
+	for _, o := range s.options(a.proc.Now()) {
+		if o.Next {
+			a.out.line("%s %s: %s", bold("next:"), o.Title, commandLine(o.Command, o.Subject))
+			return
+		}
+	}
+	if steps := procedure.NextSteps(s.state); len(steps) > 0 {
+		waits := ""
+		if len(steps[0].Persons) > 0 {
+			waits = ", waits for " + strings.Join(steps[0].Persons, ", ")
+		}
+		a.out.line("next: %s%s", steps[0].Title, waits)
+	}
+}
+
+// leaf builds a command that takes part in the procedure.
+func leaf(use, about, long, example string, args cobra.PositionalArgs, run func(cmd *cobra.Command, args []string) error) *cobra.Command {
+	return &cobra.Command{Use: use, Short: about, Long: strings.TrimSpace(long), Example: strings.TrimRight(strings.TrimLeft(example, "\n"), " \n"), Args: args, RunE: run, DisableFlagsInUseLine: false}
+}
+
+// group builds a command that only holds others.
+func group(use, about string, list ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{Use: use, Short: about, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	c.AddCommand(list...)
+	return c
+}
+
+// oneOf asks for a first argument out of an enumeration's words, and at most some more.
+func oneOf(list []string, more int) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) == 0 {
+			return usage("one of %s is needed", strings.Join(list, ", "))
+		}
+		if len(args) > 1+more {
+			return usage("%q is one argument too many", args[1+more])
+		}
+		return nil
+	}
+}

@@ -1,0 +1,206 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"strings"
+	"time"
+
+	"cacert.org/emergency/pkg/procedure"
+	"cacert.org/emergency/pkg/rulebook"
+	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
+	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
+	"cacert.org/emergency/services/cli/client"
+)
+
+// incident is the one that was named, or else the only one that can be meant; then it says which.
+func (a *app) incident(ctx context.Context) (string, error) {
+	if a.chosen != "" {
+		return a.chosen, nil
+	}
+	if a.opt.incident != "" {
+		a.chosen = a.opt.incident
+		return a.chosen, nil
+	}
+	c, err := a.client()
+	if err != nil {
+		return "", err
+	}
+	me, err := c.Query().WhoAmI(ctx, &dashboardv1.WhoAmIRequest{})
+	if err != nil {
+		return "", err
+	}
+	list, err := alive(ctx, c)
+	if err != nil {
+		return "", err
+	}
+	waiting := map[string]bool{}
+	if len(list) > 1 { // the list does not say who was called
+		inbox, err := c.Query().ReadInbox(ctx, &dashboardv1.ReadInboxRequest{})
+		if err != nil {
+			return "", err
+		}
+		for _, item := range inbox.GetItems() {
+			waiting[item.GetIncident()] = true
+		}
+	}
+	a.chosen, err = a.pick(list, func(i *dashboardv1.Incident) bool { return waiting[i.GetId()] || involves(i, me.GetPerson()) })
+	return a.chosen, err
+}
+
+// alive are the open incidents; where there is none, those that were stood down and not closed.
+func alive(ctx context.Context, c *client.Client) ([]*dashboardv1.Incident, error) {
+	open, err := c.Query().ListIncidents(ctx, &dashboardv1.ListIncidentsRequest{OpenOnly: true})
+	if err != nil || len(open.GetIncidents()) > 0 {
+		return open.GetIncidents(), err
+	}
+	all, err := c.Query().ListIncidents(ctx, &dashboardv1.ListIncidentsRequest{})
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(all.GetIncidents(), func(i *dashboardv1.Incident) bool { return i.GetStatus() != string(procedure.StoodDown) }), nil
+}
+
+func (a *app) pick(list []*dashboardv1.Incident, concerns func(*dashboardv1.Incident) bool) (string, error) {
+	mine := slices.DeleteFunc(slices.Clone(list), func(i *dashboardv1.Incident) bool { return !concerns(i) })
+	why := "the only open one that involves you"
+	if len(mine) == 0 && len(list) == 1 {
+		mine, why = list, "the only open one"
+	}
+	if len(mine) == 1 {
+		if !a.opt.json {
+			a.errs.line("%s", dim("incident "+mine[0].GetId()+", "+mine[0].GetSystem()+": "+why))
+		}
+		return mine[0].GetId(), nil
+	}
+	if len(list) == 0 {
+		return "", usage("there is no open incident").hint("name one that is over with --incident; all of them: epatch incidents --all").hint("declare one: epatch declare")
+	}
+	if len(mine) == 0 {
+		mine = list
+	}
+	err := usage("%d open incidents could be meant", len(mine))
+	for _, i := range mine {
+		err = err.hint("--incident %s  %s, declared %s", i.GetId(), i.GetSystem(), a.out.clock(i.GetDeclaredAt()))
+	}
+	return "", err
+}
+
+// involves tells whether a person has a part in an incident.
+func involves(i *dashboardv1.Incident, person string) bool {
+	is := func(p string) bool { return p == person && person != "" }
+	found := is(i.GetDeclaredBy())
+	for _, s := range i.GetSlots() {
+		found = found || is(s.GetPerson()) || is(s.GetHandoverTo())
+	}
+	for _, p := range i.GetPages() {
+		found = found || is(p.GetPerson())
+	}
+	for _, r := range i.GetRevisions() {
+		found = found || is(r.GetAuthor()) || slices.ContainsFunc(r.GetChecks(), func(c *dashboardv1.Check) bool { return is(c.GetBy()) })
+	}
+	for _, d := range i.GetDeployments() {
+		found = found || is(d.GetExecutor()) || is(d.GetObserver())
+	}
+	for _, v := range i.GetVetoes() {
+		found = found || is(v.GetRaisedBy())
+	}
+	for _, o := range i.GetObligations() {
+		found = found || is(o.GetOwner()) && o.GetState() != "DISCHARGED"
+	}
+	return found
+}
+
+// scene is what an act needs to know: who acts, and the incident as its verified history says it is.
+type scene struct {
+	client *client.Client
+	state  *procedure.State
+	person string
+	book   *rulebook.Book
+	meta   *emergencyv1.CommandMeta
+}
+
+// scene reads the incident and the rule book and verifies them.
+func (a *app) scene(ctx context.Context) (*scene, error) {
+	c, err := a.client()
+	if err != nil {
+		return nil, err
+	}
+	id, err := a.incident(ctx)
+	if err != nil {
+		return nil, err
+	}
+	s := &scene{client: c, meta: &emergencyv1.CommandMeta{Incident: id}}
+	if s.person, s.book, err = c.Person(ctx); err != nil {
+		return nil, err
+	}
+	s.state, err = c.State(ctx, id)
+	return s, err
+}
+
+// fresh is the common part of one more command on the same incident.
+func (s *scene) fresh() *emergencyv1.CommandMeta {
+	return &emergencyv1.CommandMeta{Incident: s.meta.GetIncident()}
+}
+
+// meta is the common part of a command that needs nothing but the incident's id.
+func (a *app) meta(ctx context.Context) (*emergencyv1.CommandMeta, error) {
+	id, err := a.incident(ctx)
+	return &emergencyv1.CommandMeta{Incident: id}, err
+}
+
+// revision is the one that was named, or else the current one.
+func (s *scene) revision(named []string) (*procedure.Revision, error) {
+	if len(named) == 0 || named[0] == "" {
+		if r := s.state.Current(); r != nil {
+			return r, nil
+		}
+		return nil, fail(exitRefused, "%s has no patch yet", s.state.Incident).hint("register it: epatch patch register FILE")
+	}
+	if r, ok := s.state.Revision(named[0]); ok {
+		return r, nil
+	}
+	var have []string
+	for _, r := range s.state.Revisions {
+		have = append(have, r.ID)
+	}
+	return nil, fail(exitRefused, "%s has no revision %q", s.state.Incident, named[0]).hint("it has: %s", strings.Join(have, ", "))
+}
+
+// read is the revision for an act that says the person has read the bytes. Where a revision replaced another one, it has to
+// be named: the one that was read may not be the one that is current by now.
+func (s *scene) read(named []string, line string) (*procedure.Revision, error) {
+	r, err := s.revision(named)
+	if err != nil || len(named) > 0 || r.ID == r.Patch+"r1" {
+		return r, err
+	}
+	return nil, usage("%s replaced an earlier revision; name the one that you have read", r.ID).
+		hint("read it: epatch patch show %s", r.ID).hint("then: %s %s", line, r.ID)
+}
+
+func bind(r *procedure.Revision) *emergencyv1.Binding {
+	return &emergencyv1.Binding{Revision: r.ID, Digest: r.Binding}
+}
+
+// options are what the person can do now, by the same functions that the services decide with.
+func (s *scene) options(now time.Time) []procedure.Option {
+	return procedure.Options(s.state, procedure.Env{Now: now, Book: s.book, Actor: procedure.Actor{KeyID: s.client.KeyID()}})
+}
+
+// optionalIncident takes an incident that was named without a flag.
+func (a *app) optionalIncident(args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	if a.opt.incident != "" && a.opt.incident != args[0] {
+		return usage("two incidents are named: %s and %s", args[0], a.opt.incident)
+	}
+	a.opt.incident = args[0]
+	return nil
+}
+
+// noKeyring tells whether an error is only that nothing can be verified here.
+func noKeyring(err error) bool { return errors.Is(err, client.ErrNoKeyring) }

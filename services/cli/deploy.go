@@ -1,0 +1,335 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"cacert.org/emergency/pkg/history"
+	"cacert.org/emergency/pkg/procedure"
+	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
+)
+
+// The deployment: started by a person's signature, then followed on the verified history until it is certain how it ended.
+
+// deployment is what the executor says of it.
+type deployment struct {
+	revision []string
+	reason   string
+	byHand   bool
+	noWait   bool
+	wait     time.Duration
+}
+
+func (a *app) deployCmd() *cobra.Command {
+	d := &deployment{}
+	cmd := leaf("deploy [REVISION]", "Dry run, apply, verify: bring the patch to the critical host (seed 1.9)", `
+Runs the dry run, then signs and starts the deployment with you as executor, then follows it until the host's agent has
+proven what the host holds. Stops where something differs, and says so: exit code 7. Ctrl-C ends the following, not the
+deployment. Host and observer are the incident's own.
+
+With --by-hand you apply the patch yourself, under the observer's eyes; then epatch report-apply.`, `
+  epatch deploy
+  epatch deploy P1r2
+  epatch deploy --by-hand`,
+		cobra.MaximumNArgs(1), func(cmd *cobra.Command, args []string) error {
+			d.revision = args
+			return a.deploy(cmd.Context(), d)
+		})
+	f := cmd.Flags()
+	f.BoolVar(&d.byHand, "by-hand", false, "you apply the patch yourself; the agent only verifies and reports")
+	f.StringVar(&d.reason, "no-observer-reason", "", "why nobody observes; only where the critical team lead has waived it")
+	a.waitFlags(cmd, d)
+	cmd.ValidArgsFunction = a.completeRevisions
+	return cmd
+}
+
+func (a *app) waitFlags(cmd *cobra.Command, d *deployment) {
+	cmd.Flags().BoolVar(&d.noWait, "no-wait", false, "do not follow it; look later with epatch status")
+	cmd.Flags().DurationVar(&d.wait, "wait", 10*time.Minute, "how long to follow it")
+}
+
+func (a *app) deploy(ctx context.Context, d *deployment) error {
+	s, r, err := a.about(ctx, d.revision)
+	if err != nil {
+		return err
+	}
+	if err := a.beforeDeploy(s, r); err != nil {
+		return err
+	}
+	if err := a.dryRun(ctx, s, r); err != nil {
+		return err
+	}
+	observer := confirmedObserver(s, r)
+	req := &emergencyv1.StartApplyRequest{Meta: s.fresh(), Binding: bind(r), Host: s.state.Host(), Observer: observer, NoObserverReason: d.reason, ByHand: d.byHand}
+	seen := "nobody observing, which is a deviation"
+	if observer != "" {
+		seen = observer + " observing"
+	}
+	c, err := a.act(ctx, req, "deployment of %s on %s started, %s", r.ID, s.state.Host(), seen)
+	if err != nil {
+		return err
+	}
+	if d.byHand {
+		return a.handWork(s, r)
+	}
+	return a.follow(ctx, s, r, d, c)
+}
+
+// beforeDeploy asks the rules before anything is done on the host. What the dry run itself brings is left out.
+func (a *app) beforeDeploy(s *scene, r *procedure.Revision) error {
+	for _, o := range s.options(a.proc.Now()) {
+		if o.Command == "StartApply" && o.Subject == r.ID && o.Refusal != nil && o.Refusal.Reason != procedure.ReasonDryRunMissing {
+			return o.Refusal
+		}
+	}
+	return nil
+}
+
+// confirmedObserver is the latest one who is not the executor.
+func confirmedObserver(s *scene, r *procedure.Revision) string {
+	for i := len(s.state.Observers) - 1; i >= 0; i-- {
+		o := s.state.Observers[i]
+		if o.Revision == r.ID && !o.After && o.By != s.person && s.book.Has(o.By, emergencyv1.Role_ROLE_CRITICAL_ADMIN, s.client.Now()) {
+			return o.By
+		}
+	}
+	return ""
+}
+
+func (a *app) handWork(s *scene, r *procedure.Revision) error {
+	if a.opt.json {
+		return nil
+	}
+	a.out.line("now apply it yourself on %s:", s.state.Host())
+	a.out.line("  epatch patch show %s --raw > %s.diff       the bytes that were reviewed", r.ID, r.ID)
+	a.out.line("  git apply --check %s.diff && git apply %s.diff", r.ID, r.ID)
+	a.out.line("then say how it went; the agent reports the tree:")
+	a.out.line("  epatch report-apply applied")
+	a.out.line("  epatch report-apply failed --detail TEXT")
+	return nil
+}
+
+func (a *app) reportApplyCmd() *cobra.Command {
+	d := &deployment{}
+	var detail string
+	list := words(emergencyv1.ApplyOutcome(0))
+	cmd := leaf("report-apply applied|failed [REVISION]", "Say how applying by hand went", `
+Only after epatch deploy --by-hand, by the executor. Then follows until the agent has proven what the host holds.`, `
+  epatch report-apply applied
+  epatch report-apply failed --detail "third hunk does not fit; former files restored"`,
+		oneOf(list, 1), func(cmd *cobra.Command, args []string) error {
+			outcome, err := parse[emergencyv1.ApplyOutcome]("outcome", args[0])
+			if err != nil {
+				return err
+			}
+			s, r, err := a.deployed(cmd.Context(), args[1:])
+			if err != nil {
+				return err
+			}
+			req := &emergencyv1.ReportApplyRequest{Meta: s.meta, Binding: bind(r), Outcome: outcome, Detail: detail}
+			c, err := a.act(cmd.Context(), req, "reported: %s %s by hand", r.ID, args[0])
+			if err != nil {
+				return err
+			}
+			return a.follow(cmd.Context(), s, r, d, c)
+		})
+	cmd.Flags().StringVar(&detail, "detail", "", "what happened; restricted")
+	a.waitFlags(cmd, d)
+	cmd.ValidArgsFunction = a.completeThenRevisions(list...)
+	return cmd
+}
+
+func (a *app) backOutCmd() *cobra.Command {
+	d := &deployment{}
+	cmd := leaf("back-out [REVISION]", "Restore the tree before a failed or mismatched deployment", `
+Never asks for anything but that you want it. Follows until the agent has proven that the former tree is back.`, `
+  epatch back-out
+  epatch back-out --reason "half of the files are old"`,
+		cobra.MaximumNArgs(1), func(cmd *cobra.Command, args []string) error {
+			s, r, err := a.deployed(cmd.Context(), args)
+			if err != nil {
+				return err
+			}
+			if d.reason == "" {
+				d.reason = backOutReason(s.state, r)
+			}
+			c, err := a.act(cmd.Context(), &emergencyv1.BackOutRequest{Meta: s.meta, Binding: bind(r), Reason: d.reason}, "%s is being backed out on %s", r.ID, s.state.Host())
+			if err != nil {
+				return err
+			}
+			return a.follow(cmd.Context(), s, r, d, c)
+		})
+	cmd.Flags().StringVar(&d.reason, "reason", "", "why (default: what the history says of the deployment); restricted")
+	a.waitFlags(cmd, d)
+	cmd.ValidArgsFunction = a.completeRevisions
+	return cmd
+}
+
+// backOutReason says what the history knows, so that nobody has to type while the host is half changed.
+func backOutReason(s *procedure.State, r *procedure.Revision) string {
+	if apply := s.ApplyOf(r.ID); apply != nil {
+		return fmt.Sprintf("the deployment of %s on %s is %s (position %d)", r.ID, apply.Host, applyWords(apply.State), apply.Last)
+	}
+	return "the deployment of " + r.ID + " is to be taken back"
+}
+
+func (a *app) rollBackCmd() *cobra.Command {
+	d := &deployment{}
+	var observer string
+	cmd := leaf("roll-back [REVISION] --reason TEXT", "Take a verified patch back", `
+Signed by you as executor; the observer is the one of the deployment, unless another one is named. Follows until the agent
+has proven that the tree before the patch is back.`, `
+  epatch roll-back --reason "members without certificate cannot register any more"
+  epatch roll-back --reason "..." --observer carl`,
+		cobra.MaximumNArgs(1), func(cmd *cobra.Command, args []string) error {
+			if strings.TrimSpace(d.reason) == "" {
+				return usage("say why: --reason")
+			}
+			s, r, err := a.deployed(cmd.Context(), args)
+			if err != nil {
+				return err
+			}
+			if observer == "" {
+				observer = secondPair(s, r)
+			}
+			c, err := a.act(cmd.Context(), &emergencyv1.RollBackRequest{Meta: s.meta, Binding: bind(r), Reason: d.reason, Observer: observer}, "%s is being rolled back on %s", r.ID, s.state.Host())
+			if err != nil {
+				return err
+			}
+			return a.follow(cmd.Context(), s, r, d, c)
+		})
+	cmd.Flags().StringVar(&d.reason, "reason", "", "why; restricted")
+	cmd.Flags().StringVar(&observer, "observer", "", "second critical admin (default: of the deployment)")
+	a.waitFlags(cmd, d)
+	_ = cmd.RegisterFlagCompletionFunc("observer", a.completePersons) // fails only for a flag that does not exist
+	cmd.ValidArgsFunction = a.completeRevisions
+	return cmd
+}
+
+// secondPair is the other critical admin of the deployment, as seen by the one who acts now.
+func secondPair(s *scene, r *procedure.Revision) string {
+	apply := s.state.ApplyOf(r.ID)
+	switch {
+	case apply == nil:
+		return ""
+	case apply.Observer == s.person:
+		return apply.Executor
+	}
+	return apply.Observer
+}
+
+// errEnded ends the following.
+var errEnded = errors.New("ended")
+
+// follow prints what happens on the host after an act, until it is certain, and says how it ended.
+func (a *app) follow(ctx context.Context, s *scene, r *procedure.Revision, d *deployment, act *emergencyv1.Committed) error {
+	if d.noWait {
+		return nil
+	}
+	limit, cancel := context.WithTimeout(ctx, d.wait)
+	defer cancel()
+	a.progress("following %s on %s; Ctrl-C ends the following, not the deployment", r.ID, s.state.Host())
+	var last *procedure.State
+	err := s.client.Follow(limit, s.state.Incident, func(st *procedure.State, e *history.Entry) error {
+		last = st
+		if e.Record.GetFirstPosition() < act.GetFirstPosition() {
+			return nil // before the act
+		}
+		a.step(e)
+		if apply := st.ApplyOf(r.ID); apply != nil && settled(apply) {
+			return errEnded
+		}
+		return nil
+	})
+	switch {
+	case errors.Is(err, errEnded):
+		return a.ended(ctx, s, r, last)
+	case ctx.Err() != nil:
+		return fail(exitInterrupted, "you follow no more; %s goes on on %s without you", r.ID, s.state.Host()).hint("look again: epatch status, epatch watch")
+	case errors.Is(err, context.DeadlineExceeded):
+		return fail(exitAway, "after %s it is not certain how %s ended on %s: its agent has not reported", span(d.wait), r.ID, s.state.Host()).
+			hint("is the agent running on %s? it goes on where it was", s.state.Host()).hint("look again: epatch status, epatch watch")
+	}
+	return err
+}
+
+// settled tells whether no further report of the agent is due. A failed apply is settled once the tree was reported or not
+// waited for: the agent reports the failure itself.
+func settled(a *procedure.Apply) bool { return !a.Running() || a.State == procedure.ApplyFailed }
+
+// step prints the events of a record, in words.
+func (a *app) step(e *history.Entry) {
+	if a.opt.json {
+		return
+	}
+	at := e.Record.GetRecordedAt().AsTime().In(a.out.local).Format("15:04:05 MST")
+	for i, ev := range e.Record.GetEvents() {
+		_, name, _ := strings.Cut(ev.GetType(), ".")
+		if strings.HasPrefix(name, "Obligation") || name == "DeliveryReported" || name == "CommandRefused" {
+			continue // of no interest while the host is changing
+		}
+		a.out.line("%s  %4d  %s", at, e.Record.GetFirstPosition()+uint64(i), eventWords(name))
+	}
+}
+
+// eventWords is an event's name in words: PatchApplied is "patch applied".
+func eventWords(name string) string {
+	var b strings.Builder
+	for i, r := range name {
+		if r >= 'A' && r <= 'Z' {
+			if i > 0 {
+				b.WriteByte(' ')
+			}
+			r += 'a' - 'A'
+		}
+		b.WriteRune(r)
+	}
+	return b.String()
+}
+
+func applyWords(st procedure.ApplyState) string {
+	return strings.ReplaceAll(strings.ToLower(string(st)), "_", " ")
+}
+
+// ended says how it ended, from the verified history alone.
+func (a *app) ended(ctx context.Context, s *scene, r *procedure.Revision, st *procedure.State) error {
+	apply := st.ApplyOf(r.ID)
+	host := apply.Host
+	differs := func(format string, args ...any) *failure { return fail(exitDiffers, format, args...) }
+	switch apply.State {
+	case procedure.Verified:
+		return a.well(ctx, s, "%s runs on %s: the host holds exactly the reviewed tree %s", r.ID, host, apply.HostTree)
+	case procedure.BackedOut:
+		return a.well(ctx, s, "%s is backed out: %s holds the tree before it again, %s", r.ID, host, apply.HostTree)
+	case procedure.RolledBack:
+		return a.well(ctx, s, "%s is rolled back: %s holds the tree before it again, %s", r.ID, host, apply.HostTree)
+	case procedure.ApplyFailed:
+		return differs("%s was not applied on %s: the agent reports a failure", r.ID, host).
+			hint("restore and prove the former tree: epatch back-out").hint("what happened: epatch timeline --from %d", apply.Position)
+	case procedure.Mismatch:
+		return differs("%s holds another tree than was reviewed: it reports %s, reviewed is %s", host, apply.HostTree, r.ResultTree).
+			hint("restore the former tree: epatch back-out").hint("which paths differ: epatch timeline --from %d", apply.Position).hint("it has to be explained or taken back within %s", span(st.Policy.Duration("mismatch")))
+	case procedure.BackOutUnproven:
+		return differs("it is not proven that %s holds the tree before %s again: it reports %s, before was %s", host, r.ID, apply.HostTree, apply.PreTree).
+			hint("look at the host; then again: epatch back-out").hint("which paths differ: epatch timeline --from %d", apply.Position)
+	case procedure.Applying, procedure.Applied, procedure.BackingOut, procedure.RollingBack:
+	}
+	return differs("%s on %s is %s", r.ID, host, applyWords(apply.State)).hint("look again: epatch status, epatch watch")
+}
+
+// well says that the host holds what it should.
+func (a *app) well(ctx context.Context, s *scene, format string, args ...any) error {
+	if a.opt.json {
+		return nil
+	}
+	a.out.line("%s "+format, append([]any{good("proven:")}, args...)...)
+	a.then(ctx, s.state.Incident)
+	return nil
+}

@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"cacert.org/emergency/pkg/procedure"
+	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
+)
+
+// The incident as a whole (procedure.md 4.1).
+
+func (a *app) incidentCommands() []*cobra.Command {
+	return []*cobra.Command{a.declareCmd(), a.mergeCmd(), a.standDownCmd(), a.waiveCmd(), a.leadCmd(), a.noteCmd(), a.documentCmd(), a.boardCmd(), a.closeCmd()}
+}
+
+func (a *app) declareCmd() *cobra.Command {
+	req := &emergencyv1.DeclareRequest{}
+	var severity, class string
+	cmd := leaf("declare SYMPTOM --reason TEXT --class CLASS", "Declare an emergency; all teams are called (seed 1.1)", `
+Declare a critical issue to be an emergency. Critical admins and software assessors can. The system calls all four teams at
+once. System, severity, class and time are public within minutes; symptom, component and reason are not.`, `
+  epatch declare "login answers 500 since 02:40" --reason "no member can log in" --class outage
+  epatch declare "forged certificate seen" --reason "signer takes any CSR" --class exploit --component signer
+  epatch declare "fire drill" --reason "quarterly drill of the teams" --class other --drill`,
+		cobra.ExactArgs(1), func(cmd *cobra.Command, args []string) (err error) {
+			if req.Severity, err = parse[emergencyv1.Severity]("severity", severity); err != nil {
+				return err
+			}
+			if req.ReasonClass, err = parse[emergencyv1.ReasonClass]("class", class); err != nil {
+				return err
+			}
+			req.Symptom = args[0]
+			return a.declare(cmd.Context(), req)
+		})
+	f := cmd.Flags()
+	f.StringVar(&req.System, "system", "", "critical system (default: the only one in the policy)")
+	f.StringVar(&req.Component, "component", "", "exact component; restricted")
+	f.StringVar(&req.Reason, "reason", "", "why it is an emergency, at least 10 characters; restricted")
+	f.StringVar(&severity, "severity", "high", "initial severity: high or normal")
+	f.StringVar(&class, "class", "", "public class of the reason: vulnerability, exploit, outage, data or other")
+	f.BoolVar(&req.Drill, "drill", false, "a drill: same rules, never a real host")
+	complete(cmd, "severity", words(emergencyv1.Severity(0))...)
+	complete(cmd, "class", words(emergencyv1.ReasonClass(0))...)
+	return cmd
+}
+
+func (a *app) declare(ctx context.Context, req *emergencyv1.DeclareRequest) error {
+	c, err := a.client()
+	if err != nil {
+		return err
+	}
+	if req.System == "" {
+		if req.System, err = a.onlySystem(ctx); err != nil {
+			return err
+		}
+	}
+	req.Meta = &emergencyv1.CommandMeta{}
+	answer, err := c.Call(ctx, req)
+	if err != nil {
+		return err
+	}
+	if a.opt.json {
+		return a.out.json(answer)
+	}
+	id := answer.GetCommitted().GetIncident()
+	what := fmt.Sprintf("emergency %s declared on %s, severity %s", id, req.System, word(req.Severity))
+	if req.Drill {
+		what = fmt.Sprintf("drill %s declared on %s", id, req.System)
+	}
+	a.recorded(answer.GetCommitted(), what)
+	a.out.line("      the teams are being called; see who answers: epatch watch %s", id)
+	if r, ok := answer.(*emergencyv1.DeclareResponse); ok && len(r.GetPossibleDuplicates()) > 0 {
+		a.out.line("%s the same system already has %s; if it is the same issue: epatch merge %s --into %s --reason TEXT",
+			alert("look:"), strings.Join(r.GetPossibleDuplicates(), ", "), id, r.GetPossibleDuplicates()[0])
+	}
+	return nil
+}
+
+// onlySystem is the system of a policy that names just one.
+func (a *app) onlySystem(ctx context.Context) (string, error) {
+	c, err := a.client()
+	if err != nil {
+		return "", err
+	}
+	book, err := c.Book(ctx)
+	if noKeyring(err) {
+		return "", usage("which system? name it with --system")
+	}
+	if err != nil {
+		return "", err
+	}
+	policy := book.PolicyInForce(a.proc.Now())
+	if policy == nil {
+		return "", fail(exitRefused, "no policy is in force").hint("the Board publishes one: epatch policy publish")
+	}
+	var list []string
+	for _, s := range policy.Systems() {
+		list = append(list, s.GetSystem())
+	}
+	if len(list) == 1 {
+		return list[0], nil
+	}
+	return "", usage("which system? name it with --system").hint("one of: %s", strings.Join(list, ", "))
+}
+
+func (a *app) mergeCmd() *cobra.Command {
+	req := &emergencyv1.MergeIntoRequest{}
+	cmd := leaf("merge DUPLICATE --into INCIDENT --reason TEXT", "Merge a duplicate into an earlier incident", `
+The duplicate ends, its history stays, and its responders are told to answer in the other incident.`, `
+  epatch merge e20261124.2 --into e20261124.1 --reason "both are the broken login"`,
+		cobra.ExactArgs(1), func(cmd *cobra.Command, args []string) error {
+			if req.Target == "" {
+				return usage("into which incident? name it with --into")
+			}
+			req.Meta = &emergencyv1.CommandMeta{Incident: args[0]}
+			_, err := a.act(cmd.Context(), req, "%s merged into %s", args[0], req.Target)
+			return err
+		})
+	cmd.Flags().StringVar(&req.Target, "into", "", "earlier incident that goes on")
+	cmd.Flags().StringVar(&req.Reason, "reason", "", "why they are the same, at least 10 characters")
+	cmd.ValidArgsFunction = a.completeIncidents
+	_ = cmd.RegisterFlagCompletionFunc("into", a.completeIncidents) // fails only for a flag that does not exist
+	return cmd
+}
+
+func (a *app) standDownCmd() *cobra.Command {
+	return leaf("stand-down REASON", "End the emergency while nothing was changed on the host", `
+Everybody who was called is told. What is owed stays owed until it is done, and then the incident can be closed.`, `
+  epatch stand-down "false alarm: the monitor's own certificate had expired"`,
+		cobra.ExactArgs(1), func(cmd *cobra.Command, args []string) error {
+			meta, err := a.meta(cmd.Context())
+			if err != nil {
+				return err
+			}
+			_, err = a.act(cmd.Context(), &emergencyv1.StandDownRequest{Meta: meta, Reason: args[0]}, "stood down; everybody who was called is told")
+			return err
+		})
+}
+
+func (a *app) waiveCmd() *cobra.Command {
+	var reason string
+	controls := map[string]emergencyv1.Control{"tests": emergencyv1.Control_CONTROL_TEST_QUORUM, "observer": emergencyv1.Control_CONTROL_OBSERVER}
+	cmd := leaf("waive tests|observer [REVISION] --reason TEXT", "Waive a control that cannot be had tonight, as debt", `
+The assessment team lead waives the second test (never the first), the critical team lead the observer. It is a deviation
+that is public, has to be made up for, and ends when the revision is replaced.`, `
+  epatch waive tests --reason "the second tester cannot be reached, three rounds"
+  epatch waive observer --reason "no other critical admin answers since an hour"`,
+		oneOf([]string{"tests", "observer"}, 1), func(cmd *cobra.Command, args []string) error {
+			control, ok := controls[args[0]]
+			if !ok {
+				return usage("%q can not be waived", args[0]).hint("one of: tests, observer")
+			}
+			s, err := a.scene(cmd.Context())
+			if err != nil {
+				return err
+			}
+			r, err := s.revision(args[1:])
+			if err != nil {
+				return err
+			}
+			_, err = a.act(cmd.Context(), &emergencyv1.WaiveControlRequest{Meta: s.meta, Control: control, Binding: bind(r), Reason: reason}, "%s waived for %s, as debt", args[0], r.ID)
+			return err
+		})
+	cmd.Flags().StringVar(&reason, "reason", "", "why, at least 20 characters; restricted")
+	cmd.ValidArgsFunction = a.completeThenRevisions("tests", "observer")
+	return cmd
+}
+
+func (a *app) leadCmd() *cobra.Command {
+	req := &emergencyv1.RecordLeadDecisionRequest{}
+	list := words(emergencyv1.LeadDecision(0))
+	cmd := leaf("lead-decision approve|remedial-action|no-effect", "Record the critical team lead's decision (SP 3.2.3.1)", `
+Say whether the handling is approved and whether it is referred to dispute resolution. Not referring a high severity is a
+deviation and needs a reason (SP 5.4).`, `
+  epatch lead-decision approve --refer
+  epatch lead-decision approve --reason "regular handling, no data was exposed"`,
+		oneOf(list, 0), func(cmd *cobra.Command, args []string) (err error) {
+			if req.Decision, err = parse[emergencyv1.LeadDecision]("decision", args[0]); err != nil {
+				return err
+			}
+			if req.Meta, err = a.meta(cmd.Context()); err != nil {
+				return err
+			}
+			referred := "not referred to dispute resolution"
+			if req.Refer {
+				referred = "referred to dispute resolution"
+			}
+			_, err = a.act(cmd.Context(), req, "decision recorded: %s, %s", args[0], referred)
+			return err
+		})
+	cmd.Flags().BoolVar(&req.Refer, "refer", false, "refer the handling to dispute resolution")
+	cmd.Flags().StringVar(&req.Reason, "reason", "", "why; needed when not referred; restricted")
+	cmd.ValidArgs = list
+	return cmd
+}
+
+func (a *app) noteCmd() *cobra.Command {
+	req := &emergencyv1.AnnotateLogRequest{}
+	cmd := leaf("note TEXT", "Add a note to an entry of the emergency log", `
+The note is about the last event unless --entry names another one. It is public unless --restricted.`, `
+  epatch note "mirror 2 was taken out of rotation by telephone at 03:20"
+  epatch note --entry 14 --restricted "the reviewer was reached on the private number"`,
+		cobra.ExactArgs(1), func(cmd *cobra.Command, args []string) (err error) {
+			if req.Meta, err = a.meta(cmd.Context()); err != nil {
+				return err
+			}
+			if req.Entry == 0 {
+				s, err := a.scene(cmd.Context())
+				if err != nil {
+					return err
+				}
+				req.Entry = s.state.Position
+			}
+			req.Text = args[0]
+			kind := "public"
+			if req.Restricted {
+				kind = "restricted"
+			}
+			_, err = a.act(cmd.Context(), req, "%s note on entry %d", kind, req.Entry)
+			return err
+		})
+	cmd.Flags().Uint64Var(&req.Entry, "entry", 0, "position of the event that it is about (default: the last)")
+	cmd.Flags().BoolVar(&req.Restricted, "restricted", false, "keep the text out of the public log")
+	return cmd
+}
+
+func (a *app) closeCmd() *cobra.Command {
+	req := &emergencyv1.CloseRequest{}
+	list := words(emergencyv1.Outcome(0))
+	cmd := leaf("close fixed|not-fixed|not-needed SUMMARY", "Close the incident; refused while something is owed", `
+The summary goes to the public log. It states facts, never blame or approval.`, `
+  epatch close fixed "login works again since 04:12; the session table was missing an index"`,
+		cobra.ExactArgs(2), func(cmd *cobra.Command, args []string) (err error) {
+			if req.Outcome, err = parse[emergencyv1.Outcome]("outcome", args[0]); err != nil {
+				return err
+			}
+			if req.Meta, err = a.meta(cmd.Context()); err != nil {
+				return err
+			}
+			req.Summary = args[1]
+			_, err = a.act(cmd.Context(), req, "closed: %s", args[0])
+			return err
+		})
+	cmd.ValidArgs = list
+	return cmd
+}
+
+func (a *app) documentCmd() *cobra.Command {
+	req := &emergencyv1.DocumentRequest{}
+	var reasons []string
+	cmd := leaf("document TEXT [--reason POSITION=TEXT]...", "Document what was done (seed 1)", `
+The text is public and stands on the timeline, which you confirm with it: read it first with epatch timeline. Each deviation
+needs a reason; epatch status lists them. The strategy is the one under which the host was changed.`, `
+  epatch document "dora's patch adds the missing index; deployed 04:02, verified 04:03, no restart"
+  epatch document "..." --reason "41=the second tester was in the air until 06:00"`,
+		cobra.ExactArgs(1), func(cmd *cobra.Command, args []string) error {
+			s, err := a.scene(cmd.Context())
+			if err != nil {
+				return err
+			}
+			req.Meta, req.Text, req.TimelineConfirmed = s.meta, args[0], true
+			if req.Strategy == 0 {
+				req.Strategy = s.state.Strategy
+				if n := len(s.state.Applies); n > 0 {
+					req.Strategy = s.state.Applies[n-1].Strategy
+				}
+			}
+			if req.Reasons, err = deviationReasons(s.state, reasons); err != nil {
+				return err
+			}
+			_, err = a.act(cmd.Context(), req, "strategy %d documented, on the timeline of %d positions that you confirm", req.Strategy, s.state.Position)
+			if err == nil {
+				a.then(cmd.Context(), s.state.Incident)
+			}
+			return err
+		})
+	cmd.Flags().StringArrayVar(&reasons, "reason", nil, "reason for the deviation at a position, POSITION=TEXT; once for each")
+	cmd.Flags().StringVar(&req.Appendix, "appendix", "", "further detail; restricted")
+	cmd.Flags().Uint32Var(&req.Strategy, "strategy", 0, "strategy that is documented (default: the one of the deployment)")
+	return cmd
+}
+
+// deviationReasons gives every deviation its reason, or says what to type.
+func deviationReasons(s *procedure.State, given []string) ([]*emergencyv1.DeviationReason, error) {
+	texts := map[string]string{}
+	for _, g := range given {
+		at, text, ok := strings.Cut(g, "=")
+		if !ok {
+			return nil, usage("--reason %q: write POSITION=TEXT", g)
+		}
+		texts[strings.TrimSpace(at)] = text
+	}
+	var list []*emergencyv1.DeviationReason
+	var missing []string
+	for _, d := range s.Deviations {
+		text, ok := texts[fmt.Sprint(d.Position)]
+		if !ok {
+			missing = append(missing, fmt.Sprintf(`--reason "%d=..."  for %s at position %d`, d.Position, word(d.Deviation), d.Position))
+			continue
+		}
+		list = append(list, &emergencyv1.DeviationReason{Position: d.Position, Deviation: d.Deviation, Reason: text})
+	}
+	if len(missing) > 0 {
+		return nil, &failure{code: exitUsage, what: plural(len(missing), "deviation has", "deviations have") + " no reason yet", hints: missing}
+	}
+	return list, nil
+}

@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"cacert.org/emergency/pkg/procedure"
+	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
+)
+
+func (a *app) statusCmd() *cobra.Command {
+	cmd := leaf("status [INCIDENT]", "Where the incident stands", `
+First what waits for you, then teams, patches, deployments and what is owed. This machine reads the history too, and says so
+if the server's answer is not what the history says.`, `
+  epatch status
+  epatch status e20261124.1 --json`,
+		cobra.MaximumNArgs(1), func(cmd *cobra.Command, args []string) error {
+			if err := a.optionalIncident(args); err != nil {
+				return err
+			}
+			return a.status(cmd.Context())
+		})
+	cmd.ValidArgsFunction = a.completeIncidents
+	return cmd
+}
+
+func (a *app) status(ctx context.Context) error {
+	id, err := a.incident(ctx)
+	if err != nil {
+		return err
+	}
+	c, err := a.client()
+	if err != nil {
+		return err
+	}
+	answer, err := c.Query().ReadIncident(ctx, &dashboardv1.ReadIncidentRequest{Incident: id})
+	if err != nil {
+		return err
+	}
+	if a.opt.json {
+		return a.out.json(answer)
+	}
+	verified, err := a.sameHistory(ctx, answer.GetIncident())
+	if err != nil {
+		return err
+	}
+	a.headline(answer.GetIncident())
+	a.then(ctx, id)
+	a.body(answer.GetIncident())
+	a.freshness(answer.GetFreshness())
+	a.out.line("%s", dim(verified))
+	return nil
+}
+
+// sameHistory compares the head that the server answers from with the history as verified here.
+func (a *app) sameHistory(ctx context.Context, i *dashboardv1.Incident) (string, error) {
+	st, err := a.conn.State(ctx, i.GetId())
+	if noKeyring(err) {
+		return "not verified on this machine: no keyring", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	if st.Position == i.GetPosition() && st.HeadHash != i.GetHeadHash() {
+		return "", fail(exitUnverified, "the server answers from another history than it hands out: its head at position %d is %s, the verified one %s", i.GetPosition(), short(i.GetHeadHash()), short(st.HeadHash)).
+			hint("do not act on its answers; compare with others: epatch history show %s", i.GetId())
+	}
+	if st.Position < i.GetPosition() {
+		return "", fail(exitUnverified, "the server answers for position %d, but the history verified here ends at %d", i.GetPosition(), st.Position).
+			hint("what is wrong: epatch history check %s", i.GetId())
+	}
+	return fmt.Sprintf("history verified on this machine up to position %d, head %s", st.Position, short(st.HeadHash)), nil
+}
+
+func (a *app) headline(i *dashboardv1.Incident) {
+	drill := ""
+	if i.GetDrill() {
+		drill = ", DRILL"
+	}
+	a.out.line("%s  %s on %s, strategy %d, severity %s%s", bold(i.GetId()), statusWord(i), i.GetSystem(), i.GetStrategy(), word(i.GetSeverity()), drill)
+	a.out.field("declared", "%s by %s: %s", a.out.clock(i.GetDeclaredAt()), i.GetDeclaredBy(), word(i.GetReasonClass()))
+	switch {
+	case i.GetMergedInto() != "":
+		a.out.field("merged", "into %s", i.GetMergedInto())
+	case i.GetOverallMetAt() != nil:
+		a.out.field("24 hours", "%s %s", good("met"), a.out.clock(i.GetOverallMetAt()))
+	case i.GetBreached():
+		a.out.field("24 hours", "%s %s", bad("missed"), a.out.clock(i.GetOverallDueAt()))
+	default:
+		a.out.field("24 hours", "until %s", a.out.clock(i.GetOverallDueAt()))
+	}
+	if i.GetStep() != "" {
+		a.out.field("stands at", "%s", i.GetStep())
+	}
+}
+
+// body shows the rest, each part only where there is something.
+func (a *app) body(i *dashboardv1.Incident) {
+	a.slots(i)
+	a.pages(i)
+	a.revisions(i)
+	a.vetoes(i)
+	a.deployments(i)
+	a.owed(i)
+	if len(i.GetDeviations()) > 0 {
+		var list []string
+		for _, d := range i.GetDeviations() {
+			list = append(list, fmt.Sprintf("%s at %d", word(d.GetDeviation()), d.GetPosition()))
+		}
+		a.part("deviations")
+		a.out.line("  %s", strings.Join(list, ", "))
+	}
+	a.out.line("")
+}
+
+func (a *app) part(title string) {
+	a.out.line("")
+	a.out.line("%s", bold(title))
+}
+
+func (a *app) slots(i *dashboardv1.Incident) {
+	var rows [][]any
+	for _, s := range i.GetSlots() {
+		due := ""
+		if s.GetDueAt() != nil {
+			due = "check in by " + a.out.clock(s.GetDueAt())
+		}
+		if s.GetHandoverTo() != "" {
+			due = strings.TrimPrefix(due+"; ", "; ") + s.GetHandoverTo() + " is asked to take over"
+		}
+		rows = append(rows, []any{"  " + s.GetId(), slotWord(s.GetState()), s.GetPerson(), s.GetStep(), due})
+	}
+	if len(rows) > 0 {
+		a.part("teams")
+		a.out.table([]string{"  SLOT", "STATE", "PERSON", "TO", ""}, rows)
+	}
+}
+
+func slotWord(state string) any {
+	w := strings.ToLower(state)
+	switch procedure.SlotState(state) {
+	case procedure.SlotOpen:
+		return alert(w)
+	case procedure.SlotStandby:
+		return good(w)
+	case procedure.SlotAccepted, procedure.SlotEnded:
+	}
+	return w
+}
+
+// pages shows only what went wrong: the rest is noise at this hour.
+func (a *app) pages(i *dashboardv1.Incident) {
+	var rows [][]any
+	for _, p := range i.GetPages() {
+		if p.GetState() == "FAILED" || p.GetState() == "UNKNOWN" {
+			rows = append(rows, []any{"  " + p.GetPerson(), p.GetChannel(), alert(strings.ToLower(p.GetState())), p.GetDetail()})
+		}
+	}
+	if len(rows) > 0 {
+		a.part("calls that may not have arrived")
+		a.out.table([]string{"  PERSON", "CHANNEL", "STATE", "DETAIL"}, rows)
+	}
+}
+
+func (a *app) revisions(i *dashboardv1.Incident) {
+	if len(i.GetRevisions()) > 0 {
+		a.part("patches")
+	}
+	for _, r := range i.GetRevisions() {
+		name := bold(r.GetId())
+		if !r.GetCurrent() {
+			name = dim(r.GetId() + ", replaced")
+		}
+		a.out.line("  %s  %s, by %s, bug %s, patch %s", name, eventWords(r.GetState()), r.GetAuthor(), r.GetBugId(), short(r.GetPatchSha256()))
+		for _, c := range r.GetChecks() {
+			void := ""
+			if c.GetVoid() {
+				void = ", void"
+			}
+			a.out.line("      %-14s %s %s, position %d%s", c.GetKind(), c.GetResult(), c.GetBy(), c.GetPosition(), void)
+		}
+	}
+}
+
+func (a *app) vetoes(i *dashboardv1.Incident) {
+	for _, v := range i.GetVetoes() {
+		a.out.line("  %s %s against %s by %s, %s", bad("veto"), v.GetId(), v.GetRevision(), v.GetRaisedBy(), strings.ToLower(v.GetState()))
+	}
+}
+
+func (a *app) deployments(i *dashboardv1.Incident) {
+	if len(i.GetDeployments()) > 0 {
+		a.part("host " + i.GetHost())
+	}
+	for _, d := range i.GetDeployments() {
+		a.out.line("  %s  %s, executor %s, observer %s, started %s", bold(d.GetRevision()), deploymentWord(d.GetState()), d.GetExecutor(), orNobody(d.GetObserver()), a.out.clock(d.GetStartedAt()))
+		if d.GetHostTree() != "" {
+			a.out.line("      tree %s", d.GetHostTree())
+		}
+		if d.GetHealth() != "" {
+			a.out.line("      health %s", strings.ToLower(d.GetHealth()))
+		}
+	}
+	if i.GetReplication() != "" {
+		a.out.line("  host and branch: %s", strings.ToLower(i.GetReplication()))
+	}
+}
+
+func deploymentWord(state string) styled {
+	w := applyWords(procedure.ApplyState(state))
+	switch procedure.ApplyState(state) {
+	case procedure.Verified:
+		return good(w)
+	case procedure.Mismatch, procedure.ApplyFailed, procedure.BackOutUnproven:
+		return bad(w)
+	case procedure.Applying, procedure.Applied, procedure.BackingOut, procedure.BackedOut, procedure.RollingBack, procedure.RolledBack:
+	}
+	return styled(harmless(w))
+}
+
+func orNobody(person string) string {
+	if person == "" {
+		return "nobody"
+	}
+	return person
+}
+
+// owed lists what is still owed.
+func (a *app) owed(i *dashboardv1.Incident) {
+	var rows [][]any
+	for _, o := range i.GetObligations() {
+		if o.GetState() == "DISCHARGED" {
+			continue
+		}
+		who := procedure.RoleWord(o.GetOwnerRole())
+		if o.GetOwner() != "" {
+			who = o.GetOwner()
+		}
+		due := any(a.out.clock(o.GetDueAt()))
+		if o.GetState() == "OVERDUE" {
+			due = bad(a.out.clock(o.GetDueAt()))
+		}
+		rows = append(rows, []any{"  " + o.GetKind(), who, due, howTyped(o.GetHow())})
+	}
+	if len(rows) > 0 {
+		a.part("owed")
+		a.out.table([]string{"  WHAT", "BY", "DUE", "HOW"}, rows)
+	}
+}
+
+// howTyped is what to type to discharge an obligation; some are discharged by what this program does not do.
+func howTyped(how string) string {
+	if line := commandLine(how, ""); line != "" {
+		return line
+	}
+	return how
+}
