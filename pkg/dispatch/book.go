@@ -5,6 +5,7 @@ package dispatch
 import (
 	"context"
 	"fmt"
+	"sync/atomic"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -24,6 +25,7 @@ type bookCache struct {
 	reading *history.Reading
 	book    *rulebook.Book
 	readAt  time.Time
+	stale   atomic.Bool
 }
 
 // freshFor is how old a book an accepted command may use. It saves a question to the store on every command.
@@ -35,7 +37,7 @@ func (b *bookCache) current(ctx context.Context, newest bool) (*rulebook.Book, e
 		return nil, err
 	}
 	defer b.give()
-	if b.reading != nil && !newest && time.Since(b.readAt) < freshFor {
+	if stale := b.stale.Swap(false); b.reading != nil && !newest && !stale && time.Since(b.readAt) < freshFor {
 		return b.book, nil
 	}
 	readAt := time.Now()
@@ -60,12 +62,8 @@ func (b *bookCache) current(ctx context.Context, newest bool) (*rulebook.Book, e
 	return b.book, nil
 }
 
-// forget makes the next command read the book anew: this process has just changed it.
-func (b *bookCache) forget() {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	b.readAt = time.Time{}
-}
+// outdated makes the next command read the book anew: this process has just added to it.
+func (b *bookCache) outdated() { b.stale.Store(true) }
 
 // FoldBook returns the rule book after one more record.
 func FoldBook(book *rulebook.Book, e *history.Entry) (*rulebook.Book, error) {

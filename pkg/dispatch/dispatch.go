@@ -365,6 +365,9 @@ func (d *Dispatcher) record(ctx context.Context, inc *incident, c *deciding, dec
 		return nil, err
 	}
 	inc.state, inc.reading.Chain, inc.reading.Last = next, &chain, sequence
+	if c.id == procedure.RuleBook {
+		d.book.outdated()
+	}
 	types := make([]string, len(rec.GetEvents()))
 	for i, e := range rec.GetEvents() {
 		types[i] = e.GetType()

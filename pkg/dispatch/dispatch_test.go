@@ -125,6 +125,24 @@ func TestRefusalOnNewestBook(t *testing.T) {
 	}
 }
 
+// What a process has just added to the rule book counts for its next command.
+func TestOwnRuleBookIsReadAtOnce(t *testing.T) {
+	t.Parallel()
+	r := dispatchtest.Memory(t)
+	r.SeedStory(proceduretest.Declared)
+	d := r.Dispatcher(procedure.OwnerNotification)
+	if _, err := r.Do(d, incident, "carla", &emergencyv1.CallOutRequest{Message: "come"}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Do(d, procedure.RuleBook, "clara", &emergencyv1.SetRotaRequest{Team: emergencyv1.Team_TEAM_CRITICAL}); err != nil {
+		t.Fatal(err)
+	}
+	got, err := r.Do(d, incident, "carla", &emergencyv1.CallOutRequest{Message: "come again"})
+	if err != nil || !slices.Contains(got.GetEventTypes(), "notification.CoverageGapFound") {
+		t.Errorf("called by an old rota: %v, %v", got, err)
+	}
+}
+
 // 16 callers on 3 instances, of one owner and of different ones: each command that was accepted is there once, each that
 // was not is not, and nobody is left without an answer.
 func TestConflicts(t *testing.T) {
