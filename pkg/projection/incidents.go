@@ -24,11 +24,18 @@ type Incidents struct {
 	book     *rulebook.Book
 	declared map[procedure.RequestKey]string
 	numbers  map[string]int
+	parked   map[string]parked
+}
+
+// parked is where an incident's history stopped making sense to this version. Its state is thrown away: half a fold is a lie.
+type parked struct {
+	from uint64
+	err  error
 }
 
 // NewIncidents returns an empty projection.
 func NewIncidents() *Incidents {
-	return &Incidents{states: map[string]*procedure.State{}, book: &rulebook.Book{}, declared: map[procedure.RequestKey]string{}, numbers: map[string]int{}}
+	return &Incidents{states: map[string]*procedure.State{}, book: &rulebook.Book{}, declared: map[procedure.RequestKey]string{}, numbers: map[string]int{}, parked: map[string]parked{}}
 }
 
 // Name is "incidents".
@@ -37,7 +44,8 @@ func (p *Incidents) Name() string { return "incidents" }
 // Version of the fold.
 func (p *Incidents) Version() int { return 1 }
 
-// Apply folds records in.
+// Apply folds records in. An incident that cannot be folded is parked; a rule book that cannot is an error, because every
+// incident needs it.
 func (p *Incidents) Apply(batch []*Record) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
@@ -60,14 +68,6 @@ func (p *Incidents) applyOne(rec *Record) error {
 		}
 		p.book = next
 	}
-	s, ok := p.states[rec.Incident]
-	if !ok {
-		s = procedure.NewState(rec.Incident)
-		p.states[rec.Incident] = s
-	}
-	if err := s.Apply(rec.Record, rec.Hash); err != nil {
-		return err
-	}
 	if rec.Record.GetFirstPosition() == 1 && rec.Incident != procedure.RuleBook {
 		p.declared[procedure.RequestKey{Person: rec.Record.GetActor().GetPerson(), Command: rec.Record.GetCommand(), RequestID: rec.Record.GetRequestId()}] = rec.Incident
 		prefix, n, _ := strings.Cut(rec.Incident, ".")
@@ -75,7 +75,31 @@ func (p *Incidents) applyOne(rec *Record) error {
 			p.numbers[prefix+"."] = max(p.numbers[prefix+"."], number)
 		}
 	}
+	if _, ok := p.parked[rec.Incident]; ok {
+		return nil
+	}
+	s, ok := p.states[rec.Incident]
+	if !ok {
+		s = procedure.NewState(rec.Incident)
+		p.states[rec.Incident] = s
+	}
+	if err := s.Apply(rec.Record, rec.Hash); err != nil {
+		if rec.Incident == procedure.RuleBook {
+			return err
+		}
+		p.parked[rec.Incident] = parked{rec.Record.GetFirstPosition(), err}
+		delete(p.states, rec.Incident)
+		return nil
+	}
 	return nil
+}
+
+// Parked tells from which position on an incident is not folded, and why; a nil error if it is.
+func (p *Incidents) Parked(incident string) (from uint64, err error) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	x := p.parked[incident]
+	return x.from, x.err
 }
 
 // Declared finds the incident that a person declared under a request id; empty if there is none.
@@ -140,6 +164,11 @@ func (p *Incidents) Dump(w io.Writer) error {
 	enc := json.NewEncoder(w)
 	for _, id := range slices.Sorted(maps.Keys(p.states)) {
 		if err := enc.Encode(p.states[id]); err != nil {
+			return fmt.Errorf("dump %s: %w", id, err)
+		}
+	}
+	for _, id := range slices.Sorted(maps.Keys(p.parked)) {
+		if err := enc.Encode(map[string]any{"parked": id, "from": p.parked[id].from}); err != nil {
 			return fmt.Errorf("dump %s: %w", id, err)
 		}
 	}

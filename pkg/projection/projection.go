@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"sync"
 
 	"google.golang.org/protobuf/proto"
@@ -55,6 +56,12 @@ type Projection interface {
 	Apply(batch []*Record) error
 	// Dump writes everything that is kept, byte for byte the same for the same records.
 	Dump(w io.Writer) error
+}
+
+// Parking is a projection that puts an incident aside which it cannot fold, instead of stopping all others for it.
+type Parking interface {
+	// Parked tells from which position on an incident is not folded, and why; a nil error if it is.
+	Parked(incident string) (from uint64, err error)
 }
 
 // Alarm is told of every foreign record.
@@ -134,6 +141,9 @@ func (r *Runner) accept(m history.Message) *Record {
 		r.alarm(m, &history.ForeignError{Reason: history.ReasonWrongSubject, Detail: "the subject names no incident"})
 		return nil
 	}
+	if r.stuck[m.Incident] {
+		return nil // what follows a record that could not be read cannot be understood either
+	}
 	chain, ok := r.chains[m.Incident]
 	if !ok {
 		chain = history.NewChain(m.Incident, r.cfg.Keys)
@@ -189,6 +199,18 @@ func Decode(entry *history.Entry) (*Record, error) {
 	return rec, nil
 }
 
+// unparked leaves out the records that a projection could not fold: those that come after it in Config are not asked.
+func (r *Runner) unparked(batch []*Record, p Parking) []*Record {
+	return slices.DeleteFunc(batch, func(rec *Record) bool {
+		from, err := p.Parked(rec.Incident)
+		if err == nil || rec.Record.GetFirstPosition() < from {
+			return false
+		}
+		r.halt(rec.Incident, err)
+		return true
+	})
+}
+
 func (r *Runner) advance(m history.Message) {
 	r.mu.Lock()
 	r.mark = m.Mark()
@@ -202,6 +224,9 @@ func (r *Runner) apply(batch []*Record) error {
 	for _, p := range r.cfg.Projections {
 		if err := p.Apply(batch); err != nil {
 			return fmt.Errorf("projection %s: %w", p.Name(), err)
+		}
+		if parking, ok := p.(Parking); ok {
+			batch = r.unparked(batch, parking)
 		}
 	}
 	r.mu.Lock()
