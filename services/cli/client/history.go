@@ -79,12 +79,19 @@ func (p *past) fork() past {
 	return past{chain: &chain, state: p.state.Clone(), book: p.book}
 }
 
-// follow reads to the end, and on until a position that is known to have been written.
+// follow reads to the end, and on until a position that is known to have been written if the server is not there yet.
 func (c *Client) follow(ctx context.Context, p *past, until uint64) error {
+	if err := c.take(ctx, p, false, until); err != nil || p.chain.Head().Position >= until {
+		return err
+	}
+	return c.take(ctx, p, true, until)
+}
+
+// take folds in what the server sends: all that is there, or, if it waits, up to a position.
+func (c *Client) take(ctx context.Context, p *past, wait bool, until uint64) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	incident, wait := p.chain.Incident(), until > p.chain.Head().Position
-	stream, err := c.Query().ReadHistory(ctx, &dashboardv1.ReadHistoryRequest{Incident: incident, From: p.chain.Head().Position + 1, Follow: wait})
+	stream, err := c.Query().ReadHistory(ctx, &dashboardv1.ReadHistoryRequest{Incident: p.chain.Incident(), From: p.chain.Head().Position + 1, Follow: wait})
 	if err != nil {
 		return err
 	}
