@@ -60,7 +60,8 @@ func unlessRefused(err error) error {
 const installWithin = 10 * time.Minute
 
 // install has the test server's agent bring the reviewed tree there; the agent itself then confirms (B4). It is tried again
-// until the agent has done it or the revision does not matter any more.
+// until the agent has done it or the revision does not matter any more. What an agent failed to do it does not try again under
+// the same job id; a further Transfer is a new job.
 func (s *Server) install(rec *projection.Record, e projection.Event, p *emergencyv1.PatchTransferred) effect.Effect {
 	return effect.Effect{Key: rec.ID(e) + "/install", Repeatable: true, Run: func(ctx context.Context) error {
 		st, err := s.Dispatch.State(ctx, rec.Incident)
@@ -87,7 +88,7 @@ func (s *Server) install(rec *projection.Record, e projection.Event, p *emergenc
 			return fmt.Errorf("install %s on %s: %w", r.ID, st.TestEnvironment(), err)
 		}
 		if res := resp.GetResult(); !res.GetOk() {
-			return fmt.Errorf("install %s on %s: the agent says %s: %q", r.ID, st.TestEnvironment(), shown(res.GetErrorCode()), res.GetErrorDetail())
+			return fmt.Errorf("install %s on %s: the agent says %s: %q; when that is mended, the first reviewer gives Transfer again", r.ID, st.TestEnvironment(), shown(res.GetErrorCode()), res.GetErrorDetail())
 		}
 		return nil
 	}}

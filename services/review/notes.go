@@ -33,26 +33,21 @@ func testNote(incident, person, requestID string) string {
 	return noteID(incident, "test "+person+" "+requestID)
 }
 
-// testFacts chooses the note of a test, if the tester asks for it and a tracker can take it.
+// testFacts chooses the note of a test, if the tester asks for it and the tracker can take it. Where it cannot, the rules
+// refuse a test without a note.
 func (s *Server) testFacts(ctx context.Context, req *emergencyv1.ReportTestRequest) (procedure.Facts, error) {
-	if req.GetBugNote() != auto {
+	if req.GetBugNote() != auto || s.tracker == nil {
 		return procedure.Facts{}, nil
 	}
-	v, err := s.ask(ctx, req, service.Caller(ctx))
+	st, err := s.Dispatch.State(ctx, req.GetMeta().GetIncident())
 	if err != nil {
-		return procedure.Facts{}, err
+		return procedure.Facts{}, service.Retryable(err)
 	}
-	r, ok := v.state.Revision(req.GetBinding().GetRevision())
+	r, ok := st.Revision(req.GetBinding().GetRevision())
 	if !ok {
 		return procedure.Facts{}, nil // refused for that
 	}
-	_, numbered := tracker.Issue(r.BugID)
-	switch {
-	case s.tracker == nil && v.refusal == nil && !v.repeated:
-		return procedure.Facts{}, noNote(r.ID, "no bug tracker is configured")
-	case !numbered && v.refusal == nil && !v.repeated:
-		return procedure.Facts{}, noNote(r.ID, "bug id "+r.BugID+" has no number in the tracker")
-	case s.tracker == nil || !numbered:
+	if _, ok := tracker.Issue(r.BugID); !ok {
 		return procedure.Facts{}, nil
 	}
 	book, err := s.Dispatch.Book(ctx)
@@ -60,16 +55,7 @@ func (s *Server) testFacts(ctx context.Context, req *emergencyv1.ReportTestReque
 		return procedure.Facts{}, service.Retryable(err)
 	}
 	k, _ := book.Key(service.Caller(ctx).KeyID)
-	return procedure.Facts{BugNote: testNote(v.state.Incident, k.Key.GetPerson(), req.GetMeta().GetRequestId())}, nil
-}
-
-// noNote refuses "auto" where nobody would ever write the note.
-func noNote(revision, why string) error {
-	return &procedure.Refusal{
-		Code: procedure.FailedPrecondition, Reason: procedure.ReasonBugNoteMissing, Rule: "4.3 ReportTest",
-		Message: "the test has no note in the bug tracker, and none can be written: " + why,
-		Allow:   []procedure.Allowance{{Command: "ReportTest", Subject: revision, Description: "write the note yourself and name it"}},
-	}
+	return procedure.Facts{BugNote: testNote(st.Incident, k.Key.GetPerson(), req.GetMeta().GetRequestId())}, nil
 }
 
 // note delivers a note once the tracker takes it. The text must hold public fields only: many can read a tracker, and what

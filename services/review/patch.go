@@ -24,15 +24,12 @@ const (
 	mediaBundle = "application/x-git-bundle"
 )
 
-// patchFacts computes what the bytes of a registration are (B1). Bytes are kept only if they are an acceptable patch.
+// patchFacts computes what the bytes of a registration are (B1). Bytes are kept only if they are the
+// patch that the command says, before the event that names them.
 func (s *Server) patchFacts(ctx context.Context, req *emergencyv1.RegisterPatchRequest) (procedure.Facts, error) {
-	v, err := s.ask(ctx, req, service.Caller(ctx))
-	if err != nil {
+	_, wanted, err := s.lacks(ctx, req, service.Caller(ctx), procedure.ReasonDigest)
+	if err != nil || !wanted {
 		return procedure.Facts{}, err
-	}
-	// Without facts the rules come as far as asking for them, or refuse for another reason.
-	if v.refusal == nil || v.refusal.Reason != procedure.ReasonDigest {
-		return procedure.Facts{}, nil
 	}
 	data := req.GetBytes()
 	p := &procedure.PatchFacts{Artefact: &emergencyv1.Artefact{Sha256: patch.Digest(data), Size: uint64(len(data)), MediaType: mediaType(data)}}
@@ -46,6 +43,9 @@ func (s *Server) patchFacts(ctx context.Context, req *emergencyv1.RegisterPatchR
 		return facts, err
 	}
 	p.BaseTree, p.ResultTree, p.Files = result.BaseTree, result.ResultTree, len(result.Paths)
+	if p.BaseTree != req.GetBaseTree() || p.ResultTree != req.GetResultTree() {
+		return facts, nil // refused for that, so nothing is kept
+	}
 	if _, err := s.Artefacts.Put(ctx, bytes.NewReader(data), p.Artefact.GetMediaType()); err != nil {
 		return facts, service.Away("artefact store: keep the patch: %w", err)
 	}
@@ -178,22 +178,23 @@ func (s *Server) stored(ctx context.Context, r *procedure.Revision) ([]byte, err
 
 // recompute computes a registered revision again. What comes out is what was registered, or the error names the repository:
 // the bytes themselves were hashed before.
-func (s *Server) recompute(ctx context.Context, r *procedure.Revision) (data []byte, result gitrepo.Result, err error) {
-	if data, err = s.stored(ctx, r); err != nil {
-		return nil, result, err
+func (s *Server) recompute(ctx context.Context, r *procedure.Revision) (gitrepo.Result, error) {
+	data, err := s.stored(ctx, r)
+	if err != nil {
+		return gitrepo.Result{}, err
 	}
-	result, err = s.compute(ctx, r.BaseCommit, data)
+	result, err := s.compute(ctx, r.BaseCommit, data)
 	var about *patch.Error
 	switch {
 	case err == nil && result.BaseTree == r.BaseTree && result.ResultTree == r.ResultTree:
-		return data, result, nil
+		return result, nil
 	case code(err) == gitrepo.CodeUnavailable:
-		return nil, result, repositoryAway(err)
+		return result, repositoryAway(err)
 	case err != nil && code(err) == "" && !errors.As(err, &about):
-		return nil, result, fmt.Errorf("compute %s again: %w", r.ID, err)
+		return result, fmt.Errorf("compute %s again: %w", r.ID, err)
 	}
 	s.Log.ErrorContext(ctx, "repository does not give the registered trees", "revision", r.ID, "base_tree", result.BaseTree, "result_tree", result.ResultTree, "error", err)
-	return nil, result, &procedure.Refusal{
+	return result, &procedure.Refusal{
 		Code: procedure.FailedPrecondition, Reason: procedure.ReasonResultMismatch, Rule: "0.14",
 		Message: fmt.Sprintf("repository: base commit and patch of %s do not give its trees any more", r.ID),
 		Allow:   []procedure.Allowance{{Description: "the repository's operator finds out what became of commit " + r.BaseCommit}},

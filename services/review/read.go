@@ -5,7 +5,6 @@ package review
 import (
 	"context"
 	"fmt"
-	"slices"
 
 	"cacert.org/emergency/pkg/patch"
 	"cacert.org/emergency/pkg/procedure"
@@ -37,7 +36,7 @@ func (s *Server) ReadPatch(ctx context.Context, req *reviewv1.ReadPatchRequest) 
 	}
 	diff := data
 	if patch.IsBundle(data) {
-		_, result, err := s.recompute(ctx, r)
+		result, err := s.recompute(ctx, r)
 		if err != nil {
 			return nil, err
 		}
@@ -47,41 +46,19 @@ func (s *Server) ReadPatch(ctx context.Context, req *reviewv1.ReadPatchRequest) 
 	return &reviewv1.ReadPatchResponse{Bytes: data, Sha256: r.Artefact.GetSha256(), Diff: diff}, nil
 }
 
-// takesPart are the roles that have a step in strategy 1; a team lead has the team's role.
-func takesPart(r emergencyv1.Role) bool {
-	switch r {
-	case emergencyv1.Role_ROLE_CRITICAL_ADMIN, emergencyv1.Role_ROLE_SOFTWARE_ASSESSOR, emergencyv1.Role_ROLE_SOFTWARE_DEVELOPER,
-		emergencyv1.Role_ROLE_SOFTWARE_ENGINEER, emergencyv1.Role_ROLE_TESTER:
-		return true
-	}
-	return false
-}
-
-// mayRead lets agents, services and people who take part read patches.
+// mayRead lets agents and services read patches, and the people who may read an event's restricted values.
 func (s *Server) mayRead(ctx context.Context) error {
-	key := service.Caller(ctx).KeyID
-	if key == "" {
-		return &procedure.Refusal{Code: procedure.Unauthenticated, Reason: procedure.ReasonNoIdentity, Rule: "G1", Message: "the caller showed no certificate"}
-	}
-	if _, ours := s.Keys.Lookup(key); ours {
-		return nil
-	}
 	book, err := s.Dispatch.Book(ctx)
 	if err != nil {
 		return service.Retryable(err)
 	}
 	now := s.Clock.Now()
-	entry, ok := book.Key(key)
-	switch {
-	case !ok:
-		return &procedure.Refusal{Code: procedure.PermissionDenied, Reason: procedure.ReasonKeyUnknown, Rule: "G1", Message: "the caller's key is not in the rule book"}
-	case !entry.RevokedAt.IsZero() && !now.Before(entry.RevokedAt):
-		return &procedure.Refusal{Code: procedure.PermissionDenied, Reason: procedure.ReasonKeyRevoked, Rule: "G1", Message: "the caller's key was revoked"}
-	case entry.Key.GetPerson() == "", slices.ContainsFunc(book.Roles(entry.Key.GetPerson(), now), takesPart):
-		return nil
+	who, refusal := procedure.Recognise(book, service.Caller(ctx).KeyID, now)
+	if refusal == nil && who.GetSystem() == emergencyv1.SystemKind_SYSTEM_KIND_UNSPECIFIED {
+		refusal = procedure.MayRead(book, who.GetPerson(), now, "review.PatchRegistered", procedure.RestrictedField{Field: "bytes"})
 	}
-	return &procedure.Refusal{
-		Code: procedure.PermissionDenied, Reason: procedure.ReasonRole, Rule: "5.3",
-		Message: "patches are read by critical admins, assessors, developers, engineers and testers until they are disclosed",
+	if refusal != nil {
+		return refusal
 	}
+	return nil
 }

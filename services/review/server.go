@@ -10,26 +10,20 @@ import (
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 )
 
-// verdict is what the rules say of a command before anything was found out for it. What counts is decided again when it is
-// recorded; this only saves work for commands that are refused or repeated anyway, and keeps strangers from causing any.
-type verdict struct {
-	state    *procedure.State
-	refusal  *procedure.Refusal
-	repeated bool
-}
-
-func (s *Server) ask(ctx context.Context, cmd procedure.Command, actor procedure.Actor) (v verdict, err error) {
-	if v.state, err = s.Dispatch.State(ctx, cmd.GetMeta().GetIncident()); err != nil {
-		return v, service.Retryable(err)
+// lacks tells whether a command comes as far as the rule that asks for facts, whose reason is given: it would be refused for
+// their absence alone. What counts is decided again when it is recorded; this saves the work for commands that are refused or
+// repeated anyway, and keeps strangers from causing any.
+func (s *Server) lacks(ctx context.Context, cmd procedure.Command, actor procedure.Actor, facts procedure.Reason) (*procedure.State, bool, error) {
+	st, err := s.Dispatch.State(ctx, cmd.GetMeta().GetIncident())
+	if err != nil {
+		return nil, false, service.Retryable(err)
 	}
 	book, err := s.Dispatch.Book(ctx)
 	if err != nil {
-		return v, service.Retryable(err)
+		return nil, false, service.Retryable(err)
 	}
-	env := procedure.Env{Owner: s.Owner, Now: s.Clock.Now(), Actor: actor, Book: book, Salt: make([]byte, 32)} // nothing of it is kept
-	d, refusal, err := procedure.Decide(v.state, cmd, env)
-	v.refusal, v.repeated = refusal, d != nil && d.Repeated != nil
-	return v, err
+	_, refusal, err := procedure.Decide(st, cmd, procedure.Env{Owner: s.Owner, Now: s.Clock.Now(), Actor: actor, Book: book})
+	return st, refusal != nil && refusal.Reason == facts, err
 }
 
 // RegisterPatch registers a patch or a new revision.

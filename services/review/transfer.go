@@ -20,19 +20,15 @@ func branch(incident, revision string) string {
 
 // pushFacts pushes the reviewed tree if no commit is named, and says what the repository holds then (B3).
 func (s *Server) pushFacts(ctx context.Context, req *emergencyv1.TransferRequest, actor procedure.Actor) (procedure.Facts, error) {
-	v, err := s.ask(ctx, req, actor)
-	if err != nil {
+	st, lacks, err := s.lacks(ctx, req, actor, procedure.ReasonRepoTreeMismatch)
+	if err != nil || !lacks {
 		return procedure.Facts{}, err
 	}
-	// With nothing found out yet the rules refuse for that alone, or nothing is pushed.
-	if v.refusal == nil || v.refusal.Reason != procedure.ReasonRepoTreeMismatch {
-		return procedure.Facts{}, nil
-	}
-	r, _ := v.state.Revision(req.GetBinding().GetRevision())
-	ref := branch(v.state.Incident, r.ID)
+	r, _ := st.Revision(req.GetBinding().GetRevision()) // or the rules had refused
+	ref := branch(st.Incident, r.ID)
 	wanted, refused := req.GetCommit(), ""
 	if wanted == "" {
-		if wanted, err = s.commit(ctx, v.state, r); err != nil {
+		if wanted, err = s.commit(ctx, st, r); err != nil {
 			return procedure.Facts{}, err
 		}
 		if refused, err = s.push(ctx, wanted, ref); err != nil {
@@ -95,7 +91,7 @@ func (s *Server) held(ctx context.Context, ref string) (gitrepo.Commit, error) {
 // commit makes the commit of a reviewed revision: computed anew from the bytes, and the same however often it is made, so
 // that a repeated transfer finds its own.
 func (s *Server) commit(ctx context.Context, st *procedure.State, r *procedure.Revision) (string, error) {
-	_, result, err := s.recompute(ctx, r)
+	result, err := s.recompute(ctx, r)
 	if err != nil {
 		return "", err
 	}
