@@ -81,7 +81,7 @@ func commandTable() []commandRow {
 		command(commandRow{name: "MergeInto", owner: OwnerIncident, authority: "seed 1", roles: roles(ca, sa)}, mergeFields, decideMergeInto),
 		command(commandRow{name: "AbsorbDuplicate", owner: OwnerIncident, authority: "seed 1", roles: roles(ca, sa)}, absorbFields, decideAbsorb),
 		command(commandRow{name: "StandDown", owner: OwnerIncident, authority: "seed 1", roles: roles(ca, sa)}, standDownFields, decideStandDown),
-		command(commandRow{name: "WaiveControl", owner: OwnerIncident, authority: "SP 1.2", roles: roles(al, cl)}, waiveFields, decideWaive),
+		command(commandRow{name: "WaiveControl", owner: OwnerIncident, authority: "SP 1.2", roles: roles(al, cl), signed: true}, waiveFields, decideWaive, waiveClaims),
 		command(commandRow{name: "RecordLeadDecision", owner: OwnerIncident, authority: "SP 3.2.3.1", roles: roles(cl), afterEnd: true}, leadFields, decideLead),
 		command(commandRow{name: "AnnotateLog", owner: OwnerIncident, authority: "seed 4", roles: roles(ca, sa, cm, ar), afterEnd: true}, annotateFields, decideAnnotate),
 		command(commandRow{name: "Close", owner: OwnerIncident, authority: "seed 1", roles: roles(ca, sa, cm), closes: true}, closeFields, decideClose),

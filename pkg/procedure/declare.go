@@ -108,6 +108,10 @@ func waiveFields(f *fields, c *emergencyv1.WaiveControlRequest) {
 	f.reason(c.GetReason(), 20)
 }
 
+func waiveClaims(c *emergencyv1.WaiveControlRequest) []*emergencyv1.Claim {
+	return []*emergencyv1.Claim{claim("control", c.GetControl().String()), claim("reason", c.GetReason())}
+}
+
 // decideWaive lets the assessment team lead waive the test quorum and the critical team lead the observer, as debt
 // (10.3, 10.5); never with zero tests, and never before an observer was sought.
 func decideWaive(d *decision, c *emergencyv1.WaiveControlRequest) *Refusal {

@@ -39,6 +39,14 @@ func VerifyRecord(s *State, rec *emergencyv1.Record, book *rulebook.Book) error 
 	if err := verifyActor(row, rec, book); err != nil {
 		return err
 	}
+	for _, p := range payloads {
+		if commands := signedFor(p); len(commands) > 0 && !slices.Contains(commands, row.name) {
+			return fmt.Errorf("%T is recorded under %s, which nobody signs for it", p, row.name)
+		}
+		if named := personIn(p); named != "" && named != rec.GetActor().GetPerson() {
+			return fmt.Errorf("%s by %s is recorded as %s's", row.name, rec.GetActor().GetPerson(), named)
+		}
+	}
 	if !row.signed {
 		return nil
 	}
@@ -140,6 +148,9 @@ func (s *State) expectFrom(want *emergencyv1.Statement, payload proto.Message, g
 		return is(name, value)
 	}
 	switch e := payload.(type) {
+	case *emergencyv1.ControlWaived:
+		s.bindRevision(want, e.GetBinding())
+		return is("control", e.GetControl().String())
 	case *emergencyv1.PatchRegistered:
 		want.Binding, want.PatchSha256, want.BaseTree, want.ResultTree = e.GetBinding(), e.GetPatch().GetSha256(), e.GetBaseTree(), e.GetResultTree()
 		if b := BindingDigest(want.Incident, e.GetBinding().GetRevision(), want.PatchSha256, want.BaseTree, want.ResultTree, want.PolicyDigest); b != e.GetBinding().GetDigest() {
@@ -159,6 +170,11 @@ func (s *State) expectFrom(want *emergencyv1.Statement, payload proto.Message, g
 		s.bindRevision(want, e.GetBinding())
 		return is("verdict", "veto")
 	case *emergencyv1.VetoWithdrawn:
+		for _, v := range s.Vetoes {
+			if v.ID == e.GetVeto() && v.By != want.Person {
+				return fmt.Errorf("veto %s was raised by %s", v.ID, v.By)
+			}
+		}
 		s.bindVeto(want, e.GetVeto())
 		return is("veto", e.GetVeto())
 	case *emergencyv1.VetoOverruled:
@@ -180,6 +196,59 @@ func (s *State) expectFrom(want *emergencyv1.Statement, payload proto.Message, g
 		return is("policy", "sha256:"+KeyID(e.GetPolicy()))
 	}
 	return nil
+}
+
+// signedFor lists the commands under which an event may be recorded, for events that count only with a person's signature:
+// under any other command nobody would have signed it. Empty for all other events.
+func signedFor(payload proto.Message) []string {
+	switch payload.(type) {
+	case *emergencyv1.ControlWaived:
+		return []string{"WaiveControl"}
+	case *emergencyv1.PatchRegistered, *emergencyv1.PatchSuperseded:
+		return []string{"RegisterPatch"}
+	case *emergencyv1.FirstReviewRecorded:
+		return []string{"RecordFirstReview"}
+	case *emergencyv1.SecondReviewRecorded:
+		return []string{"RecordSecondReview"}
+	case *emergencyv1.TestReported:
+		return []string{"ReportTest"}
+	case *emergencyv1.VetoRaised:
+		return []string{"RaiseVeto", "RecordFirstReview", "RecordSecondReview"}
+	case *emergencyv1.VetoWithdrawn:
+		return []string{"WithdrawVeto"}
+	case *emergencyv1.VetoOverruled:
+		return []string{"OverruleVeto"}
+	case *emergencyv1.PatchForwarded:
+		return []string{"Forward"}
+	case *emergencyv1.ApplyStarted:
+		return []string{"StartApply"}
+	case *emergencyv1.RollBackStarted:
+		return []string{"RollBack"}
+	case *emergencyv1.PolicyPublished:
+		return []string{"PublishPolicy", "Establish"}
+	}
+	return nil
+}
+
+// personIn is the person whom an event names as the one who did it; the state believes it.
+func personIn(payload proto.Message) string {
+	switch e := payload.(type) {
+	case *emergencyv1.FirstReviewRecorded:
+		return e.GetReviewer()
+	case *emergencyv1.SecondReviewRecorded:
+		return e.GetReviewer()
+	case *emergencyv1.TestReported:
+		return e.GetTester()
+	case *emergencyv1.VetoRaised:
+		return e.GetRaisedBy()
+	case *emergencyv1.ApplyStarted:
+		return e.GetExecutor()
+	case *emergencyv1.RollBackStarted:
+		return e.GetExecutor()
+	case *emergencyv1.ObserverConfirmed:
+		return e.GetObserver()
+	}
+	return ""
 }
 
 // HostGate is what the agent on a host checks before it changes anything, on a history whose every record it has verified:

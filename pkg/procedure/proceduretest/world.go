@@ -128,7 +128,7 @@ func (w *World) Do(who string, c procedure.Command, options ...Option) Outcome {
 }
 
 // Try gives a command: it is filled in and signed, decided, and recorded if it is accepted. On the way it checks what no
-// decision may ever do: change the state or the command.
+// decision may ever do, change the state or the command, and that the record can be verified by who believes no service.
 func (w *World) Try(who string, c procedure.Command, options ...Option) Outcome {
 	w.t.Helper()
 	c = w.Prepare(who, c)
@@ -137,6 +137,9 @@ func (w *World) Try(who string, c procedure.Command, options ...Option) Outcome 
 		return out
 	}
 	out.Record = w.newRecord(c, out.Decision)
+	if err := procedure.VerifyRecord(w.State, out.Record, w.Book); err != nil {
+		w.t.Fatalf("%s by %s was accepted, and nobody who reads it can believe it: %v", out.Record.GetCommand(), who, err)
+	}
 	w.record(out.Record)
 	for _, s := range out.Decision.Sealed {
 		if w.Sealed == nil {
