@@ -140,10 +140,9 @@ func (p *pages) logAtom(w http.ResponseWriter, r *http.Request, drills bool) {
 	}
 	newest := entries[max(0, len(entries)-atomEntries):]
 	for i := len(newest) - 1; i >= 0; i-- {
-		doc.Entries = append(doc.Entries, atomOf(origin, base, newest[i]))
-	}
-	if len(doc.Entries) > 0 {
-		doc.Updated = doc.Entries[0].Updated
+		e := atomOf(origin, base, newest[i])
+		doc.Updated = max(doc.Updated, e.Updated) // the services' clocks may differ a little, so not simply the last entry's
+		doc.Entries = append(doc.Entries, e)
 	}
 	b, err := xml.MarshalIndent(doc, "", " ")
 	p.feed(w, r, feedBody{"application/atom+xml; charset=utf-8", headOf(origin, entries), append([]byte(xml.Header), append(b, '\n')...), err})

@@ -39,6 +39,7 @@ type rig struct {
 	store  *memory.Store
 	keys   *historytest.Keys
 	runner *projection.Runner
+	cfg    dashboard.Config
 	server *dashboard.Server
 	vault  *vaultmemory.Store
 	logs   *buffer
@@ -107,6 +108,7 @@ func newRig(t *testing.T, change ...func(*dashboard.Config)) *rig {
 	for _, c := range change {
 		c(&cfg)
 	}
+	r.cfg = cfg
 	r.server = must(dashboard.New(cfg))(t)
 	all := append([]projection.Projection{incidents}, r.server.Projections()...)
 	r.runner = must(projection.New(projection.Config{Store: r.store, Keys: r.keys.Ring, Projections: all, Log: log}))(t)
