@@ -38,12 +38,11 @@ const (
 func Run(ctx context.Context, cfg Config) error {
 	for ctx.Err() == nil {
 		changed := cfg.Changed() // before looking, so that nothing that comes meanwhile is missed
-		due, next := look(cfg)
-		wake := next
-		for _, id := range due {
-			if err := tick(ctx, cfg, id); err != nil && ctx.Err() == nil {
-				cfg.Log.WarnContext(ctx, "tick failed; it will be tried again", "owner", cfg.Owner, "incident", id, "error", err)
-				wake = cfg.Clock.Now().Add(retryAfter)
+		due, wake := look(cfg)
+		for _, x := range due {
+			if err := tick(ctx, cfg, x); err != nil && ctx.Err() == nil {
+				cfg.Log.WarnContext(ctx, "tick failed; it will be tried again", "owner", cfg.Owner, "incident", x.incident, "error", err)
+				wake = earlier(wake, cfg.Clock.Now().Add(retryAfter))
 			}
 		}
 		alarm, stop := cfg.Clock.Alarm(wake)
@@ -57,8 +56,21 @@ func Run(ctx context.Context, cfg Config) error {
 	return nil
 }
 
+func earlier(a, b time.Time) time.Time {
+	if b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// overdue is an incident in which something is due, and the position at which that was seen.
+type overdue struct {
+	incident string
+	position uint64
+}
+
 // look finds the incidents in which something is due, and when to look again.
-func look(cfg Config) (due []string, next time.Time) {
+func look(cfg Config) (due []overdue, next time.Time) {
 	now := cfg.Clock.Now()
 	next = now.Add(lookAgain)
 	env := procedure.Env{Owner: cfg.Owner, Now: now, Book: cfg.Incidents.Book()}
@@ -67,7 +79,7 @@ func look(cfg Config) (due []string, next time.Time) {
 		switch {
 		case !ok:
 		case at.Before(now):
-			due = append(due, s.Incident)
+			due = append(due, overdue{s.Incident, s.Position})
 		case at.Before(next):
 			next = at.Add(time.Millisecond) // passed means later than due (procedure.md 0.5)
 		}
@@ -75,12 +87,14 @@ func look(cfg Config) (due []string, next time.Time) {
 	return due, next
 }
 
-func tick(ctx context.Context, cfg Config, id string) error {
-	cmd := &emergencyv1.TickRequest{Meta: &emergencyv1.CommandMeta{Incident: id, RequestId: fmt.Sprintf("tick-%d", cfg.Clock.Now().UnixNano())}}
+// tick sends one. Its request id comes from the position at which something was seen to be due: sent again for what was
+// recorded meanwhile, it is recognised.
+func tick(ctx context.Context, cfg Config, x overdue) error {
+	cmd := &emergencyv1.TickRequest{Meta: &emergencyv1.CommandMeta{Incident: x.incident, RequestId: fmt.Sprintf("tick.at.%d", x.position)}}
 	_, err := cfg.Dispatch.Do(ctx, cmd, dispatch.Input{Actor: procedure.Actor{System: emergencyv1.SystemKind_SYSTEM_KIND_TIMER, SystemName: cfg.Owner}})
 	var refusal *procedure.Refusal
 	if errors.As(err, &refusal) {
-		cfg.Log.WarnContext(ctx, "tick refused", "owner", cfg.Owner, "incident", id, "reason", string(refusal.Reason))
+		cfg.Log.WarnContext(ctx, "tick refused", "owner", cfg.Owner, "incident", x.incident, "reason", string(refusal.Reason))
 		return nil
 	}
 	return err
