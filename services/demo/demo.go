@@ -59,7 +59,7 @@ func Run(ctx context.Context, opt Options) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := w.tell(ctx, sys, show); err != nil {
+	if err := w.tell(ctx, sys, bugs, show); err != nil {
 		return err
 	}
 	if opt.Once {
@@ -75,7 +75,7 @@ func Run(ctx context.Context, opt Options) (err error) {
 }
 
 // tell plays the emergency on a new data folder, and shows the old one on a used one.
-func (w world) tell(ctx context.Context, sys *system, show *printer) error {
+func (w world) tell(ctx context.Context, sys *system, bugs *tracker, show *printer) error {
 	old, found, err := w.recall()
 	if err != nil {
 		return err
@@ -100,6 +100,14 @@ func (w world) tell(ctx context.Context, sys *system, show *printer) error {
 	if err := s.play(ctx); err != nil {
 		return err
 	}
+	// One note each for the transfer, both tests and the forwarding; a dead tracker would have delayed none of them.
+	const notes = 4
+	patience, cancel := context.WithTimeout(ctx, time.Minute)
+	defer cancel()
+	if err := bugs.wait(patience, notes); err != nil {
+		return err
+	}
+	show.line("%d notes came to the bug tracker", notes)
 	return w.prove(ctx, s)
 }
 
@@ -211,8 +219,8 @@ func (w world) system(ctx context.Context, opt Options, trackerURL string, show 
 	}
 	show.line("epatchd runs: API %s, public log http://%s/log", sys.api, sys.web)
 	for _, a := range []struct{ name, kind, root string }{{"critical-1", "host", w.critical()}, {"test-1", "test", w.testing()}} {
-		p, _, err := start(ctx, logs, "epatch-agent "+a.name, "ready", "--name", a.name, "--kind", a.kind, "--root", a.root, "--exclude", secretFile,
-			"--state", w.path("agents-state", a.name), "--profile", w.path("agents", a.name), "--keyring", w.path("services.keys.json"), "--server", sys.api)
+		p, _, err := start(ctx, logs, "epatch-agent "+a.name, "", "--agent-name", a.name, "--agent-kind", a.kind, "--agent-root", a.root, "--agent-exclude", secretFile,
+			"--agent-state-dir", w.path("agents-state", a.name), "--agent-profile", w.path("agents", a.name), "--agent-keyring", w.path("services.keys.json"), "--agent-services", sys.api)
 		if err != nil {
 			return sys, err
 		}
@@ -280,7 +288,11 @@ func (p *printer) log(ctx context.Context, q dashboardv1.QueryServiceClient, inc
 		return fmt.Errorf("read log: %w", err)
 	}
 	for _, e := range res.GetEntries() {
-		fmt.Fprintf(p.out, "%4d  %s  %-20s %s\n", e.GetSeq(), e.GetAt().AsTime().UTC().Format("2006-01-02 15:04:05 MST"), e.GetRole(), e.GetHeadline())
+		fields := ""
+		for _, f := range e.GetFields() {
+			fields += fmt.Sprintf("  %s=%.40s", f.GetName(), f.GetValue())
+		}
+		fmt.Fprintf(p.out, "%4d  %s  %-20s %s%s\n", e.GetSeq(), e.GetAt().AsTime().UTC().Format("2006-01-02 15:04:05 MST"), e.GetRole(), e.GetHeadline(), fields)
 	}
 	return nil
 }

@@ -26,7 +26,7 @@ type process struct {
 }
 
 // start runs a program that lies beside this one, with its output in a log file. ready is a text of its standard output to
-// wait for; the rest of that line is returned.
+// wait for, and the rest of that line is returned; it waits for nothing if ready is empty.
 func start(ctx context.Context, logDir, name, ready string, args ...string) (*process, string, error) {
 	self, err := os.Executable()
 	if err != nil {
@@ -56,6 +56,9 @@ func start(ctx context.Context, logDir, name, ready string, args ...string) (*pr
 	}
 	lines := make(chan string, 1)
 	go p.read(out, logFile, ready, lines)
+	if ready == "" {
+		return p, "", nil
+	}
 	select {
 	case line := <-lines:
 		return p, line, nil
@@ -73,7 +76,7 @@ func (p *process) read(out io.Reader, logFile *os.File, ready string, lines chan
 	for scan.Scan() {
 		line := scan.Text()
 		fmt.Fprintln(logFile, line)
-		if rest, ok := strings.CutPrefix(line, ready); ok && lines != nil {
+		if rest, ok := strings.CutPrefix(line, ready); ok && ready != "" && lines != nil {
 			lines <- strings.TrimSpace(rest)
 			lines = nil
 		}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"net"
 	"net/http"
+	"strconv"
 	"sync"
 	"time"
 )
@@ -20,6 +21,7 @@ type tracker struct {
 
 	mu    sync.Mutex
 	notes []note
+	came  chan struct{} // closed and replaced when a note comes
 }
 
 type note struct {
@@ -34,7 +36,7 @@ func startTracker(ctx context.Context) (*tracker, error) {
 	if err != nil {
 		return nil, fmt.Errorf("stand-in bug tracker: %w", err)
 	}
-	t := &tracker{url: "http://" + lis.Addr().String()}
+	t := &tracker{url: "http://" + lis.Addr().String(), came: make(chan struct{})}
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /api/rest/issues/{id}/notes", t.add)
 	mux.HandleFunc("GET /api/rest/issues/{id}", t.show)
@@ -54,6 +56,8 @@ func (t *tracker) add(w http.ResponseWriter, r *http.Request) {
 	t.mu.Lock()
 	n.ID, n.Issue = len(t.notes)+1, r.PathValue("id")
 	t.notes = append(t.notes, n)
+	close(t.came)
+	t.came = make(chan struct{})
 	t.mu.Unlock()
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(http.StatusCreated)
@@ -70,11 +74,27 @@ func (t *tracker) show(w http.ResponseWriter, r *http.Request) {
 	}
 	t.mu.Unlock()
 	w.Header().Set("Content-Type", "application/json")
-	_ = json.NewEncoder(w).Encode(map[string]any{"issues": []any{map[string]any{"id": 1, "notes": list}}})
+	id, err := strconv.Atoi(r.PathValue("id"))
+	if err != nil {
+		http.Error(w, `{"message":"no such issue"}`, http.StatusNotFound)
+		return
+	}
+	_ = json.NewEncoder(w).Encode(map[string]any{"issues": []any{map[string]any{"id": id, "project": map[string]any{"id": 1, "name": "demo"}, "notes": list}}})
 }
 
-func (t *tracker) count() int {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	return len(t.notes)
+// wait waits until so many notes have come. They come by themselves, after what they tell of.
+func (t *tracker) wait(ctx context.Context, n int) error {
+	for {
+		t.mu.Lock()
+		have, came := len(t.notes), t.came
+		t.mu.Unlock()
+		if have >= n {
+			return nil
+		}
+		select {
+		case <-came:
+		case <-ctx.Done():
+			return fmt.Errorf("%d of %d notes came to the bug tracker: %w", have, n, ctx.Err())
+		}
+	}
 }

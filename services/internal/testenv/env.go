@@ -1,0 +1,209 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package testenv
+
+import (
+	"context"
+	"errors"
+	"net"
+	"path/filepath"
+	"sync"
+	"testing"
+	"time"
+
+	"cacert.org/emergency/pkg/timer"
+	"cacert.org/emergency/services/cli/client"
+	"cacert.org/emergency/services/internal/app"
+	"cacert.org/emergency/services/notification/channel"
+)
+
+// Patience is how long anything may take until a test gives up. Nothing is measured by it.
+const Patience = 15 * time.Second
+
+// Options of an Env. The zero value is the system with all agents by the machine's clock.
+type Options struct {
+	// Clock is the clock of services, agents and people; the machine's if nil. A Manual one should start at the machine's
+	// time, by which TLS judges certificates.
+	Clock timer.Clock
+	// NoAgents leaves hosts and test server without agents until StartAgent.
+	NoAgents bool
+	// Settings changes the node's settings before each start. Optional.
+	Settings func(*app.Settings)
+}
+
+// Env is the whole system. Its methods fail the test instead of returning errors; call them by the test's own goroutine.
+type Env struct {
+	// Dir is everything's folder.
+	Dir string
+	// Repo is the git repository, Mail and SMS the channels by which people are reached.
+	Repo      *Repo
+	Mail, SMS *Channel
+	Clock     timer.Clock
+	Log       *Log
+
+	t      testing.TB
+	opt    Options
+	agents map[string]*Agent
+
+	mu      sync.Mutex
+	running *running // nil while the node is stopped
+	people  map[string]*client.Client
+}
+
+// running is one start of the node.
+type running struct {
+	node  *app.Node
+	addrs app.Addresses
+	stop  context.CancelFunc
+	ended chan error
+}
+
+// Start starts the system and stops it when the test ends.
+func Start(t testing.TB, opt Options) *Env {
+	t.Helper()
+	e := &Env{
+		Dir: t.TempDir(), Mail: NewChannel("mail"), SMS: NewChannel("sms"), Clock: opt.Clock, Log: newLog(t), t: t, opt: opt,
+		agents: map[string]*Agent{}, people: map[string]*client.Client{},
+	}
+	if e.Clock == nil {
+		e.Clock = timer.System{}
+	}
+	e.Repo = newRepo(t, e.Dir, e.Data("repository.git"))
+	for _, host := range []string{app.DemoHost, app.DemoDrillHost, app.DemoTest} {
+		e.Repo.Checkout(e.Root(host))
+	}
+	e.Open()
+	t.Cleanup(e.close)
+	if !opt.NoAgents {
+		for _, host := range []string{app.DemoHost, app.DemoDrillHost, app.DemoTest} {
+			e.StartAgent(host)
+		}
+	}
+	return e
+}
+
+// Data is a path in the node's data folder.
+func (e *Env) Data(parts ...string) string {
+	return filepath.Join(append([]string{e.Dir, "data"}, parts...)...)
+}
+
+// Root is the folder that stands for a host.
+func (e *Env) Root(host string) string { return filepath.Join(e.Dir, "hosts", host) }
+
+// Node is the running node.
+func (e *Env) Node() *app.Node {
+	e.t.Helper()
+	return e.run().node
+}
+
+// API is the address of the running node's gRPC API, HTTP that of its public pages.
+func (e *Env) API() string  { e.t.Helper(); return e.run().addrs.API }
+func (e *Env) HTTP() string { e.t.Helper(); return e.run().addrs.HTTP }
+
+func (e *Env) run() *running {
+	e.t.Helper()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.running == nil {
+		e.t.Fatal("the node does not run")
+	}
+	return e.running
+}
+
+// Open starts the node, on the data that is there.
+func (e *Env) Open() {
+	e.t.Helper()
+	set := app.Settings{
+		Data: e.Data(), Listen: "127.0.0.1:0", HTTP: "127.0.0.1:0", HTTPS: "127.0.0.1:0", LogFormat: "text", LogLevel: "info", LogTo: e.Log,
+		Clock: e.Clock, Channels: []channel.Channel{e.Mail, e.SMS},
+	}
+	if e.opt.Settings != nil {
+		e.opt.Settings(&set)
+	}
+	node, err := app.Open(context.Background(), set)
+	if err != nil {
+		e.t.Fatalf("open the node: %v", err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	r, ready := &running{node: node, stop: stop, ended: make(chan error, 1)}, make(chan app.Addresses, 1)
+	go func() { r.ended <- node.Run(ctx, func(a app.Addresses) { ready <- a }) }()
+	select {
+	case r.addrs = <-ready:
+	case err := <-r.ended:
+		stop()
+		e.t.Fatalf("the node ended at once: %v", errors.Join(err, node.Close()))
+	}
+	e.mu.Lock()
+	e.running = r
+	e.mu.Unlock()
+}
+
+// Stop stops the node in order. Agents and people stay, and find it again after Open.
+func (e *Env) Stop() {
+	e.t.Helper()
+	e.mu.Lock()
+	r := e.running
+	e.running = nil
+	e.mu.Unlock()
+	if r == nil {
+		return
+	}
+	r.stop()
+	if err := errors.Join(<-r.ended, r.node.Close()); err != nil {
+		e.t.Errorf("the node did not end in order: %v", err)
+	}
+}
+
+// Restart is Stop and Open.
+func (e *Env) Restart() {
+	e.t.Helper()
+	e.Stop()
+	e.Open()
+}
+
+func (e *Env) close() {
+	for _, a := range e.agents {
+		a.Stop()
+	}
+	for _, c := range e.people {
+		if err := c.Close(); err != nil {
+			e.t.Errorf("close a person's connections: %v", err)
+		}
+	}
+	e.Stop()
+}
+
+var errStopped = errors.New("the node is stopped")
+
+// Dial connects to the node where it runs now, whatever address is asked for, so that agents and people survive a restart.
+func (e *Env) Dial(ctx context.Context, _ string) (net.Conn, error) {
+	e.mu.Lock()
+	r := e.running
+	e.mu.Unlock()
+	if r == nil {
+		return nil, errStopped
+	}
+	return new(net.Dialer).DialContext(ctx, "tcp", r.addrs.API)
+}
+
+// As is a person's own client, with the person's certificate, history and keyring. A person of the demo rule book.
+func (e *Env) As(person string) *client.Client {
+	e.t.Helper()
+	return e.WithProfile(e.Data("people", person))
+}
+
+// WithProfile is a client with the certificate of any profile folder.
+func (e *Env) WithProfile(dir string) *client.Client {
+	e.t.Helper()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if c, ok := e.people[dir]; ok {
+		return c
+	}
+	c, err := client.Dial(client.Config{Server: "localhost:1", Profile: dir, Keyring: e.Data("services.keys.json"), Now: e.Clock.Now, Dialer: e.Dial})
+	if err != nil {
+		e.t.Fatal(err)
+	}
+	e.people[dir] = c
+	return c
+}
