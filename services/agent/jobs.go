@@ -218,15 +218,29 @@ func (a *Agent) apply(ctx context.Context, j *deploymentv1.Job, d *done) error {
 	if err != nil {
 		return a.fail(ctx, j, v, d, err)
 	}
+	a.step("begun")
 	report, err := a.tree.Apply(ctx, j.GetId(), bytes, r.BaseTree, r.ResultTree)
 	d.found(report)
+	a.step("tried")
 	if err != nil {
 		return a.fail(ctx, j, v, d, err)
 	}
 	if err := a.reportApply(ctx, j, nil); err != nil {
 		return err
 	}
-	return a.reportTree(ctx, j, report.PreTree, report.PostTree, report.ChangedPaths)
+	a.step("apply-reported")
+	if err := a.reportTree(ctx, j, report.PreTree, report.PostTree, report.ChangedPaths); err != nil {
+		return err
+	}
+	a.step("tree-reported")
+	return nil
+}
+
+// step tells a test how far a job has come; the steps on the tree are told by package worktree.
+func (a *Agent) step(name string) {
+	if a.deps.Failpoint != nil {
+		a.deps.Failpoint("agent:" + name)
+	}
 }
 
 // attempt verifies the history and finds in it the apply that a job belongs to.
@@ -246,7 +260,7 @@ func (a *Agent) attempt(ctx context.Context, j *deploymentv1.Job) (*verified, *p
 // fail reports why a job was not done and what the host holds now, and returns the reason. What only is not possible now is
 // not reported: it will be tried again.
 func (a *Agent) fail(ctx context.Context, j *deploymentv1.Job, v *verified, d *done, reason error) error {
-	if code, _ := describe(reason); code == codeUnavailable || ctx.Err() != nil {
+	if later(reason) || ctx.Err() != nil {
 		return reason
 	}
 	a.log.ErrorContext(ctx, "ALARM: a job is refused or failed", "incident", j.GetIncident(), "job", j.GetId(), "error", reason)
@@ -383,7 +397,7 @@ func (a *Agent) install(ctx context.Context, j *deploymentv1.Job, d *done) error
 		return err
 	}
 	err = a.replace(ctx, j, d, r, bytes)
-	if code, _ := describe(err); err != nil && code == codeUnavailable {
+	if err != nil && later(err) {
 		return err
 	}
 	tree, errNow := a.now(ctx, r.ResultTree)

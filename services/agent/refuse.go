@@ -80,3 +80,9 @@ func describe(err error) (code, detail string) {
 	}
 	return codeHost, err.Error()
 }
+
+// later tells that nothing speaks against the job but that it cannot be done now.
+func later(err error) bool {
+	code, _ := describe(err)
+	return code == codeUnavailable
+}

@@ -41,7 +41,7 @@ func (s *Server) replicate(ctx context.Context, rec *projection.Record, e projec
 	if !errors.As(err, &refusal) {
 		return err
 	}
-	s.Log.ErrorContext(ctx, "the release branch was not moved; a critical admin has to see to it", "incident", rec.Incident, "ref", st.ReleaseRef(), "reason", string(refusal.Reason), "error", refusal.Message)
+	s.Log.ErrorContext(ctx, "the release branch was not moved; a critical admin has to see to it", "incident", rec.Incident, "ref", target(st), "reason", string(refusal.Reason), "error", refusal.Message)
 	return s.recheck(ctx, rec, e)
 }
 
@@ -83,18 +83,27 @@ func (s *Server) push(ctx context.Context, st *procedure.State, commit string) (
 	if c.Tree != a.HostTree {
 		return procedure.Facts{}, notPushed(fmt.Sprintf("commit %s has tree %s, host %s holds %s", c.ID, c.Tree, a.Host, a.HostTree), "name a commit that has exactly the host's tree")
 	}
-	ref := st.ReleaseRef()
+	ref := target(st)
 	old, err := s.repo.RemoteRef(ctx, ref)
 	if err != nil {
 		return procedure.Facts{}, repoError(err)
 	}
-	if old == "" {
+	if old == "" && !st.Declared.Drill {
 		return procedure.Facts{}, notPushed("the repository has no branch "+ref, "correct the policy's release branch, or create it")
 	}
 	if err := s.repo.Push(ctx, c.ID, ref, old); err != nil {
 		return procedure.Facts{}, repoError(err)
 	}
 	return procedure.Facts{Pushed: &procedure.PushFacts{Commit: c.ID, Tree: c.Tree, Ref: ref}}, nil
+}
+
+// target is the branch that must come to hold what the host runs: the release branch. A drill has one of its own, made by
+// its first push, because the release branch is as real as the host that runs it (G11).
+func target(st *procedure.State) string {
+	if st.Declared.Drill {
+		return "refs/heads/emergency/" + st.Incident + "/release"
+	}
+	return st.ReleaseRef()
 }
 
 func notPushed(message, remedy string) *procedure.Refusal {
@@ -131,12 +140,22 @@ func (s *Server) compare(ctx context.Context, st *procedure.State) (procedure.Fa
 	return procedure.Facts{Replication: x}, nil
 }
 
-// release is the commit that the release branch has now.
+// release is the commit that the release branch has now; of a drill that of its own branch, if it has come to one.
 func (s *Server) release(ctx context.Context, st *procedure.State) (gitrepo.Commit, error) {
 	if err := s.repo.Fetch(ctx); err != nil {
 		return gitrepo.Commit{}, repoError(err)
 	}
-	c, err := s.repo.ResolveCommit(ctx, st.ReleaseRef())
+	ref := target(st)
+	if st.Declared.Drill {
+		pushed, err := s.repo.RemoteRef(ctx, ref)
+		if err != nil {
+			return gitrepo.Commit{}, repoError(err)
+		}
+		if pushed == "" {
+			ref = st.ReleaseRef()
+		}
+	}
+	c, err := s.repo.ResolveCommit(ctx, ref)
 	if err != nil {
 		return gitrepo.Commit{}, repoError(err)
 	}
