@@ -18,7 +18,7 @@ import (
 )
 
 // Patience is how long anything may take until a test gives up. Nothing is measured by it.
-const Patience = 15 * time.Second
+const Patience = 90 * time.Second
 
 // Options of an Env. The zero value is the system with all agents by the machine's clock.
 type Options struct {
