@@ -76,12 +76,12 @@ func TestPages(t *testing.T) {
 	t.Parallel()
 	w := filled(t).web()
 	overview := w.page("/log")
-	has(t, overview, "e20261124.1", "e20261124.2", "<b>2</b> open", `href="/log/2026"`, `href="/log/drills"`, "Reflects entry", "minutes ago", "Page made 2026-11-24 21:00 UTC")
+	has(t, overview, "e20261124.1", "e20261124.2", "<b>2</b> emergencies open", `href="/log/2026"`, `href="/log/drills"`, "Reflects entry", "minutes ago", "Page made 2026-11-24 21:00 UTC")
 	if strings.Contains(overview, "x20261124.1") {
 		t.Error("a drill is among the emergencies")
 	}
 	incident := w.page("/log/e20261124.1")
-	has(t, incident, "Emergency declared", "Deployment verified", "critical-admin A", "LEAD_DECISION", "What is owed", `id="e1"`)
+	has(t, incident, "Emergency declared", "Deployment verified", "critical-admin A", "LEAD_DECISION", "Obligations", `id="e1"`)
 	has(t, w.page("/log/2026"), "e20261124.1", "Emergency log 2026")
 	drills := w.page("/log/drills")
 	has(t, drills, "x20261124.1", "No real system is touched")

@@ -117,7 +117,19 @@ type entryView struct {
 	publog.Entry
 	Day, Time, Full, Since string
 	Alarm                  bool
-	Facts, Texts           []publog.Field
+	Facts, Texts, Proof    []publog.Field
+}
+
+// Gist is the beginning of what somebody wrote, for a card.
+func (v *entryView) Gist() string {
+	for _, name := range []string{"text", "summary", "reason"} {
+		if text := []rune(strings.Join(strings.Fields(v.Entry.Field(name)), " ")); len(text) > 160 {
+			return string(text[:159]) + "…"
+		} else if len(text) > 0 && name != "reason" || len(text) > 20 {
+			return string(text)
+		}
+	}
+	return ""
 }
 
 // recentIncidents is how many incidents an overview shows beside the open ones.
@@ -240,9 +252,12 @@ func (p *pages) collect(drills bool) (*page, []*incidentPage) {
 func (i *incidentPage) add(e publog.Entry) {
 	v := &entryView{Entry: e, Day: e.At.UTC().Format("Monday, 2 January 2006"), Time: e.At.UTC().Format("15:04"), Full: full(e.At), Since: since(e.At.Sub(i.declaredAt)), Alarm: alarming(e)}
 	for _, f := range e.Fields {
-		if len(f.Value) > 80 || strings.Contains(f.Value, "\n") || f.Name == "sha256" {
+		switch {
+		case f.Name == "obligation": // its kind says enough
+			v.Proof = append(v.Proof, f)
+		case len(f.Value) > 60 || strings.Contains(f.Value, "\n"):
 			v.Texts = append(v.Texts, f)
-		} else {
+		default:
 			v.Facts = append(v.Facts, f)
 		}
 	}
