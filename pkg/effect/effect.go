@@ -31,7 +31,8 @@ type Effect struct {
 	Run func(ctx context.Context) error
 	// Repeatable says that doing it twice does no harm, because the other side recognises it.
 	Repeatable bool
-	// Unknown reports that the outcome cannot be known; for effects that are not repeatable.
+	// Unknown reports that the outcome cannot be known; for effects that are not repeatable. Reporting may be repeated, so an
+	// error means that it is tried again.
 	Unknown func(ctx context.Context) error
 }
 
@@ -86,7 +87,8 @@ type Runner struct {
 	group  sync.WaitGroup
 
 	mu      sync.Mutex
-	pending []*item // in the order of the stream
+	running map[string]bool // keys of the effects under way
+	pending []*item         // in the order of the stream
 	mark    history.Mark
 	unkept  int // records finished since the mark was last written
 }
@@ -106,7 +108,7 @@ func New(cfg Config) (*Runner, error) {
 	if cfg.Owner == "" || cfg.Store == nil || cfg.Keys == nil || cfg.Ledger == nil || cfg.Plan == nil || cfg.Log == nil {
 		return nil, errors.New("effect: a dependency is missing")
 	}
-	return &Runner{cfg: cfg, places: make(chan struct{}, atOnce)}, nil
+	return &Runner{cfg: cfg, places: make(chan struct{}, atOnce), running: map[string]bool{}}, nil
 }
 
 // Run follows the histories and runs effects until ctx ends; then it waits for those that run.
@@ -117,14 +119,17 @@ func (r *Runner) Run(ctx context.Context) error {
 	}
 	defer r.keep(context.WithoutCancel(ctx))
 	defer r.group.Wait()
-	chains := map[string]*history.Chain{}
-	// Chains start at the beginning of each history, so the records before the mark are read too, but not planned.
-	err = r.cfg.Store.Follow(ctx, history.Mark{}, func(m history.Message) error {
-		rec := accept(chains, r.cfg.Keys, m)
-		if rec == nil || m.Sequence <= mark.Sequence {
-			return nil
+	f := follower{keys: r.cfg.Keys, chains: map[string]*history.Chain{}, stuck: map[string]bool{}}
+	if err := f.skip(ctx, r.cfg.Store, mark); err != nil {
+		return err
+	}
+	// Follow looks whether the message at the mark is still the one that was there: in a log that was rolled back, numbers
+	// below the mark are given out again, and their effects would be taken for done.
+	err = r.cfg.Store.Follow(ctx, mark, func(m history.Message) error {
+		if rec := f.accept(m); rec != nil {
+			return r.plan(ctx, m.Mark(), rec)
 		}
-		return r.plan(ctx, m.Mark(), rec)
+		return nil
 	})
 	if ctx.Err() != nil {
 		return nil
@@ -132,21 +137,53 @@ func (r *Runner) Run(ctx context.Context) error {
 	return err
 }
 
-func accept(chains map[string]*history.Chain, keys *history.Keyring, m history.Message) *projection.Record {
-	if m.Incident == "" {
+// follower verifies records as every reader does.
+type follower struct {
+	keys   *history.Keyring
+	chains map[string]*history.Chain
+	stuck  map[string]bool // incidents with a record that this version cannot read
+}
+
+var errReached = errors.New("the mark is reached")
+
+// skip reads what lies before the mark, because chains start at the beginning of each history. Nothing of it is planned.
+func (f *follower) skip(ctx context.Context, store history.Store, mark history.Mark) error {
+	if mark.Sequence == 0 {
 		return nil
 	}
-	chain, ok := chains[m.Incident]
+	err := store.Scan(ctx, 0, func(m history.Message) error {
+		if m.Sequence > mark.Sequence {
+			return errReached
+		}
+		f.accept(m)
+		return nil
+	})
+	switch {
+	case errors.Is(err, errReached), ctx.Err() != nil:
+		return nil
+	case err != nil:
+		return fmt.Errorf("read up to the last finished effects: %w", err)
+	}
+	return nil
+}
+
+// accept returns a record to plan for; nil for what is skipped. The projection runner, which sees the same, alarms.
+func (f *follower) accept(m history.Message) *projection.Record {
+	if m.Incident == "" || f.stuck[m.Incident] {
+		return nil
+	}
+	chain, ok := f.chains[m.Incident]
 	if !ok {
-		chain = history.NewChain(m.Incident, keys)
-		chains[m.Incident] = chain
+		chain = history.NewChain(m.Incident, f.keys)
+		f.chains[m.Incident] = chain
 	}
 	entry, err := chain.Accept(m.Data)
 	if err != nil {
-		return nil // alarmed by the projection runner, which sees the same
+		return nil
 	}
 	rec, err := projection.Decode(entry)
 	if err != nil {
+		f.stuck[m.Incident] = true
 		return nil
 	}
 	return rec
@@ -184,6 +221,13 @@ func (r *Runner) plan(ctx context.Context, mark history.Mark, rec *projection.Re
 
 // do runs one effect to its end; false if it was interrupted and has to be seen to after the next start.
 func (r *Runner) do(ctx context.Context, e Effect) bool {
+	if ctx.Err() != nil {
+		return false
+	}
+	if !r.begin(e.Key) {
+		return true // another event wants the same act, and it is under way
+	}
+	defer r.end(e.Key)
 	fresh, state, err := r.intend(ctx, e.Key)
 	if err != nil {
 		return false
@@ -191,11 +235,11 @@ func (r *Runner) do(ctx context.Context, e Effect) bool {
 	if !fresh && state != Intended {
 		return true
 	}
-	run, outcome := e.Run, Done
+	run, repeatable, outcome := e.Run, e.Repeatable, Done
 	if !fresh && !e.Repeatable {
-		run, outcome = e.Unknown, Unknown // a former run was interrupted in the act
+		run, repeatable, outcome = e.Unknown, true, Unknown // a former run was interrupted in the act
 	}
-	err = r.attempt(ctx, e, run)
+	err = r.attempt(ctx, e.Key, run, repeatable)
 	switch {
 	case err != nil && ctx.Err() != nil:
 		return false
@@ -206,41 +250,78 @@ func (r *Runner) do(ctx context.Context, e Effect) bool {
 	if r.cfg.Meter != nil {
 		r.cfg.Meter.Effect(ctx, r.cfg.Owner, string(outcome))
 	}
-	return r.cfg.Ledger.Finish(ctx, e.Key, outcome) == nil
+	return r.finish(ctx, e.Key, outcome) == nil
+}
+
+// begin tells whether nobody in this process is at the key.
+func (r *Runner) begin(key string) bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.running[key] {
+		return false
+	}
+	r.running[key] = true
+	return true
+}
+
+func (r *Runner) end(key string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.running, key)
 }
 
 func (r *Runner) intend(ctx context.Context, key string) (fresh bool, state State, err error) {
-	_, err = backoff.Retry(ctx, func() (struct{}, error) {
+	err = Insist(ctx, nil, func(ctx context.Context) error {
 		fresh, state, err = r.cfg.Ledger.Intend(ctx, key)
-		return struct{}{}, err
-	}, backoff.WithMaxElapsedTime(0))
+		return err
+	})
 	return fresh, state, err
+}
+
+// finishWithin is how long an outcome that is known is tried to be kept after the runner was told to stop.
+const finishWithin = 5 * time.Second
+
+// finish keeps the outcome, also when the runner was told to stop meanwhile: what is known must not be forgotten.
+func (r *Runner) finish(ctx context.Context, key string, outcome State) error {
+	return Insist(ctx, nil, func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishWithin)
+		defer cancel()
+		return r.cfg.Ledger.Finish(ctx, key, outcome)
+	})
 }
 
 // ErrGiveUp ends the tries of a repeatable effect: what it wanted can never succeed. The effect has reported that itself.
 var ErrGiveUp = errors.New("given up")
 
-// attempt runs a repeatable effect until it succeeds, gives up or ctx ends; any other once.
-func (r *Runner) attempt(ctx context.Context, e Effect, run func(context.Context) error) error {
-	if run == nil {
-		return nil
-	}
-	if !e.Repeatable {
-		return run(ctx)
-	}
+// Insist calls fn until it succeeds, gives up with ErrGiveUp, or ctx ends; at least once in any case. again, if there is
+// one, is told of each error after which it is tried again.
+func Insist(ctx context.Context, again func(error), fn func(context.Context) error) error {
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval, wait.MaxInterval = 200*time.Millisecond, 30*time.Second
 	_, err := backoff.Retry(ctx, func() (struct{}, error) {
-		err := run(ctx)
+		err := fn(ctx)
 		if errors.Is(err, ErrGiveUp) {
 			return struct{}{}, backoff.Permanent(err)
 		}
-		if err != nil && ctx.Err() == nil {
-			r.cfg.Log.WarnContext(ctx, "effect will be tried again", "owner", r.cfg.Owner, "key", e.Key, "error", err)
+		if err != nil && ctx.Err() == nil && again != nil {
+			again(err)
 		}
 		return struct{}{}, err
 	}, backoff.WithBackOff(wait), backoff.WithMaxElapsedTime(0))
 	return err
+}
+
+// attempt runs what may be repeated until it succeeds, gives up or ctx ends; anything else once.
+func (r *Runner) attempt(ctx context.Context, key string, run func(context.Context) error, repeatable bool) error {
+	switch {
+	case run == nil:
+		return nil
+	case !repeatable:
+		return run(ctx)
+	}
+	return Insist(ctx, func(err error) {
+		r.cfg.Log.WarnContext(ctx, "effect will be tried again", "owner", r.cfg.Owner, "key", key, "error", err)
+	}, run)
 }
 
 // finished counts an effect off and moves the mark over everything that is finished from the front.

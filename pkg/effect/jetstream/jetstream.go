@@ -5,10 +5,13 @@ package jetstream
 
 import (
 	"context"
+	"crypto/rand"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 
@@ -36,20 +39,35 @@ func key(kind, text string) string {
 	return kind + "." + base64.RawURLEncoding.EncodeToString([]byte(text))
 }
 
-// Intend writes the intent if the key is new.
-func (l *Ledger) Intend(ctx context.Context, k string) (bool, effect.State, error) {
-	_, err := l.kv.Create(ctx, key("effect", k), []byte(effect.Intended))
-	if err == nil {
-		return true, effect.Intended, nil
+// tries of one Intend, with pauses between them that grow up to maxPause: a write of somebody else that is on its way is
+// there within that time.
+const (
+	tries    = 10
+	maxPause = 50 * time.Millisecond
+)
+
+// Intend writes the intent if the key is new. The intent has a token of its own, so that one whose acknowledgement was lost
+// is recognised when it is found there: it is fresh, nobody acted on it. A lost compare-and-set of a replicated bucket
+// (10164) may be another's write, or our own earlier one, that is still on its way: what is there is looked at until
+// something is.
+func (l *Ledger) Intend(ctx context.Context, k string) (fresh bool, state effect.State, err error) {
+	intent := string(effect.Intended) + " " + rand.Text()
+	for n := range tries {
+		if _, err = l.kv.Create(ctx, key("effect", k), []byte(intent)); err == nil {
+			return true, effect.Intended, nil
+		}
+		entry, readErr := l.kv.Get(ctx, key("effect", k))
+		if readErr == nil {
+			word, _, _ := strings.Cut(string(entry.Value()), " ")
+			return string(entry.Value()) == intent, effect.State(word), nil
+		}
+		select {
+		case <-ctx.Done():
+			return false, "", fmt.Errorf("intend %s: %w", k, err)
+		case <-time.After(min(maxPause, 5*time.Millisecond<<n)):
+		}
 	}
-	if !errors.Is(err, jetstream.ErrKeyExists) {
-		return false, "", fmt.Errorf("intend %s: %w", k, err)
-	}
-	entry, err := l.kv.Get(ctx, key("effect", k))
-	if err != nil {
-		return false, "", fmt.Errorf("read intent of %s: %w", k, err)
-	}
-	return false, effect.State(entry.Value()), nil
+	return false, "", fmt.Errorf("intend %s: %w", k, err)
 }
 
 // Finish writes the outcome.
