@@ -3,6 +3,7 @@
 package dashboard
 
 import (
+	"cmp"
 	"slices"
 	"strings"
 	"time"
@@ -133,7 +134,7 @@ func checksOf(s *procedure.State, r *procedure.Revision) []*dashboardv1.Check {
 		}
 	}
 	slices.SortStableFunc(list, func(a, b *dashboardv1.Check) int {
-		return int(int64(a.GetPosition()) - int64(b.GetPosition())) //nolint:gosec // positions are far below 2^63
+		return cmp.Compare(a.GetPosition(), b.GetPosition())
 	})
 	return list
 }

@@ -77,11 +77,10 @@ type page struct {
 	Year        string
 	Years       []string
 	// What the page reflects.
-	Seq     uint64
-	Head    string
-	Age     string
-	Made    string
-	Entries int
+	Seq  uint64
+	Head string
+	Age  string
+	Made string
 
 	Summary   summary
 	Incidents []*incidentPage // of an overview or year
@@ -216,7 +215,7 @@ func (p *pages) collect(drills bool) (*page, []*incidentPage) {
 	now, entries := p.server.cfg.Clock.Now(), p.server.log.Entries(drills)
 	pg := &page{
 		Style: p.style, Icon: p.icon, Development: p.server.cfg.Development, Drills: drills, Base: logPath(drills),
-		Entries: len(entries), Made: full(now), Head: publog.Genesis(publog.Real),
+		Made: full(now), Head: publog.Genesis(publog.Real),
 	}
 	if drills {
 		pg.Head = publog.Genesis(publog.Drills)
