@@ -63,7 +63,7 @@ type Facts struct {
 	Patch *PatchFacts
 	// Pushed is what the repository holds after the push; Transfer, PushReplication.
 	Pushed *PushFacts
-	// Agent is what the host's agent answered; DryRun, ConfirmObserver after.
+	// Agent is what the host's agent answered; DryRun, ConfirmObserver after. For ReportTest it is the test server's.
 	Agent *AgentFacts
 	// Replication is the computed comparison; CheckReplication.
 	Replication *ReplicationFacts

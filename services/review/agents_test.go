@@ -33,7 +33,8 @@ type agents struct {
 
 	mu      sync.Mutex
 	away    bool
-	broken  bool // the agent answers every job with an error
+	broken  bool   // the agent answers every job with an error
+	holds   string // what it says that it holds, if not what is asked for
 	jobs    []*deploymentv1.RunJobRequest
 	asked   int // also while away
 	changed chan struct{}
@@ -80,7 +81,31 @@ func (a *agents) waitAsked(n int) {
 	}
 }
 
+// hold makes the agent say that it holds a tree, whatever it installed.
+func (a *agents) hold(tree string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.holds = tree
+}
+
+// tell answers what the test server holds.
+func (a *agents) tell(req *deploymentv1.RunJobRequest) (*deploymentv1.RunJobResponse, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	tree := a.holds
+	if tree == "" {
+		tree = req.GetJob().GetBaseTree()
+	}
+	if a.away {
+		return nil, status.Error(codes.Unavailable, "no agent of that name is attached")
+	}
+	return &deploymentv1.RunJobResponse{Result: &deploymentv1.JobResult{JobId: req.GetJob().GetId(), Ok: !a.broken, PreTree: tree, PostTree: tree}}, nil
+}
+
 func (a *agents) RunJob(ctx context.Context, req *deploymentv1.RunJobRequest) (*deploymentv1.RunJobResponse, error) {
+	if req.GetJob().GetKind() == deploymentv1.JobKind_JOB_KIND_REPORT_TREE {
+		return a.tell(req)
+	}
 	a.mu.Lock()
 	a.asked++
 	close(a.changed)

@@ -33,9 +33,9 @@ func testNote(incident, person, requestID string) string {
 	return noteID(incident, "test "+person+" "+requestID)
 }
 
-// testFacts chooses the note of a test, if the tester asks for it and the tracker can take it. Where it cannot, the rules
+// noteFacts chooses the note of a test, if the tester asks for it and the tracker can take it. Where it cannot, the rules
 // refuse a test without a note.
-func (s *Server) testFacts(ctx context.Context, req *emergencyv1.ReportTestRequest) (procedure.Facts, error) {
+func (s *Server) noteFacts(ctx context.Context, req *emergencyv1.ReportTestRequest) (procedure.Facts, error) {
 	if req.GetBugNote() != auto || s.tracker == nil {
 		return procedure.Facts{}, nil
 	}
