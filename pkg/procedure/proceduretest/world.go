@@ -133,21 +133,27 @@ func (w *World) Try(who string, c procedure.Command, options ...Option) Outcome 
 	w.t.Helper()
 	c = w.Prepare(who, c)
 	out := w.Decide(who, c, options...)
-	if out.Decision == nil || out.Decision.Repeated != nil || len(out.Decision.Events) == 0 {
-		return out
+	if out.Decision != nil && out.Decision.Repeated == nil && len(out.Decision.Events) > 0 {
+		out.Record = w.Record(c, out.Decision)
 	}
-	out.Record = w.newRecord(c, out.Decision)
-	if err := procedure.VerifyRecord(w.State, out.Record, w.Book); err != nil {
-		w.t.Fatalf("%s by %s was accepted, and nobody who reads it can believe it: %v", out.Record.GetCommand(), who, err)
+	return out
+}
+
+// Record records a decision on a command, as it was prepared.
+func (w *World) Record(c procedure.Command, d *procedure.Decision) *emergencyv1.Record {
+	w.t.Helper()
+	rec := w.newRecord(c, d)
+	if err := procedure.VerifyRecord(w.State, rec, w.Book); err != nil {
+		w.t.Fatalf("%s by %s was accepted, and nobody who reads it can believe it: %v", d.Command, d.Actor.GetPerson(), err)
 	}
-	w.record(out.Record)
-	for _, s := range out.Decision.Sealed {
+	w.record(rec)
+	for _, s := range d.Sealed {
 		if w.Sealed == nil {
 			w.Sealed = map[string]string{}
 		}
 		w.Sealed[s.Commitment] = string(s.Value)
 	}
-	return out
+	return rec
 }
 
 // Decide only decides a prepared command, and records nothing.
@@ -336,8 +342,7 @@ func (w *World) record(rec *emergencyv1.Record) {
 	if err != nil {
 		w.t.Fatalf("encode record: %v", err)
 	}
-	sum := sha256.Sum256(b)
-	hash := hex.EncodeToString(sum[:])
+	hash := HashOf(b)
 	before := Fingerprint(w.State)
 	next, err := procedure.Evolve(w.State, rec, hash)
 	if err != nil {
@@ -368,6 +373,12 @@ func followBook(t T, b *rulebook.Book, position uint64, rec *emergencyv1.Record)
 		t.Fatalf("fold rule book: %v", err)
 	}
 	return n
+}
+
+// HashOf is the hash of a record's stored bytes.
+func HashOf(b []byte) string {
+	sum := sha256.Sum256(b)
+	return hex.EncodeToString(sum[:])
 }
 
 // ShortType is an event type without its owner.

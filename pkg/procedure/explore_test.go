@@ -1,0 +1,218 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package procedure_test
+
+import (
+	"flag"
+	"fmt"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"cacert.org/emergency/pkg/procedure"
+	pt "cacert.org/emergency/pkg/procedure/proceduretest"
+	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
+)
+
+// exploreStates bounds the exploration: so many different states are asked about every move.
+var exploreStates = flag.Int("explore", 200, "how many states TestExplore visits; there are many thousand")
+
+// TestExplore goes breadth first through the reachable states of an incident, from every milestone of the story at once, and
+// asks in each of them about every move. A move is accepted or refused with a whole reason; it never panics, never errs,
+// and never changes what it was given; what is accepted changes the state, so that no event is one that Evolve forgot.
+func TestExplore(t *testing.T) {
+	t.Parallel()
+	x := &explorer{t: t, shapes: map[string]bool{}, accepted: map[string]bool{}, refused: map[procedure.Reason]bool{}, events: map[string]bool{}}
+	x.see(pt.NewWorld(t))
+	for _, m := range pt.Milestones() {
+		x.see(pt.Given(t, pt.Story(m)).World())
+	}
+	rollBack, odd := pt.Does("carla", pt.RollBack("carl")), pt.Does(agent, pt.ReportTree(pt.Tree("odd")))
+	for _, steps := range [][]pt.Step{ // beside the story
+		{pt.Story(pt.Declared), pt.Does("carla", pt.StandDown())}, {pt.Story(pt.Verified), rollBack},
+		{pt.Story(pt.Applied), odd}, {pt.Story(pt.Applied), odd, pt.Does("carla", pt.BackOut())},
+		{pt.Story(pt.Applying), pt.Does(agent, pt.ReportApply(false))}, withoutTests(pt.Observed), withoutObserver(),
+	} {
+		x.see(pt.Given(t, steps...).World())
+	}
+	for visited := 0; len(x.queue) > 0 && visited < *exploreStates; visited++ {
+		w := x.queue[0]
+		x.queue = x.queue[1:]
+		x.visit(w)
+		if t.Failed() {
+			return
+		}
+	}
+	x.report()
+}
+
+type explorer struct {
+	t        *testing.T
+	queue    []*pt.World
+	shapes   map[string]bool
+	accepted map[string]bool // commands
+	refused  map[procedure.Reason]bool
+	events   map[string]bool
+	followed map[string]bool // moves, in the state that is visited
+	cells    int
+}
+
+// see queues a state unless one of the same shape was seen.
+func (x *explorer) see(w *pt.World) {
+	shape := shapeOf(w.State)
+	if !x.shapes[shape] {
+		x.shapes[shape] = true
+		x.queue = append(x.queue, w)
+	}
+}
+
+// later are the times after which moves are tried: at once, and when everything of a day has become due.
+func (x *explorer) visit(w *pt.World) {
+	before := pt.Fingerprint(w.State)
+	x.followed = map[string]bool{}
+	for _, m := range pt.Moves(w.State) {
+		waits := []time.Duration{time.Second}
+		if _, tick := m.Command.(*emergencyv1.TickRequest); tick {
+			waits = []time.Duration{time.Second, 30 * time.Hour}
+		}
+		for _, wait := range waits {
+			x.try(w, m, wait)
+		}
+	}
+	if pt.Fingerprint(w.State) != before {
+		x.t.Errorf("moves changed the state that they were tried on")
+	}
+}
+
+func (x *explorer) try(w *pt.World, m pt.Move, wait time.Duration) {
+	x.cells++
+	name := procedure.CommandName(m.Command)
+	now := w.Now
+	w.Now = now.Add(wait)
+	defer func() { w.Now = now }()
+	env := w.Env(m.Who, procedure.CommandOwner(m.Command))
+	if m.Owner != "" {
+		env.Owner = m.Owner
+	}
+	if env.Facts = pt.GoodFacts(w.State, m.Command); m.Facts != nil {
+		env.Facts = *m.Facts
+	}
+	c := w.Prepare(m.Who, m.Command)
+	sent := proto.Clone(c)
+	d, refusal, err := procedure.Decide(w.State, c, env)
+	switch {
+	case err != nil:
+		x.t.Errorf("%s by %s: %v", name, m.Who, err)
+	case !proto.Equal(sent, c):
+		x.t.Errorf("%s by %s was changed", name, m.Who)
+	case refusal != nil:
+		pt.CheckRefusal(x.t, refusal)
+		x.refused[refusal.Reason] = true
+	case d.Repeated != nil:
+		x.t.Errorf("%s by %s is taken for an earlier command", name, m.Who)
+	case len(d.Events) == 0:
+		if !slices.Contains([]string{"Tick", "SyncObligations", "ReportDelivery"}, name) {
+			x.t.Errorf("%s by %s is accepted and does nothing", name, m.Who)
+		}
+	default:
+		// who of those who may gives it makes no other shape
+		if key := fmt.Sprintf("%p %v %s", m.Command, wait, m.Owner); !x.followed[key] {
+			x.followed[key] = true
+			x.follow(w, c, d)
+		}
+	}
+}
+
+// follow records an accepted move in a copy and looks at what it changed.
+func (x *explorer) follow(w *pt.World, c procedure.Command, d *procedure.Decision) {
+	x.accepted[d.Command] = true
+	for _, e := range d.Events {
+		x.events[e.GetType()] = true
+	}
+	next := w.Fork()
+	next.Record(c, d)
+	if pt.Fingerprint(core(w.State)) == pt.Fingerprint(core(next.State)) {
+		x.t.Errorf("%s by %s records %v, and nothing changes by it", d.Command, d.Actor.GetPerson(), d.Events)
+	}
+	x.see(next)
+}
+
+// core is a state without what every record changes: head, request ids and who acted.
+func core(s *procedure.State) *procedure.State {
+	n := withoutHead(s)
+	n.Requests, n.Acted = nil, nil
+	return n
+}
+
+func (x *explorer) report() {
+	x.t.Logf("%d states of %d seen, %d cells, %d refusal reasons", len(x.shapes)-len(x.queue), len(x.shapes), x.cells, len(x.refused))
+	for _, c := range procedure.Commands() {
+		if !c.RuleBook && !x.accepted[c.Name] {
+			x.t.Errorf("%s was never accepted", c.Name)
+		}
+	}
+	elsewhere := map[string]string{
+		"CommandRefused":       "changes nothing; see TestRefusedEvent",
+		"CoverageGapFound":     "needs another rota; see TestCallOut",
+		"ObligationDueChanged": "needs a second apply by another executor; see TestSync",
+	}
+	for _, typ := range procedure.EventTypes() {
+		name := pt.ShortType(typ)
+		if elsewhere[name] == "" && !ofRuleBookType(typ) && !x.events[typ] {
+			x.t.Errorf("%s never happened", typ)
+		}
+	}
+}
+
+func ofRuleBookType(typ string) bool {
+	e := &emergencyv1.Event{Type: typ, SchemaVersion: 1}
+	m, err := procedure.DecodeEvent(e)
+	return err == nil && ofRuleBook(m)
+}
+
+// shapeOf is what makes two states different for the explorer: the state machines of procedure.md 6, without who, when and
+// which bytes.
+func shapeOf(s *procedure.State) string {
+	var b strings.Builder
+	say := func(format string, args ...any) { fmt.Fprintf(&b, format+" ", args...) }
+	some := func(n, most int) int { return min(n, most) }
+	say("%s", s.Status)
+	for _, id := range []string{"critical/1", "testing/1"} {
+		if sl, ok := s.Slot(id); ok {
+			say("%s:%s/%t", id, sl.State, sl.HandoverTo != "")
+		}
+	}
+	say("rounds%d declined%d", some(len(s.Rounds), 2), some(len(s.Declined), 1))
+	first := max(0, len(s.Revisions)-2)
+	for _, r := range s.Revisions[first:] {
+		passed, failed := 0, 0
+		for _, x := range r.Tests {
+			if x.Pass {
+				passed++
+			} else {
+				failed++
+			}
+		}
+		say("rev[%t %t %s %s %t %t %d/%d %t]", r.Superseded != "", s.Waived(tests, r.ID) != nil, verdictOf(r.First), verdictOf(r.Second), r.Transfer != nil, r.TestServer != nil, some(passed, 2), some(failed, 1), r.Forward != nil)
+		if a := s.ApplyOf(r.ID); a != nil {
+			say("apply[%s %t %t]", a.State, a.Observer != "", a.Applied.Position > 0)
+		}
+		say("veto%d", some(len(s.OpenVetoes(r.ID)), 1))
+	}
+	say("dry%d obs%d health%d drift%d", some(len(s.DryRuns), 1), some(len(s.Observers), 2), some(len(s.Health), 1), some(len(s.Drift), 1))
+	if n := len(s.Replications); n > 0 {
+		say("rep%s", s.Replications[n-1].Kind)
+	}
+	say("lead%t doc%d board%d visible%d breached%t", s.Lead != nil, some(len(s.Documented), 1), some(len(s.BoardReports), 1), some(len(s.Obligations), 1), len(s.Breached) > 0)
+	return b.String()
+}
+
+func verdictOf(r *procedure.Review) string {
+	if r == nil {
+		return "-"
+	}
+	return r.Result
+}
