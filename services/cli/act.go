@@ -5,6 +5,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -15,7 +16,7 @@ import (
 	"cacert.org/emergency/services/cli/client"
 )
 
-// act gives a command and says what was recorded. A signed one is shown before it is sent.
+// act gives a command and says what was recorded, with what the person's key has signed for it.
 func (a *app) act(ctx context.Context, cmd procedure.Command, done string, args ...any) (*emergencyv1.Committed, error) {
 	answer, err := a.give(ctx, cmd)
 	if err != nil {
@@ -28,22 +29,23 @@ func (a *app) act(ctx context.Context, cmd procedure.Command, done string, args 
 	return answer.GetCommitted(), nil
 }
 
-// give sends a command, signed where it has to be.
+// give sends a command, signed where it has to be, and shows what was signed.
 func (a *app) give(ctx context.Context, cmd procedure.Command) (client.Answer, error) {
 	c, err := a.client()
 	if err != nil {
 		return nil, err
 	}
+	var st *emergencyv1.Statement
 	if procedure.NeedsSignature(cmd) {
-		st, err := c.Sign(ctx, cmd)
-		if err != nil {
+		if st, err = c.Sign(ctx, cmd); err != nil {
 			return nil, err
 		}
-		if !a.opt.json {
-			a.signed(st, c.KeyID())
-		}
 	}
-	return c.Call(ctx, cmd)
+	answer, err := c.Call(ctx, cmd)
+	if err == nil && st != nil && !a.opt.json {
+		a.signed(st, c.KeyID())
+	}
+	return answer, err
 }
 
 // recorded says what was done, and where it stands in the history.
@@ -65,7 +67,7 @@ func (a *app) recorded(c *emergencyv1.Committed, done string) {
 
 // signed shows what the person's key signs.
 func (a *app) signed(st *emergencyv1.Statement, key string) {
-	a.out.line("you sign as %s, with key %s:", procedure.RoleWord(st.GetRole()), short(key))
+	a.out.line("signed as %s, with key %s:", procedure.RoleWord(st.GetRole()), short(key))
 	a.out.field("act", "%s", st.GetCommand())
 	a.out.field("incident", "%s", st.GetIncident())
 	if b := st.GetBinding(); b.GetRevision() != "" {
@@ -80,7 +82,7 @@ func (a *app) signed(st *emergencyv1.Statement, key string) {
 		}
 	}
 	for _, c := range st.GetClaims() {
-		if c.GetValue() != "" {
+		if c.GetValue() != "" && c.GetValue() != emergencyv1.Phase_PHASE_BEFORE.String() { // before deployment is what everybody expects
 			a.out.field(strings.ReplaceAll(c.GetName(), "_", " "), "%s", c.GetValue())
 		}
 	}
@@ -93,34 +95,35 @@ func (a *app) then(ctx context.Context, incident string) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 3*time.Second)
 	defer cancel()
-	c, err := a.client()
-	if err != nil {
-		return
+	a.chosen = incident
+	if s, err := a.scene(ctx); err == nil { // else the act is recorded all the same
+		a.sequel(s)
 	}
-	person, book, err := c.Person(ctx)
-	if err != nil {
-		return
-	}
-	s, err := c.State(ctx, incident)
-	if err != nil {
-		return // the act is recorded; that its sequel cannot be shown is no failure of it
-	}
-	a.sequel(&scene{client: c, state: s, person: person, book: book})
 }
 
-func (a *app) sequel(s *scene) {
+// mine shows the step that waits for the person, if there is one.
+func (a *app) mine(s *scene) bool {
 	for _, o := range s.options(a.proc.Now()) {
 		if o.Next {
 			a.out.line("%s %s: %s", bold("next:"), o.Title, commandLine(o.Command, o.Subject))
-			return
+			return true
 		}
 	}
+	return false
+}
+
+// sequel shows the step that waits for the person, or else the one that waits for others.
+func (a *app) sequel(s *scene) {
+	if a.mine(s) {
+		return
+	}
 	if steps := procedure.NextSteps(s.state); len(steps) > 0 {
-		waits := ""
-		if len(steps[0].Persons) > 0 {
-			waits = ", waits for " + strings.Join(steps[0].Persons, ", ")
+		waits := slices.DeleteFunc(slices.Clone(steps[0].Persons), func(p string) bool { return slices.Contains(steps[0].Not, p) })
+		whom := ""
+		if len(waits) > 0 {
+			whom = ", waits for " + strings.Join(waits, ", ")
 		}
-		a.out.line("next: %s%s", steps[0].Title, waits)
+		a.out.line("next: %s%s", steps[0].Title, whom)
 	}
 }
 

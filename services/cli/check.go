@@ -42,6 +42,9 @@ type checked struct {
 	Signed   int       `json:"signed_by_people"`
 	Head     string    `json:"head"`
 	Findings []finding `json:"findings"`
+
+	gap   uint64 // first missing position of the last gap
+	after int    // records beyond it
 }
 
 func errNoKeyring() error { return client.ErrNoKeyring }
@@ -242,16 +245,32 @@ func (r *checked) add(position uint64, reason, detail string) {
 	r.Findings = append(r.Findings, finding{r.Incident, position, r.Records, reason, detail})
 }
 
-// foreign records why a record is none of the history.
+// foreign records why a record is none of the history. What follows a gap does not continue either: it is one finding.
 func (r *checked) foreign(signed *emergencyv1.SignedRecord, err error) {
 	var rec emergencyv1.Record
 	_ = proto.Unmarshal(signed.GetRecord(), &rec) // only for its position; bytes that do not decode have none
 	var foreign *history.ForeignError
 	if errors.As(err, &foreign) {
+		if foreign.Reason == history.ReasonGap && foreign.Got > foreign.Want {
+			r.beyond(rec.GetFirstPosition(), foreign)
+			return
+		}
 		r.add(rec.GetFirstPosition(), string(foreign.Reason), foreign.Detail)
 		return
 	}
 	r.add(rec.GetFirstPosition(), "UNREADABLE", err.Error())
+}
+
+// beyond counts the records after a gap.
+func (r *checked) beyond(position uint64, gap *history.ForeignError) {
+	n := len(r.Findings)
+	if n == 0 || r.Findings[n-1].Reason != string(history.ReasonGap) || r.gap != gap.Want {
+		r.gap, r.after = gap.Want, 0
+		r.add(position, string(history.ReasonGap), "")
+		n++
+	}
+	r.after++
+	r.Findings[n-1].Detail = fmt.Sprintf("position %d is missing or was changed; %s after it, up to position %d, cannot be judged", gap.Want, plural(r.after, "record", "records"), position)
 }
 
 // verdict says what was found, and fails if anything was.

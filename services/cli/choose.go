@@ -86,7 +86,7 @@ func (a *app) pick(list []*dashboardv1.Incident, concerns func(*dashboardv1.Inci
 	for _, i := range mine {
 		err = err.hint("--incident %s  %s, declared %s", i.GetId(), i.GetSystem(), a.out.clock(i.GetDeclaredAt()))
 	}
-	return "", err
+	return "", err.hint("for all that you type in this shell: export EPATCH_INCIDENT=%s", mine[0].GetId())
 }
 
 // involves tells whether a person has a part in an incident.

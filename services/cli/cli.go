@@ -52,7 +52,7 @@ func Run(ctx context.Context, p Process) int {
 	case err == nil:
 		return exitOK
 	case !a.started:
-		return a.show(usage("%v", err).hint("%s --help shows how it is used", cmd.CommandPath()))
+		return a.show(usage("%v", err).hint("usage: %s", cmd.UseLine()).hint("%s --help says more", cmd.CommandPath()))
 	}
 	return a.show(err)
 }

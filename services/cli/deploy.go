@@ -60,8 +60,9 @@ func (a *app) deploy(ctx context.Context, d *deployment) error {
 	if err != nil {
 		return err
 	}
-	if err := a.beforeDeploy(s, r); err != nil {
-		return err
+	// Asked before anything is done on the host; the dry run itself is what comes next.
+	if no := a.refusal(s, "StartApply", r.ID); no != nil && no.Reason != procedure.ReasonDryRunMissing {
+		return no
 	}
 	if err := a.dryRun(ctx, s, r); err != nil {
 		return err
@@ -82,10 +83,10 @@ func (a *app) deploy(ctx context.Context, d *deployment) error {
 	return a.follow(ctx, s, r, d, c)
 }
 
-// beforeDeploy asks the rules before anything is done on the host. What the dry run itself brings is left out.
-func (a *app) beforeDeploy(s *scene, r *procedure.Revision) error {
+// refusal is what the rules say now of a command about a subject; nil where they allow it or do not know it.
+func (a *app) refusal(s *scene, command, subject string) *procedure.Refusal {
 	for _, o := range s.options(a.proc.Now()) {
-		if o.Command == "StartApply" && o.Subject == r.ID && o.Refusal != nil && o.Refusal.Reason != procedure.ReasonDryRunMissing {
+		if o.Command == command && o.Subject == subject {
 			return o.Refusal
 		}
 	}
@@ -198,6 +199,12 @@ has proven that the tree before the patch is back.`, `
 			}
 			if observer == "" {
 				observer = secondPair(s, r)
+			}
+			if no := a.refusal(s, "RollBack", r.ID); no != nil && observer == "" {
+				return no
+			}
+			if observer == "" {
+				return usage("nobody observed the deployment; name who observes now: --observer")
 			}
 			c, err := a.act(cmd.Context(), &emergencyv1.RollBackRequest{Meta: s.meta, Binding: bind(r), Reason: d.reason, Observer: observer}, "%s is being rolled back on %s", r.ID, s.state.Host())
 			if err != nil {
@@ -312,13 +319,13 @@ func (a *app) ended(ctx context.Context, s *scene, r *procedure.Revision, st *pr
 		return a.well(ctx, s, "%s is rolled back: %s holds the tree before it again, %s", r.ID, host, apply.HostTree)
 	case procedure.ApplyFailed:
 		return differs("%s was not applied on %s: the agent reports a failure", r.ID, host).
-			hint("restore and prove the former tree: epatch back-out").hint("what happened: epatch timeline --from %d", apply.Position)
+			hint("restore and prove the former tree: epatch back-out").hint("what happened: epatch details %d", apply.Last)
 	case procedure.Mismatch:
 		return differs("%s holds another tree than was reviewed: it reports %s, reviewed is %s", host, apply.HostTree, r.ResultTree).
-			hint("restore the former tree: epatch back-out").hint("which paths differ: epatch timeline --from %d", apply.Position).hint("it has to be explained or taken back within %s", span(st.Policy.Duration("mismatch")))
+			hint("restore the former tree: epatch back-out").hint("which paths changed: epatch details %d", apply.Last).hint("it has to be explained or taken back within %s", span(st.Policy.Duration("mismatch")))
 	case procedure.BackOutUnproven:
 		return differs("it is not proven that %s holds the tree before %s again: it reports %s, before was %s", host, r.ID, apply.HostTree, apply.PreTree).
-			hint("look at the host; then again: epatch back-out").hint("which paths differ: epatch timeline --from %d", apply.Position)
+			hint("look at the host; then again: epatch back-out").hint("which paths changed: epatch details %d", apply.Last)
 	case procedure.Applying, procedure.Applied, procedure.BackingOut, procedure.RollingBack:
 	}
 	return differs("%s on %s is %s", r.ID, host, applyWords(apply.State)).hint("look again: epatch status, epatch watch")

@@ -137,10 +137,10 @@ func (a *app) transport(st *status.Status) report {
 	switch st.Code() {
 	case codes.Unavailable:
 		if strings.Contains(st.Message(), "tls: ") || strings.Contains(st.Message(), "x509: ") {
-			return report{Code: exitIdentity, What: "no connection with " + a.opt.server + ": " + st.Message(),
+			return report{Code: exitIdentity, What: "no connection with " + a.opt.server + ": " + cause(st.Message()),
 				Hints: []string{"cert.pem, key.pem and ca.pem of your profile must be of the authority that the server is of", "is " + a.opt.server + " the right server?"}}
 		}
-		return report{Code: exitAway, What: "the server at " + a.opt.server + " does not answer: " + st.Message(),
+		return report{Code: exitAway, What: "the server at " + a.opt.server + " does not answer: " + cause(st.Message()),
 			Hints: []string{"nothing was recorded as far as is known; the same command may be given again", "is it running? another address: --server HOST:PORT, or EPATCH_SERVER", "until then go on by telephone, and write down who did what when"}}
 	case codes.DeadlineExceeded:
 		return report{Code: exitAway, What: "the server at " + a.opt.server + " did not answer in time: it is not known whether it was recorded",
@@ -151,6 +151,14 @@ func (a *app) transport(st *status.Status) report {
 		return report{Code: exitDefect, What: "the server at " + a.opt.server + " does not know this request: " + st.Message(), Hints: []string{"is it an older version, or another service?"}}
 	}
 	return report{Code: exitDefect, What: st.Message(), Hints: []string{"tell the operator, with the reference if there is one"}}
+}
+
+// cause is the innermost part of a transport's message: the rest says how often it was tried.
+func cause(message string) string {
+	if i := strings.LastIndex(message, "desc = "); i >= 0 {
+		message = strings.Trim(message[i+len("desc = "):], `"`)
+	}
+	return strings.TrimPrefix(message, "transport: ")
 }
 
 // show prints the report where errors belong and returns the exit code.

@@ -184,6 +184,9 @@ deviation and needs a reason (SP 5.4).`, `
 			if req.Decision, err = parse[emergencyv1.LeadDecision]("decision", args[0]); err != nil {
 				return err
 			}
+			if !req.Refer && strings.TrimSpace(req.GetReason()) == "" {
+				return usage("say why it is not referred to dispute resolution: --reason").hint("or refer it: --refer")
+			}
 			if req.Meta, err = a.meta(cmd.Context()); err != nil {
 				return err
 			}

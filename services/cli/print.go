@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"regexp"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -31,13 +33,22 @@ type printer struct {
 }
 
 func newPrinter(w io.Writer, p Process) *printer {
-	out := &printer{w: colorprofile.NewWriter(w, p.Environ), now: p.Now, local: p.Zone}
+	colours := colorprofile.NewWriter(w, p.Environ)
+	if noColour(p.Environ) {
+		colours.Profile = colorprofile.NoTTY
+	}
+	out := &printer{w: colours, now: p.Now, local: p.Zone}
 	if f, ok := w.(*os.File); ok && term.IsTerminal(f.Fd()) {
 		if width, _, err := term.GetSize(f.Fd()); err == nil {
 			out.width = width
 		}
 	}
 	return out
+}
+
+// noColour tells whether NO_COLOR is set to anything, as no-color.org has it; then there is none, whatever else is set.
+func noColour(environ []string) bool {
+	return slices.ContainsFunc(environ, func(v string) bool { return strings.HasPrefix(v, "NO_COLOR=") && v != "NO_COLOR=" })
 }
 
 // styled is text that this program made itself and that may hold colour.
@@ -76,7 +87,7 @@ func (p *printer) line(format string, args ...any) {
 
 // field writes a name and what it is, in two columns.
 func (p *printer) field(name, format string, args ...any) {
-	p.line("  %-10s "+format, append([]any{name}, args...)...)
+	p.line("  %-13s "+format, append([]any{name}, args...)...)
 }
 
 // harmless shows control characters, and those that reorder or hide text, instead of sending them to the terminal
@@ -141,8 +152,20 @@ func (p *printer) table(headers []string, rows [][]any) {
 		text = t.Width(p.width).String()
 	}
 	for _, l := range strings.Split(text, "\n") {
-		fmt.Fprintln(p.w, strings.TrimRight(l, " "))
+		fmt.Fprintln(p.w, trimmed(l))
 	}
+}
+
+// padding is what a table leaves at the end of a line: spaces, and the colours that they would have.
+var padding = regexp.MustCompile(`(?: |\x1b\[[0-9;]*m)+$`)
+
+func trimmed(line string) string {
+	end := padding.FindString(line)
+	line = strings.TrimSuffix(line, end)
+	if strings.Contains(end, "\x1b") {
+		line += "\x1b[m"
+	}
+	return line
 }
 
 // clock shows a time with zone, and how far away it is.

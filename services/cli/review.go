@@ -4,11 +4,14 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
+	"cacert.org/emergency/pkg/history"
 	"cacert.org/emergency/pkg/procedure"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 )
@@ -101,15 +104,38 @@ func (a *app) firstReview(ctx context.Context, j *judgement) error {
 	if err != nil {
 		return err
 	}
-	done := fmt.Sprintf("first review of %s: %s", r.ID, word(j.verdict))
-	if j.verdict == emergencyv1.ReviewVerdict_REVIEW_VERDICT_APPROVE && !j.after {
-		done += "; it is being transferred to the repository and the test server"
-	}
-	if _, err := a.act(ctx, &emergencyv1.RecordFirstReviewRequest{Meta: s.meta, Binding: bind(r), Verdict: j.verdict, Reason: j.reason, Phase: j.phase()}, "%s", done); err != nil {
+	c, err := a.act(ctx, &emergencyv1.RecordFirstReviewRequest{Meta: s.meta, Binding: bind(r), Verdict: j.verdict, Reason: j.reason, Phase: j.phase()}, "first review of %s: %s", r.ID, word(j.verdict))
+	if err != nil {
 		return err
+	}
+	if j.verdict == emergencyv1.ReviewVerdict_REVIEW_VERDICT_APPROVE && !j.after && !a.opt.json {
+		a.transferred(ctx, s, r, c)
 	}
 	a.then(ctx, s.state.Incident)
 	return nil
+}
+
+// transferTime is how long an approving reviewer waits to see the transfer, which the service does by itself.
+const transferTime = 5 * time.Second
+
+// transferred waits for the transfer that follows an approval. Where it takes longer, the review is recorded all the same.
+func (a *app) transferred(ctx context.Context, s *scene, r *procedure.Revision, act *emergencyv1.Committed) {
+	limit, cancel := context.WithTimeout(ctx, transferTime)
+	defer cancel()
+	a.progress("the service is transferring %s to the repository", r.ID)
+	commit := ""
+	err := s.client.Follow(limit, s.state.Incident, func(st *procedure.State, _ *history.Entry) error {
+		if now, ok := st.Revision(r.ID); ok && now.Transfer != nil && now.Transfer.Position > act.GetLastPosition() {
+			commit = now.Transfer.Commit
+			return errEnded
+		}
+		return nil
+	})
+	if errors.Is(err, errEnded) {
+		a.out.line("      transferred to the repository as commit %s; the test server is next", short(commit))
+		return
+	}
+	a.out.line("      it is not transferred to the repository yet; that is done without you, or by hand: epatch transfer")
 }
 
 func (a *app) secondReview(ctx context.Context, j *judgement) error {
@@ -223,15 +249,18 @@ func (a *app) testCmd() *cobra.Command {
 	req := &emergencyv1.ReportTestRequest{}
 	var after bool
 	list := words(emergencyv1.TestResult(0))
-	cmd := leaf("test pass|fail [REVISION]", "Report a test on the test server (seed 1.7)", `
+	cmd := leaf("test pass|fail [REVISION] --steps TEXT", "Report a test on the test server (seed 1.7)", `
 The system checks that the test server holds the reviewed tree. The note in the bug tracker is written by the system, unless
 you name one.`, `
   epatch test pass --steps "logged in with password and certificate, three browsers"
   epatch test fail --steps "logout answers 500"
-  epatch test pass --note 7731`,
+  epatch test pass --steps "as in the bug" --note 7731`,
 		oneOf(list, 1), func(cmd *cobra.Command, args []string) (err error) {
 			if req.Result, err = parse[emergencyv1.TestResult]("result", args[0]); err != nil {
 				return err
+			}
+			if strings.TrimSpace(req.GetSteps()) == "" {
+				return usage("say what you did: --steps")
 			}
 			s, err := a.scene(cmd.Context())
 			if err != nil {

@@ -17,7 +17,7 @@ import (
 // What is going on. These commands change nothing.
 
 func (a *app) seeCommands() []*cobra.Command {
-	return []*cobra.Command{a.inboxCmd(), a.statusCmd(), a.optionsCmd(), a.timelineCmd(), a.watchCmd(), a.incidentsCmd(), a.logCmd(), a.whoamiCmd()}
+	return []*cobra.Command{a.inboxCmd(), a.statusCmd(), a.detailsCmd(), a.optionsCmd(), a.timelineCmd(), a.watchCmd(), a.incidentsCmd(), a.logCmd(), a.whoamiCmd()}
 }
 
 func (a *app) inboxCmd() *cobra.Command {
@@ -175,17 +175,41 @@ Times are counted from the declaration, T0. Restricted values are not shown.`, `
 	return cmd
 }
 
+// entries writes a timeline. Reports about pages that say the same are put together: there may be dozens of them.
 func (a *app) entries(list []*dashboardv1.TimelineEntry) {
-	for _, e := range list {
-		at := e.GetRecordedAt().AsTime().In(a.out.local).Format("2006-01-02 15:04:05 MST")
-		text := e.GetText()
-		if text == "" {
-			text = e.GetType()
+	for i := 0; i < len(list); {
+		n := 1
+		for i+n < len(list) && sameReport(list[i], list[i+n]) {
+			n++
 		}
-		a.out.line("%4d  %s  %s  %s%s", e.GetPosition(), at, sinceStart(e.GetSinceDeclaredMs()), text, by(e))
-		for _, d := range e.GetDeviations() {
-			a.out.line("      %s %s", alert("deviation:"), word(d))
-		}
+		a.entry(list[i], list[i+n-1], n)
+		i += n
+	}
+}
+
+// pageReport is the type of event of which there is one for each page.
+const pageReport = procedure.OwnerNotification + ".DeliveryReported"
+
+func sameReport(x, y *dashboardv1.TimelineEntry) bool {
+	_, one, _ := strings.Cut(x.GetText(), ": ")
+	_, other, _ := strings.Cut(y.GetText(), ": ")
+	return x.GetType() == pageReport && y.GetType() == pageReport && one == other
+}
+
+func (a *app) entry(e, last *dashboardv1.TimelineEntry, n int) {
+	at := e.GetRecordedAt().AsTime().In(a.out.local).Format("2006-01-02 15:04:05 MST")
+	position, text := fmt.Sprint(e.GetPosition()), e.GetText()
+	if n > 1 {
+		position = fmt.Sprintf("%d-%d", e.GetPosition(), last.GetPosition())
+		_, what, _ := strings.Cut(text, ": ")
+		text = fmt.Sprintf("%d pages: %s", n, what)
+	}
+	if text == "" {
+		text = e.GetType()
+	}
+	a.out.line("%6s  %s  %s  %s%s", position, at, sinceStart(e.GetSinceDeclaredMs()), text, by(e))
+	for _, d := range e.GetDeviations() {
+		a.out.line("        %s %s", alert("deviation:"), word(d))
 	}
 }
 
@@ -375,15 +399,15 @@ By the key in your certificate.`, `
 			if a.opt.json {
 				return a.out.json(me)
 			}
-			var roles []string
-			for _, r := range me.GetRoles() {
-				roles = append(roles, procedure.RoleWord(r))
+			roles := rolesWords(me.GetRoles())
+			if roles == "" {
+				roles = "no role"
 			}
 			name := me.GetPerson()
 			if name == "" {
 				name = me.GetSystemName() + " (" + word(me.GetSystem()) + ")"
 			}
-			a.out.line("%s: %s", bold(name), strings.Join(roles, ", "))
+			a.out.line("%s: %s", bold(name), roles)
 			a.out.line("key %s, at %s", me.GetKeyId(), a.opt.server)
 			if me.GetDevelopment() {
 				a.out.line("%s development authority and demo people: nothing here is real", alert("note:"))

@@ -50,7 +50,14 @@ func (a *app) status(ctx context.Context) error {
 		return err
 	}
 	a.headline(answer.GetIncident())
-	a.then(ctx, id)
+	a.symptom(ctx, answer.GetIncident())
+	if a.opt.keyring != "" {
+		s, err := a.scene(ctx)
+		if err != nil {
+			return err
+		}
+		a.mine(s)
+	}
 	a.body(answer.GetIncident())
 	a.freshness(answer.GetFreshness())
 	a.out.line("%s", dim(verified))
@@ -78,11 +85,7 @@ func (a *app) sameHistory(ctx context.Context, i *dashboardv1.Incident) (string,
 }
 
 func (a *app) headline(i *dashboardv1.Incident) {
-	drill := ""
-	if i.GetDrill() {
-		drill = ", DRILL"
-	}
-	a.out.line("%s  %s on %s, strategy %d, severity %s%s", bold(i.GetId()), statusWord(i), i.GetSystem(), i.GetStrategy(), word(i.GetSeverity()), drill)
+	a.out.line("%s  %s on %s, strategy %d, severity %s", bold(i.GetId()), statusWord(i), i.GetSystem(), i.GetStrategy(), word(i.GetSeverity()))
 	a.out.field("declared", "%s by %s: %s", a.out.clock(i.GetDeclaredAt()), i.GetDeclaredBy(), word(i.GetReasonClass()))
 	switch {
 	case i.GetMergedInto() != "":
@@ -96,6 +99,20 @@ func (a *app) headline(i *dashboardv1.Incident) {
 	}
 	if i.GetStep() != "" {
 		a.out.field("stands at", "%s", i.GetStep())
+	}
+}
+
+// symptom shows what is seen, to those who may read it: it is what everybody who was woken wants to know.
+func (a *app) symptom(ctx context.Context, i *dashboardv1.Incident) {
+	if i.GetSymptom().GetCommitment() == "" {
+		return
+	}
+	v, err := a.reveal(ctx, i.GetId(), i.GetSymptom().GetCommitment())
+	switch {
+	case err != nil:
+		a.out.field("symptom", "%s", dim("its keeper is away; later: epatch details"))
+	case v.Why == "":
+		a.out.field("symptom", "%s", v.Value)
 	}
 }
 
@@ -182,9 +199,20 @@ func (a *app) revisions(i *dashboardv1.Incident) {
 			if c.GetVoid() {
 				void = ", void"
 			}
-			a.out.line("      %-14s %s %s, position %d%s", c.GetKind(), c.GetResult(), c.GetBy(), c.GetPosition(), void)
+			a.out.line("      %-14s %s, position %d%s", c.GetKind(), checkWords(c), c.GetPosition(), void)
 		}
 	}
+}
+
+func checkWords(c *dashboardv1.Check) string {
+	result := c.GetResult()
+	if c.GetKind() == "transfer" {
+		result = "commit " + short(result)
+	}
+	if c.GetBy() == "" || c.GetBy() == result {
+		return result
+	}
+	return result + " by " + c.GetBy()
 }
 
 func (a *app) vetoes(i *dashboardv1.Incident) {

@@ -12,19 +12,22 @@ import (
 // typed is what to type for each command of the procedure. %s stands for the subject.
 func typed() map[string]string {
 	return map[string]string{
-		"Declare": "epatch declare", "MergeInto": "epatch merge", "StandDown": "epatch stand-down", "WaiveControl": "epatch waive",
-		"RecordLeadDecision": "epatch lead-decision", "AnnotateLog": "epatch note", "Close": "epatch close",
+		"Declare": "epatch declare SYMPTOM --reason TEXT --class CLASS", "MergeInto": "epatch merge DUPLICATE --into INCIDENT --reason TEXT",
+		"StandDown": "epatch stand-down REASON", "WaiveControl": "epatch waive tests|observer --reason TEXT",
+		"RecordLeadDecision": "epatch lead-decision approve|remedial-action|no-effect --reason TEXT", "AnnotateLog": "epatch note TEXT",
+		"Close":   "epatch close fixed|not-fixed|not-needed SUMMARY",
 		"CallOut": "epatch call-out", "Respond": "epatch accept --slot %s", "CheckIn": "epatch check-in %s", "EndStandby": "epatch end-standby %s",
-		"SetRota": "epatch rota set", "SetContacts": "epatch contacts set",
-		"RegisterPatch": "epatch patch register", "RecordFirstReview": "epatch review first", "Transfer": "epatch transfer",
-		"ReportTest": "epatch test pass|fail", "RecordSecondReview": "epatch review second", "RaiseVeto": "epatch veto raise",
-		"WithdrawVeto": "epatch veto withdraw %s", "OverruleVeto": "epatch veto overrule %s", "Forward": "epatch forward",
-		"DryRun": "epatch dry-run", "ConfirmObserver": "epatch observe", "StartApply": "epatch deploy", "ReportApply": "epatch report-apply",
-		"BackOut": "epatch back-out", "RollBack": "epatch roll-back", "RecordHealth": "epatch health good|degraded|bad",
+		"SetRota": "epatch rota set TEAM PERSON...", "SetContacts": "epatch contacts set CHANNEL=ADDRESS...",
+		"RegisterPatch": "epatch patch register FILE --bug ID", "RecordFirstReview": "epatch review first approve|changes|veto %s", "Transfer": "epatch transfer",
+		"ReportTest": "epatch test pass|fail --steps TEXT", "RecordSecondReview": "epatch review second approve|changes|veto %s",
+		"RaiseVeto": "epatch veto raise --reason TEXT", "WithdrawVeto": "epatch veto withdraw %s --reason TEXT",
+		"OverruleVeto": "epatch veto overrule %s --reason TEXT", "Forward": "epatch forward",
+		"DryRun": "epatch dry-run", "ConfirmObserver": "epatch observe", "StartApply": "epatch deploy", "ReportApply": "epatch report-apply applied|failed",
+		"BackOut": "epatch back-out", "RollBack": "epatch roll-back --reason TEXT", "RecordHealth": "epatch health good|degraded|bad --checks TEXT",
 		"PushReplication": "epatch replication push", "CheckReplication": "epatch replication check", "ExplainDrift": "epatch explain-drift",
-		"Document": "epatch document", "RecordBoardSummary": "epatch board-summary",
-		"PublishPolicy": "epatch policy publish", "GrantRole": "epatch role grant", "RevokeRole": "epatch role revoke",
-		"AddKey": "epatch key add", "RevokeKey": "epatch key revoke",
+		"Document": "epatch document TEXT", "RecordBoardSummary": "epatch board-summary --reference ID",
+		"PublishPolicy": "epatch policy draft", "GrantRole": "epatch role grant PERSON ROLE --decision ID", "RevokeRole": "epatch role revoke PERSON ROLE --decision ID",
+		"AddKey": "epatch key add FILE", "RevokeKey": "epatch key revoke KEY-ID --reason TEXT",
 	}
 }
 
