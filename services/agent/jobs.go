@@ -14,6 +14,7 @@ import (
 	"cacert.org/emergency/pkg/gitrepo/gittree"
 	"cacert.org/emergency/pkg/patch"
 	"cacert.org/emergency/pkg/procedure"
+	"cacert.org/emergency/pkg/rpc"
 	"cacert.org/emergency/pkg/worktree"
 	deploymentv1 "cacert.org/emergency/proto/emergency/deployment/v1"
 	reviewv1 "cacert.org/emergency/proto/emergency/review/v1"
@@ -124,7 +125,11 @@ func (a *Agent) patch(ctx context.Context, incident string, r *procedure.Revisio
 	var resp *reviewv1.ReadPatchResponse
 	err := a.patiently(ctx, func() error {
 		var err error
-		if resp, err = a.patches.ReadPatch(ctx, &reviewv1.ReadPatchRequest{Incident: incident, Revision: r.ID}); err != nil {
+		resp, err = a.patches.ReadPatch(ctx, &reviewv1.ReadPatchRequest{Incident: incident, Revision: r.ID})
+		if no, ok := rpc.RefusalOf(err); ok && no.Code == procedure.FailedPrecondition { // asking again changes nothing
+			return refuse(codePatchLost, "the patch of %s cannot be had: %s", r.ID, no.Message)
+		}
+		if err != nil {
 			return away("patch of %s: %w", r.ID, err)
 		}
 		return nil
@@ -212,6 +217,10 @@ func (a *Agent) apply(ctx context.Context, j *deploymentv1.Job, d *done) error {
 		return a.fail(ctx, j, v, d, err)
 	}
 	bytes, err := a.patch(ctx, j.GetIncident(), r)
+	var lost *refusal
+	if errors.As(err, &lost) && lost.code == codePatchLost {
+		return away("%w", err) // nothing speaks against the apply: it is done once the bytes are back
+	}
 	if err == nil {
 		d.entry, err = a.journal.begin(j)
 	}

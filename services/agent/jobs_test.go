@@ -26,16 +26,6 @@ func (w *world) write(dir, path, content string) {
 	w.Must(os.WriteFile(filepath.Join(dir, path), []byte(content), 0o644))
 }
 
-// place puts the files of the fix onto the host by hand.
-func (w *world) place() {
-	w.Helper()
-	w.write(w.HostRoot, "www/index.php", "<?php\necho 'secure';\n")
-	w.write(w.HostRoot, "www/lib/check.php", strings.Repeat("// line\n", 200)+"return true;\n")
-	w.Must(os.MkdirAll(filepath.Join(w.HostRoot, "www/lib/new"), 0o755))
-	w.write(w.HostRoot, "www/lib/new/guard.php", "<?php\n")
-	w.Must(os.RemoveAll(filepath.Join(w.HostRoot, "www/old")))
-}
-
 func (w *world) reportApplied(incident string) {
 	w.Helper()
 	req := &emergencyv1.ReportApplyRequest{Outcome: emergencyv1.ApplyOutcome_APPLY_OUTCOME_APPLIED, Detail: "copied by hand"}
@@ -50,7 +40,7 @@ func TestByHand(t *testing.T) {
 	w := honest(t)
 	start(w.Rig, config(w.Rig, w.addr), nil)
 	incident := w.Started(true)
-	w.place()
+	w.Must(w.Place())
 	w.reportApplied(incident)
 	a := w.wantState(incident, procedure.Verified)
 	if a.HostTree != w.ResultTree() || a.PreTree != w.BaseTree() || a.Verified.By != deploymenttest.Host {

@@ -30,6 +30,8 @@ const (
 	codeOtherHistory = "HISTORY_OTHER"
 	// codePatchDiffers: the bytes handed out are not those that were reviewed.
 	codePatchDiffers = "PATCH_DIFFERS"
+	// codePatchLost: the review service has no such bytes any more, or others than were registered.
+	codePatchLost = "PATCH_LOST"
 	// codeHost: something on this host does not work: a full disk, a missing program.
 	codeHost = "HOST_ERROR"
 	// codeStale: what the job asks for was decided too long ago.

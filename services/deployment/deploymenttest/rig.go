@@ -10,8 +10,7 @@ import (
 	"context"
 	"crypto/ed25519"
 	"crypto/x509"
-	"fmt"
-	"io"
+	"errors"
 	"log/slog"
 	"net"
 	"os"
@@ -264,13 +263,36 @@ func (r *Rig) services() {
 // NewDeployment is a deployment service on the rig's history, with a clone of its own.
 func (r *Rig) NewDeployment() *deployment.Server {
 	r.Helper()
-	s, err := deployment.New(service.Deps{
-		Owner: procedure.OwnerDeployment, Clock: timer.System{}, Log: r.Logger, Store: r.Store, Keys: r.Keys, Signer: r.Signers[procedure.OwnerDeployment],
-		Artefacts: artefactmemory.New(1 << 20), Vault: vaultmemory.New(), Ledger: effectmemory.New(), Incidents: r.Incidents, Reader: r.Reader,
-	}, deployment.Config{Repository: r.Bare, StateDir: r.TempDir()})
+	s, err := r.TryDeployment(deployment.Config{Repository: r.Bare, StateDir: r.TempDir()})
 	r.Must(err)
 	return s
 }
+
+// TryDeployment is a deployment service with any configuration.
+func (r *Rig) TryDeployment(c deployment.Config) (*deployment.Server, error) {
+	return deployment.New(service.Deps{
+		Owner: procedure.OwnerDeployment, Clock: timer.System{}, Log: r.Logger, Store: r.Store, Keys: r.Keys, Signer: r.Signers[procedure.OwnerDeployment],
+		Artefacts: artefactmemory.New(1 << 20), Vault: vaultmemory.New(), Ledger: effectmemory.New(), Incidents: r.Incidents, Reader: r.Reader,
+	}, c)
+}
+
+// WriteHost writes one file on the host by hand.
+func (r *Rig) WriteHost(path, content string) error {
+	full := filepath.Join(r.HostRoot, path)
+	return errors.Join(os.MkdirAll(filepath.Dir(full), 0o755), os.WriteFile(full, []byte(content), 0o644))
+}
+
+// Place puts the files of the fix onto the host by hand.
+func (r *Rig) Place() error {
+	return errors.Join(
+		r.WriteHost("www/index.php", "<?php\necho 'secure';\n"),
+		r.WriteHost("www/lib/check.php", strings.Repeat("// line\n", 200)+"return true;\n"),
+		r.WriteHost("www/lib/new/guard.php", "<?php\n"),
+		os.RemoveAll(filepath.Join(r.HostRoot, "www/old")))
+}
+
+// HideRepository makes the repository unreachable.
+func (r *Rig) HideRepository() error { return os.Rename(r.Bare, r.Bare+".away") }
 
 // found writes the rule book.
 func (r *Rig) found() {
@@ -319,7 +341,7 @@ func (r *Rig) Serve(register func(grpc.ServiceRegistrar)) (addr string) {
 func (r *Rig) ServeOn(lis net.Listener, register func(grpc.ServiceRegistrar)) (stop func()) {
 	r.Helper()
 	s, err := rpc.NewServer(rpc.ServerConfig{
-		Identity: r.Service.Current, Authorize: func(context.Context, string, identity.Caller) error { return nil }, Logger: slog.New(slog.NewTextHandler(io.Discard, nil)), Now: time.Now,
+		Identity: r.Service.Current, Authorize: func(context.Context, string, identity.Caller) error { return nil }, Logger: r.Logger, Now: time.Now,
 	})
 	r.Must(err)
 	register(s)
@@ -379,10 +401,10 @@ func (r *Rig) WaitFor(incident, what string, is func(*procedure.State) bool) *pr
 		}
 		return nil
 	})
-	if err != errFound {
+	if !errors.Is(err, errFound) {
 		r.Fatalf("%s did not come about: %v; applies %+v", what, err, last.Applies)
 	}
 	return last
 }
 
-var errFound = fmt.Errorf("found")
+var errFound = errors.New("found")
