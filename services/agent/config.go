@@ -13,8 +13,6 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
-
-	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 )
 
 // Config of an agent.
@@ -104,13 +102,6 @@ func (c *Config) complete() error {
 		}
 	}
 	return nil
-}
-
-func (c *Config) system() emergencyv1.SystemKind {
-	if c.Kind == KindTest {
-		return emergencyv1.SystemKind_SYSTEM_KIND_TEST_AGENT
-	}
-	return emergencyv1.SystemKind_SYSTEM_KIND_HOST_AGENT
 }
 
 func (c *Config) state(name string) string { return filepath.Join(c.StateDir, name) }
