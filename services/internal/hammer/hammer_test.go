@@ -1,0 +1,57 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package hammer
+
+import (
+	"flag"
+	"log/slog"
+	"testing"
+
+	"cacert.org/emergency/pkg/dispatch/dispatchtest"
+	jetstreamstore "cacert.org/emergency/pkg/history/jetstream"
+	"cacert.org/emergency/pkg/natsd/natsdtest"
+	"cacert.org/emergency/pkg/procedure"
+)
+
+var (
+	commands = flag.Int("hammer.commands", defaultCommands, "how many commands the hammer gives")
+	seed     = flag.Uint64("hammer.seed", 1, "where its choices come from")
+)
+
+// Sixteen clients, all commands, one real log.
+func TestHammer(t *testing.T) {
+	t.Parallel()
+	server, js := natsdtest.Start(t)
+	open := func(i int) *jetstreamstore.Store {
+		connection := js
+		if i > 0 {
+			connection = natsdtest.Connect(t, server)
+		}
+		store, err := jetstreamstore.New(t.Context(), jetstreamstore.Config{JS: connection, Logger: slog.New(slog.DiscardHandler), Consumers: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		return store
+	}
+	r := dispatchtest.New(t, open(0))
+	r.Log = slog.New(slog.DiscardHandler)
+	h := New(r, Config{Clients: 16, Commands: *commands, Seed: *seed, Open: 3}, open(1))
+	report := h.Run(t.Context())
+	report.Write(t.Output())
+	if err := h.Check(t.Context()); err != nil {
+		t.Error(err)
+	}
+	for _, c := range procedure.Commands() {
+		if n := report.ByCommand[c.Name]; n == nil {
+			t.Errorf("%s was never sent", c.Name)
+		}
+	}
+	for _, name := range []string{"StartApply", "RaiseVeto", "RecordSecondReview", "SyncObligations", "Respond", "CallOut", "ReportTree"} {
+		if n := report.ByCommand[name]; n == nil || n.Accepted == 0 {
+			t.Errorf("%s was never accepted: the run shows too little", name)
+		}
+	}
+	if report.Repeated == 0 || report.Reasons[procedure.ReasonPositionMismatch] == 0 || report.Reasons[procedure.ReasonRequestIDReused] == 0 {
+		t.Errorf("no repetition, pin or reuse was seen: %+v", report.Count)
+	}
+}
