@@ -25,6 +25,9 @@ type Incidents struct {
 	declared map[procedure.RequestKey]string
 	numbers  map[string]int
 	parked   map[string]parked
+
+	changes     []string // ids, in the order of their changes
+	firstChange uint64   // cursor before the first of them
 }
 
 // parked is where an incident's history stopped making sense to this version. Its state is thrown away: half a fold is a lie.
@@ -75,6 +78,7 @@ func (p *Incidents) applyOne(rec *Record) error {
 			p.numbers[prefix+"."] = max(p.numbers[prefix+"."], number)
 		}
 	}
+	p.changed(rec.Incident)
 	if _, ok := p.parked[rec.Incident]; ok {
 		return nil
 	}
@@ -123,7 +127,49 @@ func (p *Incidents) Book() *rulebook.Book {
 	return p.book
 }
 
-// View calls fn with an incident's state, which fn must neither keep nor write to; false if there is no such incident.
+// Since returns the incidents that changed after a cursor that an earlier call returned, each once and in the order of
+// their last change, and the new cursor; all incidents for the cursor 0. So a follower looks only at what happened.
+func (p *Incidents) Since(cursor uint64) (ids []string, next uint64) {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	next = p.firstChange + uint64(len(p.changes))
+	if cursor < p.firstChange || cursor == 0 {
+		for _, id := range slices.Sorted(maps.Keys(p.states)) {
+			if id != procedure.RuleBook {
+				ids = append(ids, id)
+			}
+		}
+		return ids, next
+	}
+	seen := map[string]bool{}
+	for _, id := range slices.Backward(p.changes[cursor-p.firstChange:]) {
+		if !seen[id] {
+			seen[id] = true
+			ids = append(ids, id)
+		}
+	}
+	slices.Reverse(ids)
+	return ids, next
+}
+
+// changesKept is how many changes Since looks back; who is further behind gets all incidents.
+const changesKept = 4096
+
+// changed notes that an incident changed.
+func (p *Incidents) changed(id string) {
+	if id == procedure.RuleBook {
+		return
+	}
+	p.changes = append(p.changes, id)
+	if len(p.changes) > 2*changesKept {
+		drop := len(p.changes) - changesKept
+		p.firstChange += uint64(drop)
+		p.changes = slices.Clone(p.changes[drop:])
+	}
+}
+
+// View calls fn with an incident's state, which fn must neither keep nor write to; false if there is no such incident. fn must
+// not ask the projection anything: it holds the lock.
 func (p *Incidents) View(incident string, fn func(*procedure.State)) bool {
 	p.mu.RLock()
 	defer p.mu.RUnlock()

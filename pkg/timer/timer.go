@@ -6,6 +6,7 @@
 package timer
 
 import (
+	"container/heap"
 	"context"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"cacert.org/emergency/pkg/dispatch"
 	"cacert.org/emergency/pkg/procedure"
 	"cacert.org/emergency/pkg/projection"
+	"cacert.org/emergency/pkg/rulebook"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 )
 
@@ -36,10 +38,11 @@ const (
 
 // Run sends ticks until ctx ends.
 func Run(ctx context.Context, cfg Config) error {
+	plan := &schedule{cfg: cfg, dues: map[string]due{}}
 	for ctx.Err() == nil {
 		changed := cfg.Changed() // before looking, so that nothing that comes meanwhile is missed
-		due, wake := look(cfg)
-		for _, x := range due {
+		overdue, wake := plan.look()
+		for _, x := range overdue {
 			if err := tick(ctx, cfg, x); err != nil && ctx.Err() == nil {
 				cfg.Log.WarnContext(ctx, "tick failed; it will be tried again", "owner", cfg.Owner, "incident", x.incident, "error", err)
 				wake = earlier(wake, cfg.Clock.Now().Add(retryAfter))
@@ -63,33 +66,85 @@ func earlier(a, b time.Time) time.Time {
 	return a
 }
 
-// overdue is an incident in which something is due, and the position at which that was seen.
-type overdue struct {
+// due is when something in an incident is due, as seen at a position.
+type due struct {
 	incident string
 	position uint64
+	at       time.Time
 }
 
-// look finds the incidents in which something is due, and when to look again.
-func look(cfg Config) (due []overdue, next time.Time) {
-	now := cfg.Clock.Now()
+// schedule knows the next due time of each incident. It computes anew only what changed: an incident that was continued, or
+// all of them after a change of the rule book, whose rota decides who is called.
+type schedule struct {
+	cfg    Config
+	cursor uint64
+	book   *rulebook.Book
+	dues   map[string]due // what counts
+	queue  queue          // soonest first; entries that do not count any more are dropped when they come up
+	again  []string       // were due when looked at last
+}
+
+// look returns the incidents in which something is due, and when to look again.
+func (p *schedule) look() (overdue []due, next time.Time) {
+	now := p.cfg.Clock.Now()
 	next = now.Add(lookAgain)
-	env := procedure.Env{Owner: cfg.Owner, Now: now, Book: cfg.Incidents.Book()}
-	cfg.Incidents.Each(func(s *procedure.State) {
-		at, ok := procedure.NextDue(s, env)
-		switch {
-		case !ok:
-		case at.Before(now):
-			due = append(due, overdue{s.Incident, s.Position})
-		case at.Before(next):
-			next = at.Add(time.Millisecond) // passed means later than due (procedure.md 0.5)
+	p.refresh(now)
+	for len(p.queue) > 0 {
+		x := p.queue[0]
+		if p.dues[x.incident] != x {
+			heap.Pop(&p.queue)
+			continue
 		}
-	})
-	return due, next
+		if !x.at.Before(now) {
+			return overdue, earlier(next, x.at.Add(time.Millisecond)) // passed means later than due (procedure.md 0.5)
+		}
+		overdue = append(overdue, x)
+		heap.Pop(&p.queue)
+		p.again = append(p.again, x.incident)
+	}
+	return overdue, next
+}
+
+// refresh computes the due times anew where something changed, and where something was due: whether the tick recorded it.
+func (p *schedule) refresh(now time.Time) {
+	ids, cursor := p.cfg.Incidents.Since(p.cursor)
+	env := procedure.Env{Owner: p.cfg.Owner, Now: now, Book: p.cfg.Incidents.Book()}
+	if env.Book != p.book {
+		ids, cursor = p.cfg.Incidents.Since(0)
+	}
+	ids = append(ids, p.again...)
+	p.cursor, p.book, p.again = cursor, env.Book, nil
+	for _, id := range ids {
+		delete(p.dues, id)
+		p.cfg.Incidents.View(id, func(s *procedure.State) {
+			if at, ok := procedure.NextDue(s, env); ok {
+				p.dues[id] = due{id, s.Position, at}
+				heap.Push(&p.queue, p.dues[id])
+			}
+		})
+	}
+}
+
+// queue is a heap of due times.
+type queue []due
+
+func (q queue) Len() int           { return len(q) }
+func (q queue) Less(i, j int) bool { return q[i].at.Before(q[j].at) }
+func (q queue) Swap(i, j int)      { q[i], q[j] = q[j], q[i] }
+
+// Push adds an entry; for package heap.
+func (q *queue) Push(x any) { *q = append(*q, x.(due)) }
+
+// Pop removes the last entry; for package heap.
+func (q *queue) Pop() any {
+	last := (*q)[len(*q)-1]
+	*q = (*q)[:len(*q)-1]
+	return last
 }
 
 // tick sends one. Its request id comes from the position at which something was seen to be due: sent again for what was
 // recorded meanwhile, it is recognised.
-func tick(ctx context.Context, cfg Config, x overdue) error {
+func tick(ctx context.Context, cfg Config, x due) error {
 	cmd := &emergencyv1.TickRequest{Meta: &emergencyv1.CommandMeta{Incident: x.incident, RequestId: fmt.Sprintf("tick.at.%d", x.position)}}
 	_, err := cfg.Dispatch.Do(ctx, cmd, dispatch.Input{Actor: procedure.Actor{System: emergencyv1.SystemKind_SYSTEM_KIND_TIMER, SystemName: cfg.Owner}})
 	var refusal *procedure.Refusal

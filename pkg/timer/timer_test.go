@@ -87,10 +87,10 @@ func (x *instance) settle(owners ...string) {
 }
 
 func (x *instance) due(owners []string) bool {
-	found := false
+	found, book := false, x.incidents.Book() // not within Each, which holds the lock
 	x.incidents.Each(func(s *procedure.State) {
 		for _, owner := range owners {
-			at, ok := procedure.NextDue(s, procedure.Env{Owner: owner, Now: x.Clock.Now(), Book: x.incidents.Book()})
+			at, ok := procedure.NextDue(s, procedure.Env{Owner: owner, Now: x.Clock.Now(), Book: book})
 			found = found || ok && at.Before(x.Clock.Now())
 		}
 	})

@@ -5,6 +5,7 @@ package arbitration
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
@@ -44,27 +45,49 @@ func (s *Server) Run(ctx context.Context) error {
 	return group.Wait()
 }
 
-// syncObligations records what became owed or was discharged, whenever something happened in an incident. It keeps nothing:
-// after a start it looks at every incident once.
+// syncObligations records what became owed or was discharged, in each incident in which something happened. It keeps
+// nothing: after a start it looks at every incident once.
 func (s *Server) syncObligations(ctx context.Context) error {
+	var cursor uint64
+	var again []string
 	for ctx.Err() == nil {
 		changed := s.Reader.Changed()
-		var behind []*emergencyv1.SyncObligationsRequest
-		s.Incidents.Each(func(st *procedure.State) {
-			if procedure.NeedsSync(st) {
-				id := fmt.Sprintf("sync.%d", st.Position)
-				behind = append(behind, &emergencyv1.SyncObligationsRequest{Meta: &emergencyv1.CommandMeta{Incident: st.Incident, RequestId: "obligations." + id}})
+		var ids []string
+		ids, cursor = s.Incidents.Since(cursor)
+		ids, again = append(ids, again...), nil
+		for _, id := range ids {
+			if err := s.sync(ctx, id); err != nil && ctx.Err() == nil {
+				again = append(again, id)
+				s.Log.WarnContext(ctx, "obligations not made visible yet", "incident", id, "error", err)
 			}
-		})
-		for _, cmd := range behind {
-			if _, err := s.Dispatch.Do(ctx, cmd, dispatch.Input{Actor: s.System(emergencyv1.SystemKind_SYSTEM_KIND_REACTOR)}); err != nil && ctx.Err() == nil {
-				s.Log.WarnContext(ctx, "obligations not made visible yet", "incident", cmd.GetMeta().GetIncident(), "error", err)
-			}
+		}
+		alarm, stop := s.Clock.Alarm(s.Clock.Now().Add(retryAfter))
+		if len(again) == 0 {
+			alarm = nil
 		}
 		select {
 		case <-ctx.Done():
 		case <-changed:
+		case <-alarm:
 		}
+		stop()
 	}
 	return nil
+}
+
+// retryAfter is how long after a failure the obligations are looked at again.
+const retryAfter = 2 * time.Second
+
+func (s *Server) sync(ctx context.Context, id string) error {
+	var cmd *emergencyv1.SyncObligationsRequest
+	s.Incidents.View(id, func(st *procedure.State) {
+		if procedure.NeedsSync(st) {
+			cmd = &emergencyv1.SyncObligationsRequest{Meta: &emergencyv1.CommandMeta{Incident: id, RequestId: fmt.Sprintf("obligations.sync.%d", st.Position)}}
+		}
+	})
+	if cmd == nil {
+		return nil
+	}
+	_, err := s.Dispatch.Do(ctx, cmd, dispatch.Input{Actor: s.System(emergencyv1.SystemKind_SYSTEM_KIND_REACTOR)})
+	return err
 }

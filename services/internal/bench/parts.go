@@ -5,6 +5,7 @@ package bench
 import (
 	"context"
 	"crypto/rand"
+	"errors"
 	"fmt"
 	"log/slog"
 	"os"
@@ -212,6 +213,10 @@ func loads(ctx context.Context, r *rig, opt Options) ([]Figure, error) {
 		if err != nil {
 			return nil, err
 		}
+		subject, err := history.Subject(id)
+		if err != nil {
+			return nil, err
+		}
 		load := func(ctx context.Context, _ int) error {
 			reading, err := history.Read(ctx, r.store, r.keys, id)
 			if err != nil {
@@ -225,7 +230,7 @@ func loads(ctx context.Context, r *rig, opt Options) ([]Figure, error) {
 			}
 			return nil
 		}
-		ours, base, err := sideBySide(ctx, opt, 1, load, func(ctx context.Context, _ int) error { return consume(ctx, js, id, last) })
+		ours, base, err := sideBySide(ctx, opt, 1, load, func(ctx context.Context, _ int) error { return consume(ctx, js, subject, last) })
 		if err != nil {
 			return nil, err
 		}
@@ -254,16 +259,13 @@ func (r *rig) grow(ctx context.Context, id string, events int) (uint64, error) {
 	}
 }
 
-// consume reads one subject up to a sequence with an ordered consumer.
-func consume(ctx context.Context, js jetstream.JetStream, id string, last uint64) error {
-	subject, err := history.Subject(id)
+// consume reads one subject, or everything, up to a sequence with a consumer of its own, and deletes it again.
+func consume(ctx context.Context, js jetstream.JetStream, filter string, last uint64) (err error) {
+	c, err := js.CreateConsumer(ctx, natsd.Stream, jetstream.ConsumerConfig{FilterSubject: filter, AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, Replicas: 1})
 	if err != nil {
 		return err
 	}
-	c, err := js.OrderedConsumer(ctx, natsd.Stream, jetstream.OrderedConsumerConfig{FilterSubjects: []string{subject}})
-	if err != nil {
-		return err
-	}
+	defer func() { err = errors.Join(err, js.DeleteConsumer(ctx, natsd.Stream, c.CachedInfo().Name)) }()
 	it, err := c.Messages()
 	if err != nil {
 		return err
@@ -313,7 +315,7 @@ func rebuild(ctx context.Context, r *rig, opt Options) ([]Figure, error) {
 		return projection.Rebuild(ctx, cfg, r.node.FreshProjections()...)
 	}
 	ours, base, err := sideBySide(ctx, opt, 1, fold, func(ctx context.Context, _ int) error {
-		return consumeAll(ctx, r.node.JetStream(), info.CachedInfo().State.LastSeq)
+		return consume(ctx, r.node.JetStream(), natsd.Subjects, info.CachedInfo().State.LastSeq)
 	})
 	if err != nil {
 		return nil, err
@@ -323,29 +325,4 @@ func rebuild(ctx context.Context, r *rig, opt Options) ([]Figure, error) {
 		figure(fmt.Sprintf("rebuild of all projections from %d records against a bare consumer", records), "records/s", ours.perSecond*n, base.perSecond*n),
 		figure("rebuild, allocations", "1/record", ours.allocs/n, base.allocs/n),
 	}, nil
-}
-
-func consumeAll(ctx context.Context, js jetstream.JetStream, last uint64) error {
-	c, err := js.OrderedConsumer(ctx, natsd.Stream, jetstream.OrderedConsumerConfig{})
-	if err != nil {
-		return err
-	}
-	it, err := c.Messages()
-	if err != nil {
-		return err
-	}
-	defer it.Stop()
-	for {
-		m, err := it.Next()
-		if err != nil {
-			return err
-		}
-		meta, err := m.Metadata()
-		if err != nil {
-			return err
-		}
-		if meta.Sequence.Stream >= last {
-			return nil
-		}
-	}
 }
