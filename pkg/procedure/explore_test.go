@@ -133,7 +133,9 @@ func (x *explorer) follow(w *pt.World, c procedure.Command, d *procedure.Decisio
 		x.events[e.GetType()] = true
 	}
 	next := w.Fork()
-	next.Record(c, d)
+	rec := next.Record(c, d)
+	checkRecord(x.t, w.State, pt.Outcome{Record: rec})
+	checkPersons(x.t, next.State)
 	if pt.Fingerprint(core(w.State)) == pt.Fingerprint(core(next.State)) {
 		x.t.Errorf("%s by %s records %v, and nothing changes by it", d.Command, d.Actor.GetPerson(), d.Events)
 	}

@@ -107,6 +107,16 @@ func TestDebts(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a second finding moves nothing", func(t *testing.T) {
+		t.Parallel()
+		w := given(t, unproven...).World()
+		first, _ := debt(w.State, "BACKOUT_PROOF")
+		w.Wait(time.Hour)
+		pt.GivenWorld(t, w, does("carla", pt.BackOut()), odd)
+		if second, _ := debt(w.State, "BACKOUT_PROOF"); second != first {
+			t.Errorf("%+v after %+v", second, first)
+		}
+	})
 	t.Run("of every emergency", func(t *testing.T) {
 		t.Parallel()
 		w := given(t, pt.Story(pt.Declared)).World()
