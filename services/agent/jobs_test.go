@@ -264,6 +264,40 @@ func TestInstallRefuses(t *testing.T) {
 	}
 }
 
+// TestInstallAfterMending: a test server that somebody had changed gets the patch once it is mended, under the same job, and
+// the refused confirmation is recorded once.
+func TestInstallAfterMending(t *testing.T) {
+	t.Parallel()
+	w := scripted(t)
+	incident := w.Declare()
+	w.Register(incident)
+	w.Transfer(incident, w.Fixed)
+	start(w.Rig, testConfig(w.Rig, w.addr), nil)
+	w.write(w.TestRoot, "www/index.php", "<?php\necho 'tried something';\n")
+	j := w.installJob(incident)
+	for range 3 {
+		if r := w.run(j); r.GetOk() || r.GetErrorCode() != "HOST_BASE_MISMATCH" {
+			t.Fatalf("answer %v", r)
+		}
+	}
+	refusals := 0
+	for _, rec := range w.Records(incident) {
+		for _, e := range w.Open(rec).GetEvents() {
+			if strings.HasSuffix(e.GetType(), ".CommandRefused") {
+				refusals++
+			}
+		}
+	}
+	if refusals != 1 {
+		t.Errorf("%d refusals recorded, want 1", refusals)
+	}
+	w.write(w.TestRoot, "www/index.php", "<?php\necho 'insecure';\n")
+	if r := w.run(j); !r.GetOk() || w.State(incident).Current().TestServer == nil {
+		t.Errorf("after mending: %v", r)
+	}
+	w.wantTree(w.TestRoot, w.ResultTree())
+}
+
 // TestBackOutRefuses a way back that nobody asked for.
 func TestBackOutRefuses(t *testing.T) {
 	t.Parallel()
