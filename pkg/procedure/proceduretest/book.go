@@ -65,7 +65,7 @@ func found() *World {
 
 // NewRuleBook is a rule book without a history.
 func NewRuleBook(t T) *World {
-	return &World{t: t, Now: Founded(), Book: &rulebook.Book{}, State: procedure.NewState(procedure.RuleBook), head: genesis(procedure.RuleBook)}
+	return &World{t: t, Now: Founded(), Book: &rulebook.Book{}, State: procedure.NewState(procedure.RuleBook), head: Genesis(procedure.RuleBook)}
 }
 
 // Policy is the default policy with the fixture's systems.
@@ -123,7 +123,8 @@ func rota(team emergencyv1.Team, persons ...string) *emergencyv1.SetRotaRequest 
 	return c
 }
 
-func genesis(incident string) string {
+// Genesis is what the first record of a history names as the hash before it (procedure.md 0.7).
+func Genesis(incident string) string {
 	sum := sha256.Sum256([]byte("emergency/" + incident))
 	return hex.EncodeToString(sum[:])
 }

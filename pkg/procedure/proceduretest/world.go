@@ -54,7 +54,7 @@ func NewWorld(t T) *World { return NewIncident(t, DefaultIncident) }
 
 // NewIncident is an incident of a given id without a history.
 func NewIncident(t T, id string) *World {
-	return &World{t: t, Now: T0(), Book: Book(), State: procedure.NewState(id), head: genesis(id)}
+	return &World{t: t, Now: T0(), Book: Book(), State: procedure.NewState(id), head: Genesis(id)}
 }
 
 // Fork is an independent copy: what is done in one is not done in the other.
@@ -354,11 +354,12 @@ func (w *World) record(rec *emergencyv1.Record) {
 	w.State, w.head = next, hash
 	w.Records, w.Bytes = append(w.Records, rec), append(w.Bytes, b)
 	if w.State.Incident == procedure.RuleBook {
-		w.Book = followBook(w.t, w.Book, w.State.Position, rec)
+		w.Book = FollowBook(w.t, w.Book, w.State.Position, rec)
 	}
 }
 
-func followBook(t T, b *rulebook.Book, position uint64, rec *emergencyv1.Record) *rulebook.Book {
+// FollowBook is the rule book after one more record of it, which ends at a position.
+func FollowBook(t T, b *rulebook.Book, position uint64, rec *emergencyv1.Record) *rulebook.Book {
 	t.Helper()
 	var payloads []proto.Message
 	for _, e := range rec.GetEvents() {

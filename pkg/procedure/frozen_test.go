@@ -1,0 +1,211 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package procedure_test
+
+import (
+	"bufio"
+	"encoding/base64"
+	"errors"
+	"flag"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	"cacert.org/emergency/pkg/procedure"
+	pt "cacert.org/emergency/pkg/procedure/proceduretest"
+	"cacert.org/emergency/pkg/rulebook"
+	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
+)
+
+// addFrozen writes the frozen histories of this version that are not there yet. A file that is there is never written to:
+// what was recorded once must replay for ever (style.md 6).
+var addFrozen = flag.Bool("add-frozen", false, "write frozen histories that are not in testdata yet")
+
+// frozen are the histories of released versions. Each file is text: "expect: " lines, then one record a line, base64, in
+// the order of the chain; a line "rulebook" or "incident ID" says whose records follow.
+func frozen(t *testing.T) map[string]func() string {
+	t.Helper()
+	return map[string]func() string{
+		"strategy1-v1.txt": func() string {
+			return frozenText("A strategy-1 emergency as it should go, with all obligations made visible and paid.", pt.Founding().For(t), strategy1(t))
+		},
+		"backout-v1.txt": func() string {
+			return frozenText("An overruled veto, a new revision, waived tests, a deployment that differed, a veto after it, a back-out proven at the second try, and drift.", pt.Founding().For(t), backedOut(t))
+		},
+	}
+}
+
+func strategy1(t *testing.T) *pt.World {
+	w := pt.Given(t, pt.Story(pt.Verified)).World()
+	w.Sync()
+	w.Wait(26 * time.Hour)
+	for _, o := range procedure.Owners() {
+		w.Tick(o)
+	}
+	pt.From(pt.Verified, pt.Settled)(w)
+	w.Sync()
+	pt.From(pt.Settled, pt.ClosedDown)(w)
+	return w
+}
+
+func backedOut(t *testing.T) *pt.World {
+	odd := pt.Does(agent, pt.ReportTree(pt.Tree("odd")))
+	steps := history(pt.Story(pt.OnTestServer),
+		pt.Does("bert", pt.Veto()), pt.Does("albert", &emergencyv1.OverruleVetoRequest{Veto: "V1", Reason: "the hole it names was there before, and is smaller"}),
+		pt.Does("dora", pt.Replace("P1r1", 2)), pt.From(pt.Registered, pt.OnTestServer), pt.Does("theo", pt.Test(pass)), pt.Does("albert", pt.Waive(tests)),
+		pt.From(pt.Tested, pt.Applied), odd, pt.Does("beate", pt.Veto()), pt.Does("carla", pt.BackOut()), odd, pt.Does("carla", pt.BackOut()),
+		pt.Does(agent, pt.ReportTree(pt.BaseTree())), pt.Does("repo:git", &emergencyv1.CheckReplicationRequest{}, pt.Facts(pt.Drift("etc/odd"))),
+		func(w *pt.World) { w.Sync() }, pt.Waits(30*time.Hour), func(w *pt.World) { w.Tick(procedure.OwnerArbitration) },
+	)
+	return pt.Given(t, steps...).World()
+}
+
+func frozenText(title string, book, incident *pt.World) string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "title: %s\n", title)
+	for _, line := range summary(incident.State) {
+		fmt.Fprintf(&b, "expect: %s\n", line)
+	}
+	for _, w := range []*pt.World{book, incident} {
+		fmt.Fprintf(&b, "history: %s\n", w.State.Incident)
+		for _, rec := range w.Bytes {
+			fmt.Fprintln(&b, base64.StdEncoding.EncodeToString(rec))
+		}
+	}
+	return b.String()
+}
+
+// summary is what a history must still mean to every later version.
+func summary(s *procedure.State) []string {
+	list := []string{
+		fmt.Sprintf("status %s, strategy %d, position %d, recorded %s, head %s", s.Status, s.Strategy, s.Position, s.RecordedAt.Format(time.RFC3339Nano), s.HeadHash),
+		fmt.Sprintf("declared %s by %s, %s, outcome %s", s.Declared.System, s.Declared.By, s.Declared.Severity, s.Outcome),
+		fmt.Sprintf("acted %s", strings.Join(s.Acted, " ")),
+	}
+	for _, sl := range s.Slots {
+		list = append(list, fmt.Sprintf("slot %s %s %s", sl.ID, sl.State, sl.Person))
+	}
+	for _, r := range s.Revisions {
+		list = append(list, fmt.Sprintf("revision %s binding %s author %s superseded %q reviews %s %s tests %d forwarded %t", r.ID, r.Binding, r.Author, r.Superseded, verdictOf(r.First), verdictOf(r.Second), len(r.Tests), r.Forward != nil))
+	}
+	for _, v := range s.Vetoes {
+		list = append(list, fmt.Sprintf("veto %s of %s on %s %s", v.ID, v.By, v.Revision, v.State))
+	}
+	for _, a := range s.Applies {
+		list = append(list, fmt.Sprintf("apply %s on %s by %s with %q %s host %s", a.Revision, a.Host, a.Executor, a.Observer, a.State, a.HostTree))
+	}
+	for _, d := range s.Deviations {
+		list = append(list, fmt.Sprintf("deviation %s at %d", d.Deviation, d.Position))
+	}
+	for _, o := range procedure.Debts(s) {
+		list = append(list, fmt.Sprintf("debt %s owner %s due %s by %d", o.ID, procedure.RoleWord(o.OwnerRole), o.Due.Format(time.RFC3339), o.By))
+	}
+	for _, o := range s.Obligations {
+		list = append(list, fmt.Sprintf("visible %s open %t", o.ID, o.Open()))
+	}
+	for _, d := range procedure.Deadlines(s) {
+		list = append(list, fmt.Sprintf("deadline %s %s", d.Key, d.State(s, s.RecordedAt)))
+	}
+	return append(list, fmt.Sprintf("requests %d, pages %d, breached %s", len(s.Requests), len(s.Pages), strings.Join(s.Breached, " ")))
+}
+
+// TestFrozenHistories replays what earlier versions recorded: chain, people's signatures, and meaning.
+func TestFrozenHistories(t *testing.T) {
+	t.Parallel()
+	if *addFrozen {
+		for name, text := range frozen(t) {
+			addFile(t, filepath.Join("testdata", name), text)
+		}
+	}
+	files, err := filepath.Glob(filepath.Join("testdata", "*-v*.txt"))
+	if err != nil || len(files) < len(frozen(t)) {
+		t.Fatalf("frozen histories are missing: %v, %v; none is ever removed", files, err)
+	}
+	for _, f := range files {
+		t.Run(filepath.Base(f), func(t *testing.T) {
+			t.Parallel()
+			replayFile(t, f)
+		})
+	}
+}
+
+func addFile(t *testing.T, path string, text func() string) {
+	t.Helper()
+	f, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o644)
+	if errors.Is(err, os.ErrExist) {
+		return
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := f.WriteString(text()); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func replayFile(t *testing.T, path string) {
+	t.Helper()
+	f, err := os.Open(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	var expect []string
+	book, s, head := &rulebook.Book{}, procedure.NewState(""), ""
+	lines := bufio.NewScanner(f)
+	lines.Buffer(nil, 1<<20)
+	for lines.Scan() {
+		kind, rest, _ := strings.Cut(lines.Text(), ": ")
+		switch kind {
+		case "title":
+		case "expect":
+			expect = append(expect, rest)
+		case "history":
+			s, head = procedure.NewState(rest), pt.Genesis(rest)
+		default:
+			head, book = replayLine(t, lines.Text(), s, head, book)
+		}
+	}
+	if err := lines.Err(); err != nil {
+		t.Fatal(err)
+	}
+	if got := summary(s); !slices.Equal(got, expect) {
+		t.Errorf("the history means\n  %s\nit was recorded as\n  %s", strings.Join(got, "\n  "), strings.Join(expect, "\n  "))
+	}
+}
+
+func replayLine(t *testing.T, line string, s *procedure.State, head string, book *rulebook.Book) (string, *rulebook.Book) {
+	t.Helper()
+	b, err := base64.StdEncoding.DecodeString(line)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var rec emergencyv1.Record
+	if err := proto.Unmarshal(b, &rec); err != nil {
+		t.Fatal(err)
+	}
+	if rec.GetPrevHash() != head || rec.GetIncident() != s.Incident {
+		t.Fatalf("record %s/%d does not follow %s", rec.GetIncident(), rec.GetFirstPosition(), head)
+	}
+	if s.Incident != procedure.RuleBook {
+		if err := procedure.VerifyRecord(s, &rec, book); err != nil {
+			t.Fatalf("record %s/%d: %v", rec.GetIncident(), rec.GetFirstPosition(), err)
+		}
+	}
+	if err := s.Apply(&rec, pt.HashOf(b)); err != nil {
+		t.Fatal(err)
+	}
+	if s.Incident == procedure.RuleBook {
+		book = pt.FollowBook(t, book, s.Position, &rec)
+	}
+	return pt.HashOf(b), book
+}
