@@ -135,8 +135,8 @@ func (a *Agent) Close() error {
 	for _, c := range a.conns {
 		errs = append(errs, c.Close())
 	}
-	if a.lock != nil {
-		errs = append(errs, a.lock.Close())
+	if a.lock != nil { // unlocked and not only closed: a child that is just being started still has a copy of the descriptor
+		errs = append(errs, syscall.Flock(int(a.lock.Fd()), syscall.LOCK_UN), a.lock.Close())
 	}
 	return errors.Join(errs...)
 }
