@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package procedure_test
+
+import (
+	"fmt"
+	"slices"
+	"testing"
+
+	"cacert.org/emergency/pkg/procedure"
+	pt "cacert.org/emergency/pkg/procedure/proceduretest"
+	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
+)
+
+func optionsOf(w *pt.World, who string) []procedure.Option {
+	return procedure.Options(w.State, w.Env(who, ""))
+}
+
+// TestOptionsFollowTheStory: at each milestone, whoever acts next in the story is offered the command that comes next, as
+// the next step; and a member who holds no role is offered nothing.
+func TestOptionsFollowTheStory(t *testing.T) {
+	t.Parallel()
+	for milestone, want := range map[pt.Milestone][]struct{ who, command string }{
+		pt.Declared:      {{"carla", "CallOut"}, {"anna", "CallOut"}},
+		pt.Called:        {{"carla", "Respond"}, {"theo", "Respond"}},
+		pt.Accepted:      {{"carla", "CheckIn"}, {"dora", "RegisterPatch"}},
+		pt.OnStandby:     {{"dora", "RegisterPatch"}},
+		pt.Registered:    {{"anna", "RecordFirstReview"}},
+		pt.Reviewed:      {{"anna", "Transfer"}},
+		pt.OnTestServer:  {{"theo", "ReportTest"}, {"tina", "ReportTest"}},
+		pt.Tested:        {{"bert", "RecordSecondReview"}},
+		pt.ReviewedTwice: {{"bert", "Forward"}},
+		pt.Observed:      {{"carla", "StartApply"}},
+		pt.Forwarded:     {{"carl", "ConfirmObserver"}},
+		pt.Verified:      {{"carla", "RecordHealth"}, {"clara", "RecordLeadDecision"}, {"bea", "RecordBoardSummary"}},
+		pt.Settled:       {{"carla", "Close"}},
+	} {
+		t.Run(string(milestone), func(t *testing.T) {
+			t.Parallel()
+			w := given(t, pt.Story(milestone)).World()
+			for _, x := range want {
+				i := slices.IndexFunc(optionsOf(w, x.who), func(o procedure.Option) bool { return o.Command == x.command && o.Refusal == nil && o.Next })
+				if i < 0 {
+					t.Errorf("%s is not next offered %s: %s", x.who, x.command, offered(optionsOf(w, x.who)))
+				}
+			}
+			for _, o := range optionsOf(w, "mia") {
+				if o.Refusal == nil {
+					t.Errorf("a member is offered %s %s", o.Command, o.Subject)
+				}
+			}
+		})
+	}
+}
+
+func offered(list []procedure.Option) string {
+	s := ""
+	for _, o := range list {
+		if o.Refusal == nil {
+			s += fmt.Sprintf("%s %s (next %t); ", o.Command, o.Subject, o.Next)
+		}
+	}
+	return s
+}
+
+// TestOptionsAgreeWithDecide: what Options refuses, Decide refuses for the same reason, and what it offers is accepted, or
+// refused only for what a person has yet to say. Asked at every milestone for everybody.
+func TestOptionsAgreeWithDecide(t *testing.T) {
+	t.Parallel()
+	for _, m := range pt.Milestones() {
+		t.Run(string(m), func(t *testing.T) {
+			t.Parallel()
+			w := given(t, pt.Story(m)).World()
+			before := pt.Fingerprint(w.State)
+			for _, p := range pt.People() {
+				if p.Name == "mia" || len(p.Roles) == 0 {
+					continue
+				}
+				for _, o := range optionsOf(w, p.Name) {
+					checkOption(t, w, p.Name, o)
+				}
+			}
+			if pt.Fingerprint(w.State) != before {
+				t.Error("asking changed the state")
+			}
+		})
+	}
+}
+
+func checkOption(t *testing.T, w *pt.World, who string, o procedure.Option) {
+	t.Helper()
+	if o.Title == "" || len(o.Who) == 0 || o.Next && o.Refusal != nil {
+		t.Errorf("%s: option %+v", who, o)
+	}
+	if o.Refusal != nil {
+		pt.CheckRefusal(t, o.Refusal)
+	}
+	cmd := commandFor(w.State, o)
+	if cmd == nil {
+		return
+	}
+	out := w.Decide(who, w.Prepare(who, cmd))
+	switch {
+	case out.Err != nil:
+		t.Errorf("%s by %s: %v", o.Command, who, out.Err)
+	case (out.Refusal == nil) != (o.Refusal == nil):
+		t.Errorf("%s %s by %s: Options says %v, Decide says %v", o.Command, o.Subject, who, o.Refusal, out.Refusal)
+	case out.Refusal != nil && out.Refusal.Reason != o.Refusal.Reason:
+		t.Errorf("%s %s by %s: Options says %s, Decide says %s", o.Command, o.Subject, who, o.Refusal.Reason, out.Refusal.Reason)
+	}
+}
+
+// commandFor is the command of an option, filled in by a person; nil where the option is about something else than the
+// current revision, or the person's words decide.
+func commandFor(s *procedure.State, o procedure.Option) procedure.Command {
+	name := o.Command
+	switch {
+	case name == "Respond":
+		return pt.Accept(o.Subject)
+	case name == "CheckIn":
+		return &emergencyv1.CheckInRequest{Slot: o.Subject}
+	case name == "EndStandby":
+		return &emergencyv1.EndStandbyRequest{Slot: o.Subject, Reason: emergencyv1.StandbyEndReason_STANDBY_END_REASON_STEP_DONE}
+	case name == "RegisterPatch" && o.Subject != "":
+		return pt.Replace(o.Subject, 9)
+	case name == "RegisterPatch":
+		return pt.Register(9)
+	case name == "WaiveControl" && o.Subject == s.Current().ID+" tests":
+		return pt.Waive(tests)
+	case name == "WaiveControl":
+		return pt.Waive(observer)
+	case name == "Forward":
+		return &emergencyv1.ForwardRequest{RollbackPlan: "take it back"}
+	case name == "RollBack":
+		return pt.RollBack("carl")
+	case name == "ExplainDrift", name == "WithdrawVeto", name == "OverruleVeto":
+		return nil
+	}
+	return exampleOf(name, s)
+}
+
+// TestNextSteps: the first step is where the incident stands, by the numbers of chapter 1.
+func TestNextSteps(t *testing.T) {
+	t.Parallel()
+	odd := pt.Does(agent, pt.ReportTree(pt.Tree("odd")))
+	for _, x := range []struct {
+		name   string
+		given  []pt.Step
+		number string
+		cmd    string
+	}{
+		{"declared", history(pt.Story(pt.Declared)), "1.2", "CallOut"},
+		{"called", history(pt.Story(pt.Called)), "1.5", "RegisterPatch"},
+		{"registered", history(pt.Story(pt.Registered)), "1.6", "RecordFirstReview"},
+		{"changes asked for", history(pt.Story(pt.Registered), pt.Does("anna", pt.FirstReview(changes))), "1.5", "RegisterPatch"},
+		{"vetoed", history(pt.Story(pt.Registered), pt.Does("anna", pt.Veto())), "1.6", "WithdrawVeto"},
+		{"reviewed", history(pt.Story(pt.Reviewed)), "1.6", "Transfer"},
+		{"transferred", history(pt.Story(pt.Transferred)), "1.6", ""},
+		{"on the test server", history(pt.Story(pt.OnTestServer)), "1.7", "ReportTest"},
+		{"tested", history(pt.Story(pt.Tested)), "1.8", "RecordSecondReview"},
+		{"reviewed twice", history(pt.Story(pt.ReviewedTwice)), "1.8", "Forward"},
+		{"forwarded", history(pt.Story(pt.Forwarded)), "1.9", "ConfirmObserver"},
+		{"observed", history(pt.Story(pt.Observed)), "1.9", "StartApply"},
+		{"applying", history(pt.Story(pt.Applying)), "1.9", ""},
+		{"differs", history(pt.Story(pt.Applied), odd), "1.9", "BackOut"},
+		{"backing out", history(pt.Story(pt.Applied), odd, pt.Does("carla", pt.BackOut())), "1.9", ""},
+		{"backed out", history(pt.Story(pt.Applied), odd, pt.Does("carla", pt.BackOut()), pt.Does(agent, pt.ReportTree(pt.BaseTree()))), "1.5", "RegisterPatch"},
+		{"settled", history(pt.Story(pt.Settled)), "1", "Close"},
+		{"stood down", history(pt.Story(pt.Declared), pt.Does("carla", pt.StandDown())), "7", "RecordLeadDecision"},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			t.Parallel()
+			steps := procedure.NextSteps(given(t, x.given...).World().State)
+			if len(steps) == 0 || steps[0].Number != x.number || steps[0].Command != x.cmd || steps[0].Title == "" {
+				t.Errorf("%+v", steps)
+			}
+		})
+	}
+	if steps := procedure.NextSteps(given(t, pt.Story(pt.ClosedDown)).World().State); len(steps) > 0 {
+		t.Errorf("closed, and still %+v", steps)
+	}
+}
