@@ -11,7 +11,11 @@ import (
 	"testing"
 	"time"
 
+	"cacert.org/emergency/pkg/identity"
+	"cacert.org/emergency/pkg/identity/devca"
+	"cacert.org/emergency/pkg/procedure"
 	"cacert.org/emergency/pkg/timer"
+	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 	"cacert.org/emergency/services/cli/client"
 	"cacert.org/emergency/services/internal/app"
 	"cacert.org/emergency/services/notification/channel"
@@ -44,6 +48,7 @@ type Env struct {
 	t      testing.TB
 	opt    Options
 	agents map[string]*Agent
+	keys   map[string]string // folders of second keys, by name
 
 	mu      sync.Mutex
 	running *running // nil while the node is stopped
@@ -63,7 +68,7 @@ func Start(t testing.TB, opt Options) *Env {
 	t.Helper()
 	e := &Env{
 		Dir: t.TempDir(), Mail: NewChannel("mail"), SMS: NewChannel("sms"), Clock: opt.Clock, Log: newLog(t), t: t, opt: opt,
-		agents: map[string]*Agent{}, people: map[string]*client.Client{},
+		agents: map[string]*Agent{}, people: map[string]*client.Client{}, keys: map[string]string{},
 	}
 	if e.Clock == nil {
 		e.Clock = timer.System{}
@@ -186,10 +191,38 @@ func (e *Env) Dial(ctx context.Context, _ string) (net.Conn, error) {
 	return new(net.Dialer).DialContext(ctx, "tcp", r.addrs.API)
 }
 
-// As is a person's own client, with the person's certificate, history and keyring. A person of the demo rule book.
+// As is a person's own client, with the person's certificate, history and keyring. A person of the demo rule book, or what
+// SecondKey returned.
 func (e *Env) As(person string) *client.Client {
 	e.t.Helper()
+	if dir, ok := e.keys[person]; ok {
+		return e.WithProfile(dir)
+	}
 	return e.WithProfile(e.Data("people", person))
+}
+
+// Key makes a profile folder with a fresh key, which nobody knows yet.
+func (e *Env) Key(name string) (dir string, key *emergencyv1.Key) {
+	e.t.Helper()
+	ca, err := devca.Open(e.Data("ca"), e.Clock.Now)
+	must(e.t, err)
+	dir, err = ca.Person(name)
+	must(e.t, err)
+	profile, err := identity.Load(dir, identity.LoadOptions{Now: e.Clock.Now(), Dev: true})
+	must(e.t, err)
+	return dir, &emergencyv1.Key{KeyId: profile.KeyID, PublicKey: profile.Certificate.Leaf.RawSubjectPublicKeyInfo}
+}
+
+// SecondKey lets a person add a second key to the directory, with the first one, and returns the name by which As takes it.
+func (e *Env) SecondKey(person string) string {
+	e.t.Helper()
+	name := person + "-2"
+	dir, key := e.Key(name)
+	key.Person = person
+	_, err := e.As(person).Send(e.t.Context(), &emergencyv1.AddKeyRequest{Meta: &emergencyv1.CommandMeta{Incident: procedure.RuleBook}, Key: key})
+	must(e.t, err)
+	e.keys[name] = dir
+	return name
 }
 
 // WithProfile is a client with the certificate of any profile folder.
