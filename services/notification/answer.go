@@ -80,10 +80,18 @@ func (s *Server) linked(r *http.Request) (view answerView, page procedure.Page, 
 		return view, page, errLink
 	}
 	view = answerView{Incident: incident, Team: procedure.TeamWord(page.Team), Person: page.Person, Answered: len(st.Held(page.Person)) > 0 || st.Status != procedure.Open}
+	if _, used := st.Requests[procedure.RequestKey{Person: page.Person, Command: "Respond", RequestID: linkRequest(r)}]; used {
+		view.Answered = true // also if what was answered then no longer holds: a link is used once
+	}
 	for _, d := range st.Declined {
 		view.Answered = view.Answered || d.Person == page.Person && d.Team == page.Team && d.Position > page.Position
 	}
 	return view, page, nil
+}
+
+// linkRequest is the request id of an answer by a link.
+func linkRequest(r *http.Request) string {
+	return "link." + strings.ReplaceAll(r.PathValue("page"), "/", ".") + "." + r.PathValue("mac")
 }
 
 // signedIn tells whether the connection's certificate is the called person's.
@@ -120,7 +128,7 @@ func (s *Server) takeAnswer(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	view.SignedIn = true
-	meta := &emergencyv1.CommandMeta{Incident: view.Incident, RequestId: "link." + strings.ReplaceAll(page.ID, "/", ".") + "." + r.PathValue("mac")}
+	meta := &emergencyv1.CommandMeta{Incident: view.Incident, RequestId: linkRequest(r)}
 	cmd := &emergencyv1.RespondRequest{Meta: meta}
 	if r.PostFormValue("answer") == "decline" {
 		cmd.Answer = &emergencyv1.RespondRequest_Decline{Decline: &emergencyv1.Declination{Team: page.Team, Reason: r.PostFormValue("reason")}}
@@ -136,7 +144,8 @@ func (s *Server) takeAnswer(w http.ResponseWriter, r *http.Request) {
 	case err != nil:
 		s.failAnswer(w, r, err)
 	default:
-		http.Redirect(w, r, r.URL.RequestURI(), http.StatusSeeOther)
+		w.Header().Set("Location", r.PathValue("mac")) // the page itself, wherever it is mounted
+		w.WriteHeader(http.StatusSeeOther)
 	}
 }
 

@@ -8,11 +8,14 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"cacert.org/emergency/pkg/effect"
+	"cacert.org/emergency/pkg/history"
 	"cacert.org/emergency/pkg/procedure"
 	"cacert.org/emergency/pkg/projection"
 	"cacert.org/emergency/pkg/service"
+	"cacert.org/emergency/pkg/vault"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 	"cacert.org/emergency/services/notification/channel"
 )
@@ -26,6 +29,14 @@ func (s *Server) plan(ctx context.Context, rec *projection.Record, e projection.
 		return s.pages(rec, e, p.GetPages(), "You are called")
 	case *emergencyv1.RePaged:
 		return s.pages(rec, e, p.GetPages(), "You are called again")
+	case *emergencyv1.CoverageGapFound:
+		return s.tellGap(ctx, rec, e, p)
+	case *emergencyv1.ResponderAccepted:
+		if p.GetUnconfirmed() {
+			return s.tellAsked(rec, e, p.GetPerson(), p.GetSlot())
+		}
+	case *emergencyv1.ResponderHandedOver:
+		return s.tellAsked(rec, e, p.GetTo(), p.GetSlot())
 	case *emergencyv1.IncidentStoodDown:
 		return s.tellCalled(ctx, rec, e, "stood down: "+p.GetReason())
 	case *emergencyv1.IncidentMerged:
@@ -87,13 +98,38 @@ func (s *Server) page(incident string, p *emergencyv1.CalledPage, greeting strin
 	return page
 }
 
-// report records what became of a page, as the mailer.
+// report records what became of a page, as the mailer. The page has gone out, so the report is tried until it is taken: also
+// once more when the service is told to stop.
 func (s *Server) report(ctx context.Context, rec *projection.Record, e projection.Event, p *emergencyv1.CalledPage, r channel.Receipt) error {
 	cmd := &emergencyv1.ReportDeliveryRequest{
 		Meta: service.FollowMeta(rec, e, "page."+p.GetPage()), Page: p.GetPage(), State: deliveryState(r.State), Detail: channel.OneLine(r.Detail, 200),
 	}
-	_, err := s.Follow(context.WithoutCancel(ctx), cmd, rec, e, s.System(emergencyv1.SystemKind_SYSTEM_KIND_MAILER), procedure.Facts{})
-	return unlessRefused(err)
+	return effect.Insist(ctx, s.warn(ctx, "delivery not reported yet", rec), func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), reportWithin)
+		defer cancel()
+		_, err := s.Follow(ctx, cmd, rec, e, s.System(emergencyv1.SystemKind_SYSTEM_KIND_MAILER), procedure.Facts{})
+		return unlessRefused(err)
+	})
+}
+
+// reportWithin bounds one try of a report.
+const reportWithin = 10 * time.Second
+
+func (s *Server) warn(ctx context.Context, what string, rec *projection.Record) func(error) {
+	return func(err error) { s.Log.WarnContext(ctx, what, "incident", rec.Incident, "error", err) }
+}
+
+// stateOf is the incident as it is, however long that takes: what is planned from it would otherwise be lost.
+func (s *Server) stateOf(ctx context.Context, rec *projection.Record) (st *procedure.State, err error) {
+	err = effect.Insist(ctx, s.warn(ctx, "nobody told yet", rec), func(ctx context.Context) error {
+		st, err = s.Dispatch.State(ctx, rec.Incident)
+		var unreadable *history.UnreadableError
+		if errors.As(err, &unreadable) {
+			return fmt.Errorf("%w: %w", effect.ErrGiveUp, err)
+		}
+		return err
+	})
+	return st, err
 }
 
 func deliveryState(st channel.State) emergencyv1.DeliveryState {
@@ -111,9 +147,12 @@ func deliveryState(st channel.State) emergencyv1.DeliveryState {
 
 // send gives a page to a channel and waits for its final receipt.
 func (s *Server) send(ctx context.Context, name, address string, p channel.Page) channel.Receipt {
-	value, _, err := s.Vault.Get(ctx, address)
-	if err != nil {
+	value, err := s.address(ctx, address)
+	switch {
+	case errors.Is(err, effect.ErrGiveUp):
 		return channel.Receipt{State: channel.Failed, Detail: "the address is not kept any more"}
+	case err != nil:
+		return channel.Receipt{State: channel.Failed, Temporary: true, Detail: "not sent: the service was stopped before it had the address"}
 	}
 	p.Recipient.Address = string(value)
 	done := make(chan channel.Receipt, 1)
@@ -129,6 +168,21 @@ func (s *Server) send(ctx context.Context, name, address string, p channel.Page)
 		return receipt
 	}
 	return <-done // the fanout gives every page that it took a final receipt, also when it is stopped
+}
+
+// address reads a restricted address, however long the vault takes. It gives up on one that is not kept.
+func (s *Server) address(ctx context.Context, commitment string) (value []byte, err error) {
+	again := func(err error) { s.Log.WarnContext(ctx, "address not read yet", "error", err) }
+	err = effect.Insist(ctx, again, func(ctx context.Context) error {
+		value, _, err = s.Vault.Get(ctx, commitment)
+		for _, gone := range []error{vault.ErrNotFound, vault.ErrDestroyed, vault.ErrCorrupt, vault.ErrCommitment} {
+			if errors.Is(err, gone) {
+				return fmt.Errorf("%w: %w", effect.ErrGiveUp, err)
+			}
+		}
+		return err
+	})
+	return value, err
 }
 
 func (s *Server) outcome(o channel.Outcome) {
@@ -158,7 +212,7 @@ func (s *Server) tell(key, incident, person, headline, text string) effect.Effec
 }
 
 func (s *Server) tellCalled(ctx context.Context, rec *projection.Record, e projection.Event, what string) []effect.Effect {
-	st, err := s.Dispatch.State(ctx, rec.Incident)
+	st, err := s.stateOf(ctx, rec)
 	if err != nil {
 		s.Log.WarnContext(ctx, "nobody told", "incident", rec.Incident, "error", err)
 		return nil
@@ -174,12 +228,52 @@ func (s *Server) tellCalled(ctx context.Context, rec *projection.Record, e proje
 	return list
 }
 
+// tellGap tells at once who called and who leads that nobody is on duty for a team (procedure.md 4.2).
+func (s *Server) tellGap(ctx context.Context, rec *projection.Record, e projection.Event, p *emergencyv1.CoverageGapFound) []effect.Effect {
+	team := procedure.TeamWord(p.GetTeam())
+	lead := emergencyv1.Role_ROLE_ASSESSMENT_TEAM_LEAD // who leads the teams that have no lead of their own, too
+	if p.GetTeam() == emergencyv1.Team_TEAM_CRITICAL {
+		lead = emergencyv1.Role_ROLE_CRITICAL_TEAM_LEAD
+	}
+	people := []string{rec.Record.GetActor().GetPerson()}
+	for _, person := range s.Incidents.Book().PersonsWith(lead, s.Clock.Now()) {
+		if !slices.Contains(people, person) {
+			people = append(people, person)
+		}
+	}
+	var list []effect.Effect
+	for _, person := range people {
+		if person != "" {
+			list = append(list, s.tell(rec.ID(e), rec.Incident, person, fmt.Sprintf("CAcert emergency %s: nobody is on duty for the %s team", rec.Incident, team),
+				fmt.Sprintf("Find somebody of the team, who can then take a slot:  epatch accept --incident %s --team %s --contact PHONE\n", rec.Incident, team)))
+		}
+	}
+	return list
+}
+
+// tellAsked tells a person whom somebody else named for a slot; it is the person's by checking in.
+func (s *Server) tellAsked(rec *projection.Record, e projection.Event, person, slot string) []effect.Effect {
+	return []effect.Effect{s.tell(rec.ID(e), rec.Incident, person, fmt.Sprintf("CAcert emergency %s: you are asked to take %s", rec.Incident, slot),
+		fmt.Sprintf("Take it by checking in:  epatch check-in %s --incident %s\n", slot, rec.Incident))}
+}
+
 // tellOwed tells the owner of an obligation and the roles of the ladder's rung (SP 5.3.3).
 func (s *Server) tellOwed(ctx context.Context, rec *projection.Record, e projection.Event, p *emergencyv1.ObligationEscalated) []effect.Effect {
+	st, err := s.stateOf(ctx, rec)
+	if err != nil {
+		s.Log.WarnContext(ctx, "nobody told what is owed", "incident", rec.Incident, "error", err)
+		return nil
+	}
 	book, now := s.Incidents.Book(), s.Clock.Now()
 	var people []string
 	for _, role := range p.GetTold() {
-		for _, person := range book.PersonsWith(role, now) {
+		holders := book.PersonsWith(role, now)
+		for _, o := range st.Obligations {
+			if o.ID == p.GetId() && o.OwnerRole == role && slices.Contains(holders, o.Owner) {
+				holders = []string{o.Owner} // one of them owes it, the others of the role do not
+			}
+		}
+		for _, person := range holders {
 			if !slices.Contains(people, person) {
 				people = append(people, person)
 			}
@@ -199,7 +293,7 @@ func (s *Server) tellNext(ctx context.Context, rec *projection.Record, e project
 	if owner != procedure.OwnerReview && owner != procedure.OwnerDeployment || strings.HasSuffix(e.Type, ".CommandRefused") {
 		return nil
 	}
-	st, err := s.Dispatch.State(ctx, rec.Incident)
+	st, err := s.stateOf(ctx, rec)
 	if err != nil {
 		s.Log.WarnContext(ctx, "nobody told of the next step", "incident", rec.Incident, "error", err)
 		return nil
