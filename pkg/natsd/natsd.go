@@ -114,15 +114,15 @@ func options(cfg Config) (*server.Options, error) {
 	}
 	host, port, err := net.SplitHostPort(cfg.Listen)
 	if err != nil {
-		return nil, fmt.Errorf("Listen %q: %w", cfg.Listen, err)
+		return nil, fmt.Errorf("listen address %q: %w", cfg.Listen, err)
 	}
 	// The embedded server has neither TLS nor users, so only this machine may reach it (hardening 1.12).
 	if ip := net.ParseIP(host); ip == nil || !ip.IsLoopback() {
-		return nil, fmt.Errorf("Listen %q: only a loopback address such as 127.0.0.1 is allowed; use an external cluster for others", cfg.Listen)
+		return nil, fmt.Errorf("listen address %q: only a loopback address such as 127.0.0.1 is allowed; use an external cluster for others", cfg.Listen)
 	}
 	opts.Host = host
 	if opts.Port, err = strconv.Atoi(port); err != nil || opts.Port < 0 || opts.Port > 65535 {
-		return nil, fmt.Errorf("Listen %q: port is no number from 0 to 65535", cfg.Listen)
+		return nil, fmt.Errorf("listen address %q: port is no number from 0 to 65535", cfg.Listen)
 	}
 	if opts.Port == 0 {
 		opts.Port = server.RANDOM_PORT

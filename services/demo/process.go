@@ -44,7 +44,7 @@ func start(ctx context.Context, logDir, name, ready string, args ...string) (*pr
 	if err != nil {
 		return nil, "", fmt.Errorf("log of %s: %w", name, err)
 	}
-	p.cmd = exec.Command(program, args...) //nolint:gosec // our own program, beside this one
+	p.cmd = exec.Command(program, args...)
 	p.cmd.Stderr = logFile
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // the terminal's interrupt is the demo's: it ends its children in order
 	out, err := p.cmd.StdoutPipe()

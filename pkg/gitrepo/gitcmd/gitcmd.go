@@ -128,7 +128,7 @@ func (g *Git) Run(ctx context.Context, c Call) ([]byte, error) {
 func (g *Git) run(ctx context.Context, c Call, stderr *head) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, g.opts.Timeout)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, g.program, append(settings(), c.Args...)...) //nolint:gosec // program and arguments are ours
+	cmd := exec.CommandContext(ctx, g.program, append(settings(), c.Args...)...)
 	cmd.Env = g.environment(c)
 	cmd.Dir = c.Dir
 	if cmd.Dir == "" {

@@ -55,7 +55,7 @@ func (r *Repo) GitMayFail(args ...string) bool {
 
 func (r *Repo) command(args []string) *exec.Cmd {
 	settings := []string{"-c", "core.protectHFS=true", "-c", "core.protectNTFS=true"} // as gitcmd has them
-	cmd := exec.Command("git", append(settings, args...)...)                          //nolint:gosec // a test's own arguments
+	cmd := exec.Command("git", append(settings, args...)...)
 	cmd.Dir = r.Dir
 	cmd.Env = []string{
 		"PATH=" + os.Getenv("PATH"), "HOME=" + r.Dir, "LC_ALL=C", "GIT_CONFIG_NOSYSTEM=1", "GIT_CONFIG_GLOBAL=/dev/null",
@@ -69,7 +69,7 @@ func (r *Repo) command(args []string) *exec.Cmd {
 func (r *Repo) Write(path, content string, perm os.FileMode) {
 	r.t.Helper()
 	full := filepath.Join(r.Dir, path)
-	if err := os.MkdirAll(filepath.Dir(full), 0o755); err != nil { //nolint:gosec // a work tree
+	if err := os.MkdirAll(filepath.Dir(full), 0o755); err != nil {
 		r.t.Fatal(err)
 	}
 	if err := os.WriteFile(full, []byte(content), perm); err != nil {

@@ -84,6 +84,7 @@ func (a *appending) run(ctx context.Context) (uint64, error) {
 			return 0, err
 		case unknown:
 			a.doubt = true
+		case notSent, refused:
 		}
 		last = err
 		if result == notSent {

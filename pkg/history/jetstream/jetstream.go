@@ -312,7 +312,7 @@ func code(err error) jetstream.ErrorCode {
 // unavailable says why nothing came of it; the end of the caller's own time is named first.
 func unavailable(ctx context.Context, err error) error {
 	if cause := ctx.Err(); cause != nil {
-		return fmt.Errorf("%w: %w (last try: %v)", history.ErrUnavailable, cause, err)
+		return fmt.Errorf("%w: %w (last try: %w)", history.ErrUnavailable, cause, err)
 	}
 	return fmt.Errorf("%w: %w", history.ErrUnavailable, err)
 }

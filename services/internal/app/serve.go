@@ -180,7 +180,9 @@ func serveHTTP(ctx context.Context, lis net.Listener, h http.Handler) error {
 	if err := srv.Shutdown(stop); err != nil {
 		return errors.Join(err, srv.Close())
 	}
-	<-done
+	if err := <-done; !errors.Is(err, http.ErrServerClosed) {
+		return fmt.Errorf("serve pages: %w", err)
+	}
 	return nil
 }
 

@@ -55,13 +55,13 @@ func Run(ctx context.Context, opt Options) error {
 		}
 		figures = append(figures, f...)
 	}
-	if err := print(opt.Out, figures); err != nil {
+	if err := printTable(opt.Out, figures); err != nil {
 		return err
 	}
 	return write(opt.JSON, figures)
 }
 
-func print(out io.Writer, figures []Figure) error {
+func printTable(out io.Writer, figures []Figure) error {
 	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', tabwriter.AlignRight)
 	fmt.Fprintln(w, "measured\tvalue\tbaseline\tunit\tratio\t")
 	for _, f := range figures {

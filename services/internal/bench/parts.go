@@ -42,7 +42,6 @@ type rig struct {
 	client incidentv1.IncidentServiceClient
 	conn   interface{ Close() error }
 
-	mu        sync.Mutex
 	incidents []string
 }
 
@@ -119,7 +118,7 @@ func (r *rig) close() {
 		r.stop()
 	}
 	if r.node != nil {
-		<-r.done
+		_ = <-r.done // it was told to stop
 		_ = r.node.Close() // the folder goes anyway
 	}
 	if r.raw != nil {
