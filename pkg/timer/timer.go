@@ -74,11 +74,13 @@ type due struct {
 }
 
 // schedule knows the next due time of each incident. It computes anew only what changed: an incident that was continued, or
-// all of them after a change of the rule book, whose rota decides who is called.
+// all of them after a change of the rule book, whose rota decides who is called, and every lookAgain, because a shift may
+// have begun without anything having happened.
 type schedule struct {
 	cfg    Config
 	cursor uint64
 	book   *rulebook.Book
+	whole  time.Time // when all of them were computed last
 	dues   map[string]due // what counts
 	queue  queue          // soonest first; entries that do not count any more are dropped when they come up
 	again  []string       // were due when looked at last
@@ -109,8 +111,9 @@ func (p *schedule) look() (overdue []due, next time.Time) {
 func (p *schedule) refresh(now time.Time) {
 	ids, cursor := p.cfg.Incidents.Since(p.cursor)
 	env := procedure.Env{Owner: p.cfg.Owner, Now: now, Book: p.cfg.Incidents.Book()}
-	if env.Book != p.book {
+	if env.Book != p.book || now.Sub(p.whole).Abs() >= lookAgain {
 		ids, cursor = p.cfg.Incidents.Since(0)
+		p.whole = now
 	}
 	ids = append(ids, p.again...)
 	p.cursor, p.book, p.again = cursor, env.Book, nil

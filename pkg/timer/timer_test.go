@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"cacert.org/emergency/pkg/dispatch"
 	"cacert.org/emergency/pkg/dispatch/dispatchtest"
@@ -256,6 +257,45 @@ func TestStandby(t *testing.T) {
 		}
 		r.Check()
 	})
+}
+
+// A shift that begins makes a re-page due without anything having happened in the incident.
+func TestShiftBegins(t *testing.T) {
+	t.Parallel()
+	r := dispatchtest.Memory(t)
+	r.SeedStory(proceduretest.Called)
+	critical := emergencyv1.Team_TEAM_CRITICAL
+	from := timestamppb.New(proceduretest.T0().Add(3 * time.Hour))
+	d := r.Dispatcher(procedure.OwnerNotification)
+	for _, team := range []emergencyv1.Team{emergencyv1.Team_TEAM_ASSESSMENT, emergencyv1.Team_TEAM_DEVELOPMENT, emergencyv1.Team_TEAM_TESTING} {
+		if _, err := r.Do(d, procedure.RuleBook, "albert", &emergencyv1.SetRotaRequest{Team: team}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	shift := &emergencyv1.SetRotaRequest{Team: critical, Shifts: []*emergencyv1.Shift{{Team: critical, Person: "carl", From: from, Rank: 1}}}
+	if _, err := r.Do(d, procedure.RuleBook, "clara", shift); err != nil {
+		t.Fatal(err)
+	}
+	clock := &watched{Manual: r.Clock, alarms: make(chan time.Time, 1000)}
+	x := startOn(t, r, clock, procedure.OwnerNotification)
+	r.Clock.Set(proceduretest.T0().Add(2 * time.Hour))
+	x.settle(procedure.OwnerNotification)
+	before, _ := events[*emergencyv1.RePaged](r, incident)
+	for at := range clock.alarms { // each time it has looked, its next alarm is let ring, up to the shift
+		if list, _ := events[*emergencyv1.RePaged](r, incident); len(list) > len(before) {
+			break
+		}
+		if at.After(proceduretest.T0().Add(3*time.Hour + 2*time.Minute)) {
+			t.Fatal("carl is on duty, and is not called")
+		}
+		if at.After(r.Clock.Now()) {
+			r.Clock.Set(at)
+		}
+	}
+	again, at := events[*emergencyv1.RePaged](r, incident)
+	if last := again[len(again)-1]; last.GetPages()[0].GetPerson() != "carl" || at[len(at)-1].Before(from.AsTime()) {
+		t.Errorf("called %v at %s", last.GetPages(), at[len(at)-1])
+	}
 }
 
 // An obligation that nobody meets is made visible as overdue once and climbs the ladder: half of the time, due, a day,
