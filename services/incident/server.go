@@ -5,6 +5,7 @@ package incident
 import (
 	"context"
 	"errors"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -29,8 +30,8 @@ func (s *Server) MergeInto(ctx context.Context, req *emergencyv1.MergeIntoReques
 	if err != nil {
 		return nil, service.Retryable(err)
 	}
-	if duplicate.Status == procedure.Open {
-		if err := s.absorb(ctx, req, duplicate); err != nil {
+	if duplicate.Status == procedure.Open && target.Incident != duplicate.Incident {
+		if err := s.absorb(ctx, req, duplicate, target); err != nil {
 			return nil, err
 		}
 	}
@@ -41,15 +42,20 @@ func (s *Server) MergeInto(ctx context.Context, req *emergencyv1.MergeIntoReques
 	return &emergencyv1.MergeIntoResponse{Committed: c}, nil
 }
 
-// absorb records the first half in the target. A malformed merge is left to the second half to refuse.
-func (s *Server) absorb(ctx context.Context, req *emergencyv1.MergeIntoRequest, duplicate *procedure.State) error {
+// absorb records the first half in the target. A malformed merge is left to the second half to refuse. Under a request id
+// that was used before, the first half may be there from an interrupted try, naming a head that the duplicate has left since.
+func (s *Server) absorb(ctx context.Context, req *emergencyv1.MergeIntoRequest, duplicate, target *procedure.State) error {
 	meta := proto.CloneOf(req.GetMeta())
 	meta.Incident, meta.ExpectedPosition = req.GetTarget(), nil
 	_, err := s.Do(ctx, &emergencyv1.AbsorbDuplicateRequest{
 		Meta: meta, Source: duplicate.Incident, SourceHeadHash: duplicate.HeadHash, Reason: req.GetReason(),
 	}, procedure.Facts{Other: duplicate})
 	var refusal *procedure.Refusal
-	if errors.As(err, &refusal) && refusal.Code == procedure.InvalidArgument {
+	if !errors.As(err, &refusal) {
+		return err
+	}
+	absorbed := slices.ContainsFunc(target.Notes, func(n procedure.Mark) bool { return n.Result == duplicate.Incident })
+	if refusal.Code == procedure.InvalidArgument || refusal.Reason == procedure.ReasonRequestIDReused && absorbed {
 		return nil
 	}
 	return err
