@@ -3,7 +3,6 @@
 package history
 
 import (
-	"crypto/ed25519"
 	"encoding/hex"
 	"fmt"
 	"slices"
@@ -106,7 +105,7 @@ func (c *Chain) open(raw []byte) (*Entry, Key, *ForeignError) {
 	if !ok {
 		return nil, Key{}, foreign(ReasonUnknownKey, "key %s is no listed service key", shortID(signed.GetKeyId()))
 	}
-	if !ed25519.Verify(key.Public, procedure.PAE(procedure.RecordPayloadType, signed.GetRecord()), signed.GetSignature()) {
+	if !c.keys.good.verify(raw, &signed, key.Public) {
 		return nil, Key{}, foreign(ReasonBadSignature, "not signed by the key of %s that it names", key.Owner)
 	}
 	entry := &Entry{Record: new(emergencyv1.Record), Hash: hexHash(signed.GetRecord()), Signed: raw}

@@ -41,6 +41,7 @@ func (k Key) validAt(t time.Time) bool {
 // does not change after it was made and is safe for concurrent use. Keys of people are in the rule book, not here.
 type Keyring struct {
 	keys map[string]Key // by KeyID
+	good signatures
 }
 
 // NewKeyring checks the keys: known owner, well-formed, none listed twice. An owner may have several keys.
