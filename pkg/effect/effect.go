@@ -114,6 +114,9 @@ func New(cfg Config) (*Runner, error) {
 // Run follows the histories and runs effects until ctx ends; then it waits for those that run.
 func (r *Runner) Run(ctx context.Context) error {
 	mark, err := r.cfg.Ledger.Mark(ctx, r.cfg.Owner)
+	if ctx.Err() != nil {
+		return nil // stopped before it began
+	}
 	if err != nil {
 		return fmt.Errorf("effects of %s: %w", r.cfg.Owner, err)
 	}

@@ -438,6 +438,30 @@ func TestStopKeepsWhatIsKnown(t *testing.T) {
 	}
 }
 
+// markGone is a ledger whose store is stopped before the runner has begun.
+type markGone struct{ effect.Ledger }
+
+func (markGone) Mark(ctx context.Context, _ string) (history.Mark, error) {
+	return history.Mark{}, ctx.Err()
+}
+
+// A runner that is stopped before it began has not failed.
+func TestStoppedBeforeItBegan(t *testing.T) {
+	t.Parallel()
+	r := declared(t)
+	runner, err := effect.New(effect.Config{
+		Owner: procedure.OwnerNotification, Store: r.Store, Keys: r.Keys.Ring, Ledger: markGone{memory.New()}, Plan: notesOnly(nil), Log: r.Log,
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	if err := runner.Run(ctx); err != nil {
+		t.Error(err)
+	}
+}
+
 // Replaying everything runs no effect: projections have none, and a runner that comes back has done them all.
 func TestReplaySendsNothing(t *testing.T) {
 	t.Parallel()
