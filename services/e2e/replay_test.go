@@ -1,0 +1,267 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/encoding/prototext"
+	"google.golang.org/protobuf/proto"
+
+	"cacert.org/emergency/pkg/history"
+	"cacert.org/emergency/pkg/procedure"
+	"cacert.org/emergency/pkg/projection"
+	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
+	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
+	"cacert.org/emergency/services/internal/testenv"
+)
+
+// recorder keeps each state of an incident as the running system said it, live, when it was the present one.
+type recorder struct {
+	cancel context.CancelFunc
+	ended  chan error
+
+	mu      sync.Mutex
+	live    map[uint64]*dashboardv1.Incident
+	last    uint64
+	changed chan struct{}
+}
+
+func record(t *testing.T, env *testenv.Env, incident string) *recorder {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	r := &recorder{cancel: cancel, ended: make(chan error, 1), live: map[uint64]*dashboardv1.Incident{}, changed: make(chan struct{})}
+	watcher := env.As("casper")
+	go func() {
+		r.ended <- watcher.Watch(ctx, incident, func(m *dashboardv1.WatchIncidentResponse) error {
+			r.mu.Lock()
+			defer r.mu.Unlock()
+			if position := m.GetIncident().GetPosition(); r.live[position] == nil {
+				r.live[position], r.last = m.GetIncident(), position
+				close(r.changed)
+				r.changed = make(chan struct{})
+			}
+			return nil
+		})
+	}()
+	return r
+}
+
+// reach waits until the recorder has seen a position.
+func (r *recorder) reach(t *testing.T, position uint64) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), testenv.Patience)
+	defer cancel()
+	for {
+		r.mu.Lock()
+		last, changed := r.last, r.changed
+		r.mu.Unlock()
+		if last >= position {
+			return
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			t.Fatalf("position %d was never watched, the last is %d", position, last)
+		}
+	}
+}
+
+func (r *recorder) stop(t *testing.T) map[uint64]*dashboardv1.Incident {
+	t.Helper()
+	r.cancel()
+	if err := <-r.ended; !errors.Is(err, context.Canceled) {
+		t.Errorf("watching ended: %v", err)
+	}
+	return r.live
+}
+
+// settled waits until nothing more follows by itself: every effect has reported, and every obligation is visible.
+func settled(t *testing.T, env *testenv.Env, s *testenv.Story) uint64 {
+	t.Helper()
+	position := uint64(0)
+	env.Await(s.ID, "rest", func(in *dashboardv1.Incident) bool {
+		st := s.State()
+		position = st.Position
+		return testenv.Paged(in) && !procedure.NeedsSync(st) && st.Position == in.GetPosition()
+	})
+	return position
+}
+
+// dump is a projection of the running node, or the same rebuilt from nothing.
+func dump(t *testing.T, env *testenv.Env, name string, rebuild bool) []byte {
+	t.Helper()
+	stream, err := env.As("clara").Query().DumpProjection(t.Context(), &dashboardv1.DumpProjectionRequest{Name: name, Rebuild: rebuild})
+	must(t, err)
+	var b bytes.Buffer
+	for {
+		m, err := stream.Recv()
+		if errors.Is(err, io.EOF) {
+			return b.Bytes()
+		}
+		must(t, err)
+		b.Write(m.GetChunk())
+	}
+}
+
+// world is everything outside the histories that an effect could change.
+func world(t *testing.T, env *testenv.Env) string {
+	t.Helper()
+	var b strings.Builder
+	for _, c := range []*testenv.Channel{env.Mail, env.SMS} {
+		fmt.Fprintf(&b, "%s: %d messages\n", c.Name(), len(c.Sent()))
+	}
+	b.WriteString(env.Repo.Git(env.Repo.Bare, "for-each-ref") + "\n")
+	for _, h := range hosts() {
+		fmt.Fprintf(&b, "%s: %s\n", h, env.Repo.TreeOf(env.Root(h)))
+	}
+	fmt.Fprintf(&b, "%d records\n", len(messages(t, env.Node().Store())))
+	return b.String()
+}
+
+// TestReplay: at every position of a whole history, with a veto, a replaced revision and a waiver in it, the state folded
+// from the history equals the state that the running system had there, live; rebuilt projections are the same byte for byte;
+// and all the replaying does nothing outside (issue 3, section 8.8).
+func TestReplay(t *testing.T) {
+	t.Parallel()
+	clock := manual()
+	env := testenv.Start(t, testenv.Options{Clock: clock})
+	s := env.Play(testenv.Declared)
+	watch := record(t, env, s.ID)
+	dumps := map[uint64][]byte{}
+	rest := func() { // time moves only when nothing else does, so that live and replayed states are judged at one time
+		position := settled(t, env, s)
+		watch.reach(t, position)
+		dumps[position] = dump(t, env, "incidents", false)
+		clock.Advance(time.Minute)
+	}
+	until := func(steps ...testenv.Step) {
+		for _, step := range steps {
+			s.Until(step)
+			rest()
+		}
+	}
+	until(testenv.Called, testenv.Answered, testenv.Registered, testenv.Reviewed, testenv.OnTestServer)
+	s.Do("tina", s.Test(testenv.Pass))
+	s.Do("albert", raise(s))
+	rest()
+	s.Do("albert", &emergencyv1.WithdrawVetoRequest{Veto: "V1", Reason: "a misunderstanding"})
+	s.Refused("carla", s.DryRun(), procedure.ReasonNotForwarded)
+	rest()
+	s.Patch = env.Repo.Diff(map[string]string{testenv.Program: testenv.Repaired, "README": "A mended system.\n"})
+	next := s.Patch.Register()
+	next.Supersedes = "P1r1"
+	s.Do("dora", next)
+	s.Skip(testenv.Registered)
+	rest()
+	until(testenv.Reviewed, testenv.OnTestServer)
+	s.Do("theo", s.Test(testenv.Pass))
+	s.Do("albert", &emergencyv1.WaiveControlRequest{Control: emergencyv1.Control_CONTROL_TEST_QUORUM, Binding: s.Binding(), Reason: "tina has left and nobody else is on duty"})
+	s.Skip(testenv.Tested)
+	rest()
+	until(testenv.Approved, testenv.Forwarded, testenv.Observed, testenv.DryRun, testenv.Started, testenv.Verified, testenv.Healthy, testenv.Replicated)
+	s.Do("tina", s.Test(testenv.Pass))
+	rest()
+	until(testenv.Documented, testenv.Decided, testenv.Reported, testenv.Closed)
+
+	live, last := watch.stop(t), settled(t, env, s)
+	before := world(t, env)
+	first := at(t, env, s, last)
+	sameStates(t, live, first, last)
+	sameDumps(t, env, s.ID, dumps)
+	running := dump(t, env, "", false)
+	if rebuilt := dump(t, env, "", true); !bytes.Equal(running, rebuilt) {
+		t.Error("rebuilt projections differ from the running ones")
+	}
+	env.Restart() // which folds everything again
+	if again := dump(t, env, "", false); !bytes.Equal(running, again) {
+		t.Error("after a restart the projections are others")
+	}
+	for position, in := range at(t, env, s, last) {
+		if !proto.Equal(in, first[position]) {
+			t.Errorf("position %d is folded otherwise after a restart", position)
+		}
+	}
+	if after := world(t, env); after != before {
+		t.Errorf("replaying changed the world from\n%s\nto\n%s", before, after)
+	}
+	t.Logf("%d positions folded, %d states compared with what was live there, %d full dumps", last, len(live), len(dumps))
+}
+
+// at is the incident as the query service folds it at every position.
+func at(t *testing.T, env *testenv.Env, s *testenv.Story, last uint64) map[uint64]*dashboardv1.Incident {
+	t.Helper()
+	all := map[uint64]*dashboardv1.Incident{}
+	for n := uint64(1); n <= last; n++ {
+		res, err := env.As("clara").Query().ReadIncident(t.Context(), &dashboardv1.ReadIncidentRequest{Incident: s.ID, At: n})
+		must(t, err)
+		all[n] = res.GetIncident()
+	}
+	return all
+}
+
+// sameStates compares live and folded states. A command is atomic, so at a position in the middle of a record there never
+// was another state than the one after it.
+func sameStates(t *testing.T, live, folded map[uint64]*dashboardv1.Incident, last uint64) {
+	t.Helper()
+	ends := map[uint64]bool{}
+	for n := uint64(1); n <= last; n++ {
+		end := folded[n].GetPosition()
+		if ends[end] = true; end < n {
+			t.Errorf("asked for position %d, got %d", n, end)
+		}
+		if was := live[end]; was != nil && !proto.Equal(was, folded[n]) {
+			t.Errorf("position %d: live it was\n%s\nfolded it is\n%s", n, prototext.Format(was), prototext.Format(folded[n]))
+		}
+	}
+	for _, position := range slices.Sorted(maps.Keys(live)) {
+		if !ends[position] {
+			t.Errorf("live there was a state at %d, which is the end of no record", position)
+		}
+	}
+	if len(live) < len(ends)/2 { // those in between changed faster than they could be sent
+		t.Errorf("only %d of %d states were seen live", len(live), len(ends))
+	}
+}
+
+// sameDumps folds the stored records from nothing and holds the whole state, field by field, against what the running system
+// said of itself at the same position.
+func sameDumps(t *testing.T, env *testenv.Env, incident string, dumps map[uint64][]byte) {
+	t.Helper()
+	keys, err := history.LoadKeyring(env.Data("services.keys.json"))
+	must(t, err)
+	fold, chains, compared := projection.NewIncidents(), map[string]*history.Chain{}, 0
+	for _, m := range messages(t, env.Node().Store()) {
+		if chains[m.Incident] == nil {
+			chains[m.Incident] = history.NewChain(m.Incident, keys)
+		}
+		entry, err := chains[m.Incident].Accept(m.Data)
+		must(t, err)
+		rec, err := projection.Decode(entry)
+		must(t, err)
+		must(t, fold.Apply([]*projection.Record{rec}))
+		want, ok := dumps[chains[m.Incident].Head().Position]
+		if m.Incident != incident || !ok {
+			continue
+		}
+		var b bytes.Buffer
+		fmt.Fprintf(&b, "projection %s version %d\n", fold.Name(), fold.Version())
+		must(t, fold.Dump(&b))
+		if compared++; !bytes.Equal(b.Bytes(), want) {
+			t.Errorf("at position %d the fold is another state than the running system had", chains[m.Incident].Head().Position)
+		}
+	}
+	if compared != len(dumps) {
+		t.Errorf("%d of %d dumps compared", compared, len(dumps))
+	}
+}

@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package e2e
+
+import (
+	"context"
+	"testing"
+
+	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
+	"cacert.org/emergency/services/internal/app"
+	"cacert.org/emergency/services/internal/testenv"
+	"cacert.org/emergency/services/notification/channel"
+)
+
+// TestRestartAtEveryStep: the node is stopped and started on the same data after every step. Nothing is lost, nothing is
+// done or sent twice, and the emergency goes as it would have gone.
+func TestRestartAtEveryStep(t *testing.T) {
+	t.Parallel()
+	env := testenv.Start(t, testenv.Options{})
+	s := env.Story()
+	for step := testenv.Declared; step <= testenv.Closed; step++ {
+		s.Until(step)
+		before := s.State()
+		env.Restart()
+		after := s.State()
+		if after.Position < before.Position {
+			t.Fatalf("after step %d the history ended at %d, after the restart at %d", step, before.Position, after.Position)
+		}
+		res, err := env.As("clara").Query().ReadIncident(t.Context(), &dashboardv1.ReadIncidentRequest{Incident: s.ID, At: before.Position})
+		must(t, err)
+		if res.GetIncident().GetHeadHash() != before.HeadHash {
+			t.Errorf("after step %d position %d had hash %s, after the restart %s", step, before.Position, before.HeadHash, res.GetIncident().GetHeadHash())
+		}
+	}
+	holds(t, env, app.DemoHost, s.Patch.ResultTree)
+	count := map[string]int{}
+	for _, kind := range kinds(env, s.ID) {
+		count[kind]++
+	}
+	for kind, want := range map[string]int{
+		"notification.CallOutIssued": 1, "review.PatchTransferred": 1, "review.TestServerConfirmed": 1, "deployment.ApplyStarted": 1,
+		"deployment.PatchApplied": 1, "deployment.DeployVerified": 1, "deployment.ReplicationPushed": 1, "incident.IncidentClosed": 1,
+	} {
+		if count[kind] != want {
+			t.Errorf("%s was recorded %d times", kind, count[kind])
+		}
+	}
+	env.Mail.ExpectAll("You are called for")
+	env.SMS.ExpectAll("You are called for")
+	env.Mail.ExpectAll("It is your turn")
+	quiet(t, env)
+	soundHere(t, env)
+}
+
+// TestStoppedInTheAct: stopped while pages hang in a channel and while an apply waits for its agent. Of a page nobody knows
+// whether it arrived: that is said, and it is not sent again. The apply is done once its agent comes.
+func TestStoppedInTheAct(t *testing.T) {
+	t.Parallel()
+	env := testenv.Start(t, testenv.Options{})
+	env.SMS.Answer(func(ctx context.Context, p channel.Page) channel.Receipt {
+		if p.Recipient.Person == "theo" {
+			<-ctx.Done() // handed over, and no word of it
+			return channel.Receipt{State: channel.Unknown, Detail: "no answer"}
+		}
+		return channel.Receipt{State: channel.Sent}
+	})
+	s := env.Play(testenv.Declared)
+	env.SMS.Expect(t, "theo", "You are called")
+	env.Await(s.ID, "a word of every other page", func(in *dashboardv1.Incident) bool {
+		pending := 0
+		for _, p := range in.GetPages() {
+			if p.GetState() == "PENDING" {
+				pending++
+			}
+		}
+		return len(in.GetPages()) > 0 && pending == 1
+	})
+	env.Restart()
+	in := env.Await(s.ID, "a word of every page", testenv.Paged)
+	for _, p := range in.GetPages() {
+		want := "SENT"
+		if p.GetPerson() == "theo" && p.GetChannel() == "sms" {
+			want = "UNKNOWN"
+		}
+		if p.GetState() != want {
+			t.Errorf("the page to %s by %s is %s, want %s", p.GetPerson(), p.GetChannel(), p.GetState(), want)
+		}
+	}
+	s.Skip(testenv.Called).Until(testenv.DryRun)
+	env.Agent(app.DemoHost).Stop()
+	s.Until(testenv.Started)
+	env.Restart()
+	untouched(t, env, app.DemoHost)
+	env.StartAgent(app.DemoHost)
+	s.Until(testenv.Verified)
+	holds(t, env, app.DemoHost, s.Patch.ResultTree)
+	env.Mail.ExpectAll("")
+	env.SMS.ExpectAll("")
+	quiet(t, env)
+}
