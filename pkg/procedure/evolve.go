@@ -118,6 +118,7 @@ func (s *State) apply(f fact, payload proto.Message) error {
 		s.endSlots()
 	case *emergencyv1.ControlWaived:
 		s.Waivers = append(s.Waivers, Waiver{f.mark(f.who(), e.GetBinding().GetRevision(), ""), e.GetControl()})
+		s.noteTested(f, e.GetBinding().GetRevision())
 	case *emergencyv1.LeadDecisionRecorded:
 		s.applyLead(f, e)
 	case *emergencyv1.LogAnnotated:
@@ -319,8 +320,20 @@ func (s *State) applyTest(f fact, e *emergencyv1.TestReported) {
 	t := Test{f.mark(e.GetTester(), r.ID, resultWord(e.GetResult())), e.GetResult() == emergencyv1.TestResult_TEST_RESULT_PASS, e.GetBugNote()}
 	r.Tests = slices.DeleteFunc(r.Tests, func(o Test) bool { return o.By == t.By }) // X9: replaces, never adds
 	r.Tests = append(r.Tests, t)
+	s.noteTested(f, r.ID)
 	if a := s.ApplyOf(r.ID); a != nil && a.TestsWaived && a.TestsDone.Position == 0 && !s.testsMissing(r.ID) {
 		a.TestsDone = t.Mark
+	}
+}
+
+// noteTested keeps when a revision had its tests for the first time.
+func (s *State) noteTested(f fact, revision string) {
+	r, ok := s.Revision(revision)
+	if !ok || s.Policy == nil || !r.TestedAt.IsZero() {
+		return
+	}
+	if !s.testedAt(r).IsZero() {
+		r.TestedAt = f.at
 	}
 }
 

@@ -190,7 +190,9 @@ type Revision struct {
 	Transfer   *Transfer
 	TestServer *TestServer
 	Tests      []Test
-	Forward    *Forward
+	// TestedAt is when the quorum was reached for the first time, with a waiver or without; testing again does not move it.
+	TestedAt time.Time
+	Forward  *Forward
 }
 
 // Review is a first or second review.

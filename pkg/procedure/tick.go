@@ -133,7 +133,7 @@ func Deadlines(s *State) []Deadline {
 		{Key: "s1.slots", MetAt: s.SlotsFilled.At},
 		{Key: "s1.patch", MetAt: s.firstPatch()},
 		{Key: "s1.review1", MetAt: r.transferredAt()},
-		{Key: "s1.tests", MetAt: s.testedAt(r)},
+		{Key: "s1.tests", MetAt: r.firstTestedAt()},
 		{Key: "s1.review2", MetAt: r.forwardedAt()},
 		{Key: "s1.deploy", MetAt: s.verifiedAt()},
 		{Key: "s1.document", MetAt: s.documentedAt()},
@@ -171,6 +171,13 @@ func (r *Revision) forwardedAt() time.Time {
 		return time.Time{}
 	}
 	return r.Forward.FirstAt
+}
+
+func (r *Revision) firstTestedAt() time.Time {
+	if r == nil {
+		return time.Time{}
+	}
+	return r.TestedAt
 }
 
 // testedAt is when the current revision's quorum was reached, or its waiver and minimum both were there.

@@ -100,6 +100,7 @@ func TestDeadlineStates(t *testing.T) {
 		{"a new revision has to be reviewed again", history(pt.Story(pt.Transferred), pt.Does("dora", pt.Replace("P1r1", 2))), "s1.review1", procedure.DeadlineOpen},
 		{"tests met", history(pt.Story(pt.Tested)), "s1.tests", procedure.DeadlineMet},
 		{"one test is not enough", history(pt.Story(pt.OnTestServer), pt.Does("theo", pt.Test(pass))), "s1.tests", procedure.DeadlineOpen},
+		{"tested again much later is still met", history(pt.Story(pt.Tested), at(17*hour), pt.Does("theo", pt.Test(pass))), "s1.tests", procedure.DeadlineMet},
 		{"one test and a waiver", withoutTests(pt.ReviewedTwice), "s1.tests", procedure.DeadlineMet},
 		{"forwarded again much later is still met", history(pt.Story(pt.Forwarded), at(21*hour), pt.Does("bert", &emergencyv1.ForwardRequest{RollbackPlan: "x", To: "clara"})), "s1.review2", procedure.DeadlineMet},
 		{"verified", history(pt.Story(pt.Verified)), "s1.deploy", procedure.DeadlineMet},
