@@ -112,7 +112,8 @@ func (s *Service) Follow(ctx context.Context, cmd procedure.Command, cause *proj
 	if root == "" {
 		root = cause.ID(e)
 	}
-	return s.Dispatch.Do(ctx, cmd, dispatch.Input{Actor: actor, Facts: facts, Causation: cause.ID(e), Correlation: root})
+	c, err := s.Dispatch.Do(ctx, cmd, dispatch.Input{Actor: actor, Facts: facts, Causation: cause.ID(e), Correlation: root})
+	return c, Retryable(err)
 }
 
 // FollowMeta is the common part of a command that follows an event: its request id is derived from the event and from what
