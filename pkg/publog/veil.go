@@ -12,7 +12,7 @@ import (
 )
 
 // veil covers persons and hosts that somebody wrote into a public text: the entry may hold neither (procedure.md 8.2, 8.4).
-type veil struct{ pattern *regexp.Regexp }
+type veil struct{ hidden []string } // longest first, so that www1-test comes before www1
 
 // veilOf knows everybody who has a part in the incident, and its machines.
 func veilOf(s *procedure.State, rec *emergencyv1.Record) veil {
@@ -29,25 +29,38 @@ func veilOf(s *procedure.State, rec *emergencyv1.Record) veil {
 	slices.Sort(hidden)
 	hidden = slices.Compact(hidden)
 	hidden = slices.DeleteFunc(hidden, func(h string) bool { return len(h) < 2 })
-	if len(hidden) == 0 {
-		return veil{}
-	}
-	slices.SortStableFunc(hidden, func(a, b string) int { return len(b) - len(a) }) // www1-test before www1
-	for i, h := range hidden {
-		hidden[i] = regexp.QuoteMeta(h)
-	}
-	return veil{regexp.MustCompile(`(?i)(^|[^\pL\pN_.-])(` + strings.Join(hidden, "|") + `)($|[^\pL\pN_-])`)}
+	slices.SortStableFunc(hidden, func(a, b string) int { return len(b) - len(a) })
+	return veil{hidden}
 }
+
+// pattern matches the hidden words that stand in a text in any case; nil for a text that holds none, which most do.
+func (v veil) pattern(text string) *regexp.Regexp {
+	folded := fold(text)
+	var found []string
+	for _, h := range v.hidden {
+		if strings.Contains(folded, fold(h)) {
+			found = append(found, regexp.QuoteMeta(h))
+		}
+	}
+	if len(found) == 0 {
+		return nil
+	}
+	return regexp.MustCompile(`(?i)(^|[^\pL\pN_.-])(` + strings.Join(found, "|") + `)($|[^\pL\pN_-])`)
+}
+
+// fold makes everything equal that (?i) takes for equal; some letters meet only in upper case.
+func fold(s string) string { return strings.ToLower(strings.ToUpper(s)) }
 
 const covered = "[not public]"
 
 // over covers whole words; it runs twice because two names may share the space between them.
 func (v veil) over(text string) string {
-	if v.pattern == nil {
+	pattern := v.pattern(text)
+	if pattern == nil {
 		return text
 	}
 	for range 2 {
-		text = v.pattern.ReplaceAllString(text, "${1}"+covered+"${3}")
+		text = pattern.ReplaceAllString(text, "${1}"+covered+"${3}")
 	}
 	return text
 }
