@@ -80,7 +80,7 @@ type schedule struct {
 	cfg    Config
 	cursor uint64
 	book   *rulebook.Book
-	whole  time.Time // when all of them were computed last
+	whole  time.Time      // when all of them were computed last
 	dues   map[string]due // what counts
 	queue  queue          // soonest first; entries that do not count any more are dropped when they come up
 	again  []string       // were due when looked at last
