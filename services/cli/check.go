@@ -217,7 +217,7 @@ func bookOf(records []*emergencyv1.SignedRecord, keys *history.Keyring) *ruleboo
 
 // checkOne verifies one history, record by record.
 func checkOne(id string, records []*emergencyv1.SignedRecord, keys *history.Keyring, book *rulebook.Book) checked {
-	out := checked{Incident: id}
+	out := checked{Incident: id, Findings: []finding{}}
 	chain, state := history.NewChain(id, keys), procedure.NewState(id)
 	for _, signed := range records {
 		out.Records++

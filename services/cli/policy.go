@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/encoding/protojson"
@@ -70,8 +71,11 @@ Board members and the critical team lead can sign.`, `
 			if out == "" {
 				return usage("where to? name the file with --out")
 			}
-			doc, err := readPolicy(args[0])
+			doc, p, err := readPolicy(args[0])
 			if err != nil {
+				return err
+			}
+			if err := a.changes(cmd.Context(), p); err != nil {
 				return err
 			}
 			return a.signPolicy(cmd.Context(), doc, out)
@@ -80,23 +84,62 @@ Board members and the critical team lead can sign.`, `
 	return cmd
 }
 
-func readPolicy(file string) ([]byte, error) {
+func readPolicy(file string) ([]byte, *rulebook.Policy, error) {
 	data, err := os.ReadFile(file)
 	if err != nil {
-		return nil, usage("%v", err)
+		return nil, nil, usage("%v", err)
 	}
 	doc := &emergencyv1.Policy{}
 	if err := protojson.Unmarshal(data, doc); err != nil {
-		return nil, usage("%s: %v", file, err)
+		return nil, nil, usage("%s: %v", file, err)
 	}
 	b, err := proto.MarshalOptions{Deterministic: true}.Marshal(doc)
 	if err != nil {
-		return nil, fmt.Errorf("encode policy: %w", err)
+		return nil, nil, fmt.Errorf("encode policy: %w", err)
 	}
-	if _, err := rulebook.ParsePolicy(b); err != nil {
-		return nil, usage("%s: %v", file, err)
+	p, err := rulebook.ParsePolicy(b)
+	if err != nil {
+		return nil, nil, usage("%s: %v", file, err)
 	}
-	return b, nil
+	return b, p, nil
+}
+
+// changes shows what a version says otherwise than the latest one, so that nobody signs numbers unseen.
+func (a *app) changes(ctx context.Context, p *rulebook.Policy) error {
+	c, err := a.client()
+	if err != nil {
+		return err
+	}
+	book, err := c.Book(ctx)
+	if err != nil || a.opt.json {
+		return err
+	}
+	a.out.line("policy %d, Board decision %s, in force from %s", p.Number, p.BoardDecision, a.out.at(p.EffectiveAt))
+	last := book.LatestPolicy()
+	if last == nil {
+		return nil
+	}
+	before := map[string]int64{}
+	for _, v := range last.Values() {
+		before[v.GetKey()] = v.GetValue()
+	}
+	n := 0
+	for _, v := range p.Values() {
+		if was, ok := before[v.GetKey()]; !ok || was != v.GetValue() {
+			n++
+			a.out.line("  %s: %d, was %d", v.GetKey(), v.GetValue(), was)
+		}
+	}
+	if !slices.EqualFunc(last.Systems(), p.Systems(), func(x, y *emergencyv1.CriticalSystem) bool { return proto.Equal(x, y) }) {
+		n++
+		for _, s := range p.Systems() {
+			a.out.line("  system %s: host %s, test server %s, drill host %s, branch %s", s.GetSystem(), s.GetHost(), s.GetTestEnvironment(), s.GetDrillHost(), s.GetReleaseRef())
+		}
+	}
+	if n == 0 {
+		a.out.line("  numbers and systems as in policy %d", last.Number)
+	}
+	return nil
 }
 
 // publication is the command for a policy. Its request id comes from the bytes, since two persons sign it on two machines.
@@ -159,8 +202,8 @@ publishes them.`, `
 			}
 			req := publication(carried.GetPolicy())
 			req.Second = carried.GetSecond()
-			if !a.opt.json {
-				a.out.line("policy %d, Board decision %s, in force from %s", p.Number, p.BoardDecision, a.out.at(p.EffectiveAt))
+			if err := a.changes(cmd.Context(), p); err != nil {
+				return err
 			}
 			_, err = a.act(cmd.Context(), req, "policy %d published, digest %s", p.Number, p.Digest)
 			return err

@@ -82,7 +82,7 @@ func (p *printer) line(format string, args ...any) {
 			args[i] = harmless(fmt.Sprint(v))
 		}
 	}
-	fmt.Fprintf(p.w, strings.TrimRight(format, "\n")+"\n", args...)
+	fmt.Fprintln(p.w, trimmed(fmt.Sprintf(format, args...)))
 }
 
 // field writes a name and what it is, in two columns.

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"os/signal"
 	"path/filepath"
 	"regexp"
 	"strings"
@@ -27,9 +28,12 @@ import (
 
 func TestMain(m *testing.M) {
 	testscript.Main(m, map[string]func(){"epatch": func() {
-		os.Exit(cli.Run(context.Background(), cli.Process{
+		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+		code := cli.Run(ctx, cli.Process{
 			Args: os.Args[1:], Environ: os.Environ(), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Now: time.Now, Zone: time.UTC,
-		}))
+		})
+		stop()
+		os.Exit(code)
 	}})
 }
 
@@ -78,6 +82,7 @@ func setUp(env *testscript.Env) error {
 	}
 	env.Values["node"] = n
 	env.Setenv("EPATCH_SERVER", n.addr)
+	env.Setenv("SERVER", n.addr)
 	env.Setenv("EPATCH_DATA", n.data)
 	env.Setenv("HOME", filepath.Join(env.WorkDir, "home"))
 	for _, who := range []string{"AUTHOR", "COMMITTER"} {
@@ -201,8 +206,10 @@ var changing = []struct {
 	{regexp.MustCompile(`positions? \d+( to \d+)?`), "POSITION"},
 	{regexp.MustCompile(`localhost:\d+`), "SERVER"},
 	{regexp.MustCompile(`(?m)^TIME +\d+ `), "TIME  N "},
-	{regexp.MustCompile(`\b(at|details) \d+`), "$1 N"},
+	{regexp.MustCompile(`(?m)\b(at|details) \d+($|[^.\d])`), "$1 N$2"},
+	{regexp.MustCompile(`(?m)^ +\d+(-\d+)?  TIME`), "  N  TIME"},
 	{regexp.MustCompile(`\d+ records, \d+ events`), "N records, N events"},
+	{regexp.MustCompile(`(\S) {2,}`), "$1  "}, // columns are as wide as the times in them
 }
 
 // normal writes a file, or stdout or stderr of the last command, with what changes from run to run replaced.

@@ -95,7 +95,11 @@ func (a *app) listOptions(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	answer, err := a.conn.Query().ReadOptions(ctx, &dashboardv1.ReadOptionsRequest{Incident: id})
+	c, err := a.client()
+	if err != nil {
+		return err
+	}
+	answer, err := c.Query().ReadOptions(ctx, &dashboardv1.ReadOptionsRequest{Incident: id})
 	if err != nil {
 		return err
 	}
@@ -256,12 +260,16 @@ func (a *app) watch(ctx context.Context) error {
 		return err
 	}
 	w := &watcher{app: a, client: c, incident: id}
-	return c.Watch(ctx, id, func(m *dashboardv1.WatchIncidentResponse) error {
+	err = c.Watch(ctx, id, func(m *dashboardv1.WatchIncidentResponse) error {
 		if a.opt.json {
 			return a.out.json(m)
 		}
 		return w.show(ctx, m)
 	})
+	if ctx.Err() != nil {
+		return nil // Ctrl-C is how it ends
+	}
+	return err
 }
 
 // watcher remembers what was shown already.
