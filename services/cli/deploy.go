@@ -25,10 +25,11 @@ type deployment struct {
 	byHand   bool
 	noWait   bool
 	wait     time.Duration
+	goal     procedure.ApplyState // what it must end as; any other end is a failure
 }
 
 func (a *app) deployCmd() *cobra.Command {
-	d := &deployment{}
+	d := &deployment{goal: procedure.Verified}
 	cmd := leaf("deploy [REVISION]", "Dry run, apply, verify: bring the patch to the critical host (seed 1.9)", `
 Runs the dry run, then signs and starts the deployment with you as executor, then follows it until the host's agent has
 proven what the host holds. Stops where something differs, and says so: exit code 7. Ctrl-C ends the following, not the
@@ -118,7 +119,7 @@ func (a *app) handWork(s *scene, r *procedure.Revision) error {
 }
 
 func (a *app) reportApplyCmd() *cobra.Command {
-	d := &deployment{}
+	d := &deployment{goal: procedure.Verified}
 	var detail string
 	list := words(emergencyv1.ApplyOutcome(0))
 	cmd := leaf("report-apply applied|failed [REVISION]", "Say how applying by hand went", `
@@ -148,7 +149,7 @@ Only after epatch deploy --by-hand, by the executor. Then follows until the agen
 }
 
 func (a *app) backOutCmd() *cobra.Command {
-	d := &deployment{}
+	d := &deployment{goal: procedure.BackedOut}
 	cmd := leaf("back-out [REVISION]", "Restore the tree before a failed or mismatched deployment", `
 Never asks for anything but that you want it. Follows until the agent has proven that the former tree is back.`, `
   epatch back-out
@@ -182,7 +183,7 @@ func backOutReason(s *procedure.State, r *procedure.Revision) string {
 }
 
 func (a *app) rollBackCmd() *cobra.Command {
-	d := &deployment{}
+	d := &deployment{goal: procedure.RolledBack}
 	var observer string
 	cmd := leaf("roll-back [REVISION] --reason TEXT", "Take a verified patch back", `
 Signed by you as executor; the observer is the one of the deployment, unless another one is named. Follows until the agent
@@ -232,8 +233,14 @@ func secondPair(s *scene, r *procedure.Revision) string {
 	return apply.Observer
 }
 
-// errEnded ends the following.
-var errEnded = errors.New("ended")
+// errEnded ends the following; errFailed when the agent has reported a failure, and no tree after it.
+var (
+	errEnded  = errors.New("ended")
+	errFailed = errors.New("failed")
+)
+
+// treeTime is how long to wait for the agent's report of the tree after it has reported a failure.
+const treeTime = 20 * time.Second
 
 // follow prints what happens on the host after an act, until it is certain, and says how it ended.
 func (a *app) follow(ctx context.Context, s *scene, r *procedure.Revision, d *deployment, act *emergencyv1.Committed) error {
@@ -242,6 +249,8 @@ func (a *app) follow(ctx context.Context, s *scene, r *procedure.Revision, d *de
 	}
 	limit, cancel := context.WithTimeout(ctx, d.wait)
 	defer cancel()
+	limit, giveUp := context.WithCancelCause(limit)
+	defer giveUp(nil)
 	a.progress("following %s on %s; Ctrl-C ends the following, not the deployment", r.ID, s.state.Host())
 	var last *procedure.State
 	err := s.client.Follow(limit, s.state.Incident, func(st *procedure.State, e *history.Entry) error {
@@ -250,14 +259,18 @@ func (a *app) follow(ctx context.Context, s *scene, r *procedure.Revision, d *de
 			return nil // before the act
 		}
 		a.step(e)
-		if apply := st.ApplyOf(r.ID); apply != nil && settled(apply) {
+		switch apply := st.ApplyOf(r.ID); {
+		case apply == nil:
+		case apply.State == procedure.ApplyFailed:
+			time.AfterFunc(treeTime, func() { giveUp(errFailed) })
+		case !apply.Running():
 			return errEnded
 		}
 		return nil
 	})
 	switch {
-	case errors.Is(err, errEnded):
-		return a.ended(ctx, s, r, last)
+	case errors.Is(err, errEnded), errors.Is(context.Cause(limit), errFailed):
+		return a.ended(ctx, s, r, last, d.goal)
 	case ctx.Err() != nil:
 		return fail(exitInterrupted, "you follow no more; %s goes on on %s without you", r.ID, s.state.Host()).hint("look again: epatch status, epatch watch")
 	case errors.Is(err, context.DeadlineExceeded):
@@ -266,10 +279,6 @@ func (a *app) follow(ctx context.Context, s *scene, r *procedure.Revision, d *de
 	}
 	return err
 }
-
-// settled tells whether no further report of the agent is due. A failed apply is settled once the tree was reported or not
-// waited for: the agent reports the failure itself.
-func settled(a *procedure.Apply) bool { return !a.Running() || a.State == procedure.ApplyFailed }
 
 // step prints the events of a record, in words.
 func (a *app) step(e *history.Entry) {
@@ -306,37 +315,52 @@ func applyWords(st procedure.ApplyState) string {
 }
 
 // ended says how it ended, from the verified history alone.
-func (a *app) ended(ctx context.Context, s *scene, r *procedure.Revision, st *procedure.State) error {
+func (a *app) ended(ctx context.Context, s *scene, r *procedure.Revision, st *procedure.State, goal procedure.ApplyState) error {
 	apply := st.ApplyOf(r.ID)
-	host := apply.Host
+	if a.opt.json {
+		if err := a.out.jsonValue(map[string]any{"deployment": map[string]any{
+			"revision": apply.Revision, "host": apply.Host, "state": string(apply.State), "pre_tree": apply.PreTree, "host_tree": apply.HostTree, "position": apply.Last,
+		}}); err != nil {
+			return err
+		}
+	}
+	if apply.State != goal {
+		return otherwise(st, r, apply)
+	}
+	if a.opt.json {
+		return nil
+	}
+	words := map[procedure.ApplyState]string{
+		procedure.Verified:   "%s runs on %s: the host holds exactly the reviewed tree %s",
+		procedure.BackedOut:  "%s is backed out: %s holds the tree before it again, %s",
+		procedure.RolledBack: "%s is rolled back: %s holds the tree before it again, %s",
+	}
+	a.out.line("%s "+words[goal], good("proven:"), r.ID, apply.Host, apply.HostTree)
+	a.then(ctx, s.state.Incident)
+	return nil
+}
+
+// otherwise says what the host holds instead, and what to do.
+func otherwise(st *procedure.State, r *procedure.Revision, apply *procedure.Apply) error {
+	host, before := apply.Host, apply.PreTree
+	if before == "" {
+		before = r.BaseTree // as the dry run saw it
+	}
 	differs := func(format string, args ...any) *failure { return fail(exitDiffers, format, args...) }
 	switch apply.State {
-	case procedure.Verified:
-		return a.well(ctx, s, "%s runs on %s: the host holds exactly the reviewed tree %s", r.ID, host, apply.HostTree)
-	case procedure.BackedOut:
-		return a.well(ctx, s, "%s is backed out: %s holds the tree before it again, %s", r.ID, host, apply.HostTree)
-	case procedure.RolledBack:
-		return a.well(ctx, s, "%s is rolled back: %s holds the tree before it again, %s", r.ID, host, apply.HostTree)
+	case procedure.BackedOut, procedure.RolledBack:
+		return differs("%s was not applied; it is proven that %s holds the tree before it, %s", r.ID, host, apply.HostTree).
+			hint("what happened: epatch timeline --from %d", apply.Position).hint("then a new revision: epatch patch register FILE")
 	case procedure.ApplyFailed:
-		return differs("%s was not applied on %s: the agent reports a failure", r.ID, host).
-			hint("restore and prove the former tree: epatch back-out").hint("what happened: epatch details %d", apply.Last)
+		return differs("%s was not applied on %s: the agent reports a failure, and not yet what the host holds", r.ID, host).
+			hint("what happened: epatch details %d", apply.Last).hint("restore and prove the former tree: epatch back-out")
 	case procedure.Mismatch:
 		return differs("%s holds another tree than was reviewed: it reports %s, reviewed is %s", host, apply.HostTree, r.ResultTree).
 			hint("restore the former tree: epatch back-out").hint("which paths changed: epatch details %d", apply.Last).hint("it has to be explained or taken back within %s", span(st.Policy.Duration("mismatch")))
 	case procedure.BackOutUnproven:
-		return differs("it is not proven that %s holds the tree before %s again: it reports %s, before was %s", host, r.ID, apply.HostTree, apply.PreTree).
+		return differs("it is not proven that %s holds the tree before %s again: it reports %s, before was %s", host, r.ID, apply.HostTree, before).
 			hint("look at the host; then again: epatch back-out").hint("which paths changed: epatch details %d", apply.Last)
-	case procedure.Applying, procedure.Applied, procedure.BackingOut, procedure.RollingBack:
+	case procedure.Applying, procedure.Applied, procedure.Verified, procedure.BackingOut, procedure.RollingBack:
 	}
 	return differs("%s on %s is %s", r.ID, host, applyWords(apply.State)).hint("look again: epatch status, epatch watch")
-}
-
-// well says that the host holds what it should.
-func (a *app) well(ctx context.Context, s *scene, format string, args ...any) error {
-	if a.opt.json {
-		return nil
-	}
-	a.out.line("%s "+format, append([]any{good("proven:")}, args...)...)
-	a.then(ctx, s.state.Incident)
-	return nil
 }

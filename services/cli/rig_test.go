@@ -143,13 +143,15 @@ func writeFiles(dir string) error {
 	return nil
 }
 
-// hosts starts the agents of the named hosts: hosts critical-1 test-1.
+// hosts starts the agents of the named hosts: hosts critical-1 test-1. With :spoiled behind the name somebody else changes
+// a file after the agent has begun to apply.
 func hosts(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) == 0 {
 		ts.Fatalf("usage: hosts NAME...")
 	}
 	n := ts.Value("node").(node)
-	for _, name := range args {
+	for _, arg := range args {
+		name, spoiled := strings.CutSuffix(arg, ":spoiled")
 		kind := agent.KindHost
 		if strings.HasPrefix(name, "test") {
 			kind = agent.KindTest
@@ -157,7 +159,11 @@ func hosts(ts *testscript.TestScript, neg bool, args []string) {
 		a, err := agent.New(agent.Config{
 			Name: name, Kind: kind, Root: ts.MkAbs("hosts/" + name), StateDir: ts.MkAbs("agents/" + name), Profile: filepath.Join(n.data, "agents", name),
 			Keyring: filepath.Join(n.data, "services.keys.json"), Services: n.addr, Patience: 20 * time.Second,
-		}, agent.Deps{Log: slog.New(slog.DiscardHandler)})
+		}, agent.Deps{Log: slog.New(slog.DiscardHandler), Failpoint: func(step string) {
+			if spoiled && step == "agent:begun" {
+				ts.Check(os.WriteFile(ts.MkAbs("hosts/"+name+"/README"), []byte("somebody was here\n"), 0o644))
+			}
+		}})
 		ts.Check(err)
 		ctx, stop := context.WithCancel(context.Background())
 		done := make(chan error, 1)

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"cacert.org/emergency/pkg/procedure"
+	"cacert.org/emergency/pkg/publog"
 	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
 	"cacert.org/emergency/services/cli/client"
 )
@@ -343,7 +344,8 @@ func statusWord(i *dashboardv1.Incident) string {
 func (a *app) logCmd() *cobra.Command {
 	req := &dashboardv1.ReadLogRequest{}
 	cmd := leaf("log [INCIDENT]", "Read the public emergency log; needs no identity", `
-Persons appear as role and letter. Each entry carries the hash of the one before it.`, `
+Persons appear as role and letter. Each entry carries the hash of the one before it; over the whole log the chain is computed
+again here, and one that was changed ends with exit code 6. Write down the head: whoever has two can prove what lay between.`, `
   epatch log
   epatch log e20261124.1
   epatch log --drills --json`,
@@ -366,11 +368,39 @@ Persons appear as role and letter. Each entry carries the hash of the one before
 			if len(answer.GetEntries()) == 0 {
 				a.out.line("the log has no entry for this")
 			}
-			return nil
+			if req.GetIncident() != "" {
+				return nil // a part of a chain proves nothing
+			}
+			return a.logChain(req.GetDrills(), answer.GetEntries())
 		})
 	cmd.Flags().BoolVar(&req.Drills, "drills", false, "drills instead of real incidents")
 	cmd.ValidArgsFunction = a.completeIncidents
 	return cmd
+}
+
+// logChain computes numbers and hashes again from what the entries say.
+func (a *app) logChain(drills bool, list []*dashboardv1.LogEntry) error {
+	origin := publog.Real
+	if drills {
+		origin = publog.Drills
+	}
+	entries := make([]publog.Entry, len(list))
+	for i, e := range list {
+		entries[i] = publog.Entry{
+			Seq: e.GetSeq(), Incident: e.GetIncident(), Kind: e.GetKind(), At: e.GetAt().AsTime(), Late: e.GetLate(), Headline: e.GetHeadline(),
+			Role: e.GetRole(), Commitments: e.GetCommitments(), EventHash: e.GetEventHash(), Prev: e.GetPrev(), Hash: e.GetHash(),
+		}
+		for _, f := range e.GetFields() {
+			entries[i].Fields = append(entries[i].Fields, publog.Field{Name: f.GetName(), Value: f.GetValue()})
+		}
+	}
+	if err := publog.Verify(origin, entries); err != nil {
+		return fail(exitUnverified, "%v", err).hint("keep what you have, and tell the arbitrators: a log that was changed is evidence")
+	}
+	if n := len(entries); n > 0 {
+		a.out.line("%s", dim(fmt.Sprintf("chain computed again here: in order; head %s", entries[n-1].Hash)))
+	}
+	return nil
 }
 
 func (a *app) logEntry(e *dashboardv1.LogEntry) {
