@@ -301,6 +301,20 @@ func TestPoisonStopsOneIncidentAlone(t *testing.T) {
 			if _, err := d.Do(t.Context(), c, r.Input(procedure.NewState(incident), "carla", c)); err == nil {
 				t.Error("a command was decided on a history that cannot be read")
 			}
+			x.seen.mu.Lock()
+			if slices.Contains(x.seen.ids, incident+"/3") || slices.Contains(x.seen.ids, incident+"/4") || !slices.Contains(x.seen.ids, incident+"/2") {
+				t.Errorf("a projection heard of what cannot be read, or of what follows it: %v", x.seen.ids)
+			}
+			x.seen.mu.Unlock()
+			if name != "a fold that makes no sense" { // which only a fold can find
+				alone := &seen{evolved: map[string]*procedure.State{}}
+				if err := projection.Rebuild(t.Context(), projection.Config{Store: r.Store, Keys: r.Keys.Ring, Log: r.Log}, alone); err != nil {
+					t.Fatal(err)
+				}
+				if len(alone.wrong) > 0 || slices.Contains(alone.ids, incident+"/4") {
+					t.Errorf("a projection alone heard of %v: %v", alone.ids, alone.wrong)
+				}
+			}
 			// Caught up in one batch, or followed one by one: the same is kept.
 			sameDump(t, x.Incidents, rebuilt(t, r))
 		})

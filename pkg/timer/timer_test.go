@@ -336,6 +336,48 @@ func TestObligationLadder(t *testing.T) {
 	}
 }
 
+// Two things that become due at the same instant, one after the other, are both recorded: the clock stands still between.
+func TestTwiceAtTheSameInstant(t *testing.T) {
+	t.Parallel()
+	r := dispatchtest.Memory(t)
+	r.SeedStory(proceduretest.Observed)
+	arbitration, deployment := r.Dispatcher(procedure.OwnerArbitration), r.Dispatcher(procedure.OwnerDeployment)
+	makeVisible := func() {
+		t.Helper()
+		c := &emergencyv1.SyncObligationsRequest{Meta: &emergencyv1.CommandMeta{Incident: incident, RequestId: r.RequestID()}}
+		got, err := arbitration.Do(t.Context(), c, dispatch.Input{Actor: proceduretest.Actor("reactor")})
+		if err != nil || len(got.GetEventTypes()) == 0 {
+			t.Fatal(got, err)
+		}
+	}
+	x := start(t, r, procedure.OwnerArbitration)
+	r.Clock.Set(proceduretest.T0().Add(25 * time.Hour))
+	makeVisible()
+	x.settleAt(t, r.State(incident).Position)
+	for _, c := range []procedure.Command{&emergencyv1.DryRunRequest{}, &emergencyv1.StartApplyRequest{}} {
+		if _, err := r.Do(deployment, incident, "carla", c); err != nil {
+			t.Fatal(err)
+		}
+	}
+	makeVisible() // the documentation has been due for an hour when it begins to be owed
+	x.settleAt(t, r.State(incident).Position)
+	var ids []string
+	overdue, _ := events[*emergencyv1.ObligationOverdue](r, incident)
+	for _, o := range overdue {
+		ids = append(ids, o.GetId()[:8])
+	}
+	once(t, "overdue", ids, []string{"LEAD_DEC", "DOCUMENT"})
+}
+
+// settleAt settles once a position has been read.
+func (x *instance) settleAt(t *testing.T, position uint64) {
+	t.Helper()
+	if err := x.reader.WaitFor(t.Context(), incident, position); err != nil {
+		t.Fatal(err)
+	}
+	x.settle(procedure.OwnerArbitration)
+}
+
 // A tick that the store does not take is sent again; nothing is lost and nothing doubled.
 func TestTickSurvivesTheStore(t *testing.T) {
 	t.Parallel()
