@@ -118,7 +118,7 @@ func (r *rig) close() {
 		r.stop()
 	}
 	if r.node != nil {
-		_ = <-r.done // it was told to stop
+		_ = <-r.done       // it was told to stop
 		_ = r.node.Close() // the folder goes anyway
 	}
 	if r.raw != nil {
