@@ -30,7 +30,7 @@ func (s *Server) plan(ctx context.Context, rec *projection.Record, e projection.
 	case *emergencyv1.RePaged:
 		return s.pages(rec, e, p.GetPages(), "You are called again")
 	case *emergencyv1.CoverageGapFound:
-		return s.tellGap(ctx, rec, e, p)
+		return s.tellGap(rec, e, p)
 	case *emergencyv1.ResponderAccepted:
 		if p.GetUnconfirmed() {
 			return s.tellAsked(rec, e, p.GetPerson(), p.GetSlot())
@@ -229,7 +229,7 @@ func (s *Server) tellCalled(ctx context.Context, rec *projection.Record, e proje
 }
 
 // tellGap tells at once who called and who leads that nobody is on duty for a team (procedure.md 4.2).
-func (s *Server) tellGap(ctx context.Context, rec *projection.Record, e projection.Event, p *emergencyv1.CoverageGapFound) []effect.Effect {
+func (s *Server) tellGap(rec *projection.Record, e projection.Event, p *emergencyv1.CoverageGapFound) []effect.Effect {
 	team := procedure.TeamWord(p.GetTeam())
 	lead := emergencyv1.Role_ROLE_ASSESSMENT_TEAM_LEAD // who leads the teams that have no lead of their own, too
 	if p.GetTeam() == emergencyv1.Team_TEAM_CRITICAL {

@@ -58,7 +58,6 @@ type caseFile struct {
 
 	slots    map[string]string // slot -> holder
 	revs     map[string]*revision
-	order    []string
 	vetoes   map[string]*vetoFile
 	applied  []*applyFile
 	waived   map[string]bool // control/revision
