@@ -45,15 +45,6 @@ func notes(r *dispatchtest.Rig) (list []string) {
 	return list
 }
 
-func countOf(list []string, x string) (n int) {
-	for _, y := range list {
-		if x == y {
-			n++
-		}
-	}
-	return n
-}
-
 // types are the event types of all records of the incident, in order.
 func types(r *dispatchtest.Rig, id string) (list []string) {
 	for _, e := range r.Entries(id) {

@@ -296,7 +296,7 @@ func (d *decision) wellFormed(c Command) *Refusal {
 func (d *decision) permit(c Command, actor *emergencyv1.Actor) *Refusal {
 	checks := []func() *Refusal{
 		d.exists, // G4
-		func() *Refusal { return d.roleAllows(c, actor) }, // G5
+		func() *Refusal { return d.roleAllows(actor) }, // G5
 		d.exclusivity,  // G6
 		d.stateAccepts, // G7
 		func() *Refusal { return d.steppedUp(c) }, // G8
@@ -319,7 +319,7 @@ func (d *decision) exists() *Refusal {
 }
 
 // roleAllows checks the matrix of procedure.md 2.2.
-func (d *decision) roleAllows(c Command, actor *emergencyv1.Actor) *Refusal {
+func (d *decision) roleAllows(actor *emergencyv1.Actor) *Refusal {
 	if d.person == "" {
 		if slices.Contains(d.row.systems, actor.GetSystem()) {
 			return nil

@@ -27,12 +27,12 @@ func open(t *testing.T, js jetstream.JetStream) *ledger.Ledger {
 
 func TestLedger(t *testing.T) {
 	t.Parallel()
-	server, js := natsdtest.Start(t)
+	_, js := natsdtest.Start(t)
 	effecttest.Ledger(t, func(t *testing.T) effect.Ledger { return open(t, js) })
 
 	// What was intended and finished outlives the server.
 	dir := t.TempDir()
-	server, js = natsdtest.StartIn(t, dir)
+	server, js := natsdtest.StartIn(t, dir)
 	l := open(t, js)
 	if fresh, _, err := l.Intend(t.Context(), "kept"); err != nil || !fresh {
 		t.Fatal(fresh, err)

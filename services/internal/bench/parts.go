@@ -118,8 +118,7 @@ func (r *rig) close() {
 		r.stop()
 	}
 	if r.node != nil {
-		_ = <-r.done       // it was told to stop
-		_ = r.node.Close() // the folder goes anyway
+		_ = errors.Join(<-r.done, r.node.Close()) // told to stop, and the folder goes anyway
 	}
 	if r.raw != nil {
 		_ = r.raw.Close() // the folder goes anyway
