@@ -74,10 +74,8 @@ func TestRegister(t *testing.T) {
 				t.Errorf("%+v", r)
 			}
 			e := superseded(t, w)
-			var voids []uint64 // everything recorded on the old revision
-			for _, m := range []uint64{r.First.Position, r.Transfer.Position, r.TestServer.Position, r.Tests[0].Position, r.Tests[0].Position + 1, r.Second.Position, r.Forward.Position} {
-				voids = append(voids, m)
-			}
+			// everything recorded on the old revision
+			voids := []uint64{r.First.Position, r.Transfer.Position, r.TestServer.Position, r.Tests[0].Position, r.Tests[0].Position + 1, r.Second.Position, r.Forward.Position}
 			if slices.Sort(voids); !slices.Equal(e.GetVoids(), voids) {
 				t.Errorf("voids %v, want %v", e.GetVoids(), voids)
 			}

@@ -199,7 +199,7 @@ func TestKill(t *testing.T) {
 	t.Parallel()
 	data := filepath.Join(t.TempDir(), "data")
 	l, log := &load{t: t, data: data, changed: make(chan struct{})}, testenv.NewLog(t)
-	seed := uint64(time.Now().UnixNano()) //nolint:gosec // printed, so that the moments can be had again
+	seed := uint64(time.Now().UnixNano())
 	random := rand.New(rand.NewPCG(seed, 1))
 	start := func() *testenv.Child {
 		return testenv.StartChild(t, log, "all", "--data", data, "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0", "--https", "127.0.0.1:0", "--log-level", "warn")
