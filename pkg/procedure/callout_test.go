@@ -108,7 +108,9 @@ func TestCallOut(t *testing.T) {
 	t.Run("no team of the strategy", func(t *testing.T) {
 		t.Parallel()
 		w := given(t, declared).World()
-		w.State.Slots = slices.DeleteFunc(w.State.Slots, func(s procedure.Slot) bool { return s.Team == testing_ }) // as strategy 2 will have it
+		w.Change(func(s *procedure.State) { // as strategy 2 will have it
+			s.Slots = slices.DeleteFunc(s.Slots, func(s procedure.Slot) bool { return s.Team == testing_ })
+		})
 		pt.GivenWorld(t, w).Counting(seen).When(teams(testing_)).By("carla").ThenRefused(procedure.ReasonField)
 	})
 }

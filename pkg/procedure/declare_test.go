@@ -111,7 +111,7 @@ func TestMerge(t *testing.T) {
 		}},
 		{name: "the duplicate is in a higher strategy", refused: procedure.ReasonStrategy, duplicate: func(t *testing.T) *pt.World {
 			w := other(t, later, time.Hour, declared)
-			w.State.Strategy = 2 // no command of this version escalates yet
+			w.Change(func(s *procedure.State) { s.Strategy = 2 }) // no command of this version escalates yet
 			return w
 		}},
 	} {

@@ -105,7 +105,7 @@ func TestStartApply(t *testing.T) {
 		w.Do("carla", &emergencyv1.DryRunRequest{}, pt.Facts(procedure.Facts{Agent: &procedure.AgentFacts{HostTree: pt.BaseTree(), ResultTree: pt.Tree("x")}}))
 	}
 	// carla is critical admin and was tester before: X11 asks what she did, not what she is
-	exTester := func(w *pt.World) { w.State.Revisions[0].Tests[0].By = "carla" }
+	exTester := func(w *pt.World) { w.Change(func(s *procedure.State) { s.Revisions[0].Tests[0].By = "carla" }) }
 	backedOut := history(pt.Story(pt.Applying), pt.Does(agent, pt.ReportApply(false)), pt.Does(agent, pt.ReportTree(pt.BaseTree())))
 	run(t, []row{
 		{name: "green", given: history(observed), when: start, by: "carla", then: events("ApplyStarted"), check: func(t *testing.T, w *pt.World) {

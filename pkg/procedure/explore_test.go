@@ -18,7 +18,7 @@ import (
 )
 
 // exploreStates bounds the exploration: so many different states are asked about every move.
-var exploreStates = flag.Int("explore", 200, "how many states TestExplore visits; there are many thousand")
+var exploreStates = flag.Int("explore", 100, "how many states TestExplore visits; there are many thousand")
 
 // TestExplore goes breadth first through the reachable states of an incident, from every milestone of the story at once, and
 // asks in each of them about every move. A move is accepted or refused with a whole reason; it never panics, never errs,
@@ -34,7 +34,7 @@ func TestExplore(t *testing.T) {
 	for _, steps := range [][]pt.Step{ // beside the story
 		{pt.Story(pt.Declared), pt.Does("carla", pt.StandDown())}, {pt.Story(pt.Verified), rollBack},
 		{pt.Story(pt.Applied), odd}, {pt.Story(pt.Applied), odd, pt.Does("carla", pt.BackOut())},
-		{pt.Story(pt.Applying), pt.Does(agent, pt.ReportApply(false))}, withoutTests(pt.Observed), withoutObserver(),
+		{pt.Story(pt.Applying), pt.Does(agent, pt.ReportApply(false))}, withoutTests(pt.Observed), withoutObserver(), {pt.Story(pt.OnTestServer), pt.Does("theo", pt.Test(pass))},
 	} {
 		x.see(pt.Given(t, steps...).World())
 	}

@@ -19,7 +19,7 @@ func TestInvariants(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
 		var sent []sentCommand
-		w := pt.Random(rt, 25, func(before *procedure.State, m pt.Move, out pt.Outcome) {
+		w := pt.Random(rt, 20, func(before *procedure.State, m pt.Move, out pt.Outcome) {
 			if out.Err != nil {
 				rt.Fatalf("%s by %s: %v", procedure.CommandName(m.Command), m.Who, out.Err)
 			}

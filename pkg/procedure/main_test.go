@@ -28,6 +28,10 @@ func givenRuleBook(t *testing.T, steps ...pt.Step) *pt.Case {
 
 // TestMain runs the tests and then asks whether every reason code was produced and every command was accepted.
 func TestMain(m *testing.M) {
+	flag.Parse()
+	if f := flag.Lookup("rapid.checks"); f.Value.String() == f.DefValue {
+		_ = f.Value.Set("40") // histories in every run; -rapid.checks=1000 for a night
+	}
 	code := m.Run()
 	if code == 0 && wholeRun() {
 		code = uncovered()

@@ -160,7 +160,7 @@ func TestDocument(t *testing.T) {
 	t.Run("by an admin who did not act", func(t *testing.T) {
 		t.Parallel()
 		w := given(t, verified).World()
-		w.State.Applies[0].Executor, w.State.Applies[0].Observer = "clara", "carl"
+		w.Change(func(s *procedure.State) { s.Applies[0].Executor, s.Applies[0].Observer = "clara", "carl" })
 		pt.GivenWorld(t, w).Counting(seen).WhenAs(document).By("carla").ThenRefused(procedure.ReasonNotActingAdmin)
 	})
 }

@@ -51,7 +51,7 @@ type attempt struct {
 func Moves(s *procedure.State) []Move {
 	var list []Move
 	for _, a := range attempts(s) {
-		for _, who := range candidatesFor(procedure.CommandName(a.c)) {
+		for _, who := range candidates()[procedure.CommandName(a.c)] {
 			list = append(list, Move{Who: who, Command: a.c, Owner: a.owner, Facts: a.facts})
 		}
 	}
@@ -62,6 +62,15 @@ func Moves(s *procedure.State) []Move {
 func cast() []string {
 	return []string{"carla", "carl", "clara", "anna", "bert", "albert", "dora", "theo", "tina", "vera", "bea", "casper", "xaver"}
 }
+
+// candidates are candidatesFor of each command; never written to.
+var candidates = sync.OnceValue(func() map[string][]string {
+	list := map[string][]string{}
+	for _, c := range commands() {
+		list[c.Name] = candidatesFor(c.Name)
+	}
+	return list
+})
 
 // candidatesFor are the actors with whom a command is tried: a few of those who may, and one who may not.
 func candidatesFor(command string) []string {

@@ -44,6 +44,34 @@ type World struct {
 	t      T
 	head   string
 	serial int
+	seen   seen
+}
+
+// seen is the fingerprint that a state had when it was last looked at.
+type seen struct {
+	state *procedure.State
+	print string
+}
+
+// unchanged fails if the state is not as it was when it was last looked at.
+func (w *World) unchanged(what string) {
+	w.t.Helper()
+	if Fingerprint(w.State) != w.fingerprint() {
+		w.t.Fatalf("%s changed the state it was given", what)
+	}
+}
+
+func (w *World) fingerprint() string {
+	if w.seen.state != w.State {
+		w.seen = seen{w.State, Fingerprint(w.State)}
+	}
+	return w.seen.print
+}
+
+// Change lets a test make a state that no history of this version has.
+func (w *World) Change(change func(*procedure.State)) {
+	w.State = w.State.Clone()
+	change(w.State)
 }
 
 // DefaultIncident is the id of the incident that a test gets if it names none.
@@ -175,20 +203,19 @@ func (w *World) Decide(who string, c procedure.Command, options ...Option) Outco
 	if s.env != nil {
 		s.env(&env)
 	}
-	return Decide(w.t, w.State, c, env)
+	return w.DecideIn(c, env)
 }
 
-// Decide decides and checks that neither state nor command was changed by it, and that an answer is exactly one of
-// decision, refusal and error.
-func Decide(t T, s *procedure.State, c procedure.Command, env procedure.Env) Outcome {
-	t.Helper()
-	state, command := Fingerprint(s), proto.Clone(c)
-	d, r, err := procedure.Decide(s, c, env)
-	if Fingerprint(s) != state {
-		t.Fatalf("deciding %s changed the state", procedure.CommandName(c))
-	}
+// DecideIn decides a prepared command in an environment, and checks that neither state nor command was changed by it, and
+// that the answer is exactly one of decision, refusal and error.
+func (w *World) DecideIn(c procedure.Command, env procedure.Env) Outcome {
+	w.t.Helper()
+	w.fingerprint()
+	command := proto.Clone(c)
+	d, r, err := procedure.Decide(w.State, c, env)
+	w.unchanged("deciding " + procedure.CommandName(c))
 	if !proto.Equal(command, c) {
-		t.Fatalf("deciding %s changed the command", procedure.CommandName(c))
+		w.t.Fatalf("deciding %s changed the command", procedure.CommandName(c))
 	}
 	answers := 0
 	for _, given := range []bool{d != nil, r != nil, err != nil} {
@@ -197,7 +224,7 @@ func Decide(t T, s *procedure.State, c procedure.Command, env procedure.Env) Out
 		}
 	}
 	if answers != 1 {
-		t.Fatalf("deciding %s gave decision %v, refusal %v and error %v", procedure.CommandName(c), d, r, err)
+		w.t.Fatalf("deciding %s gave decision %v, refusal %v and error %v", procedure.CommandName(c), d, r, err)
 	}
 	return Outcome{Command: c, Decision: d, Refusal: r, Err: err}
 }
@@ -215,7 +242,6 @@ func (w *World) Prepare(who string, c procedure.Command) procedure.Command {
 	m := c.ProtoReflect()
 	meta := c.GetMeta()
 	if meta == nil {
-		meta = &emergencyv1.CommandMeta{}
 		m.Set(m.Descriptor().Fields().ByName("meta"), m.NewField(m.Descriptor().Fields().ByName("meta")))
 		meta = c.GetMeta()
 	}
@@ -343,14 +369,12 @@ func (w *World) record(rec *emergencyv1.Record) {
 		w.t.Fatalf("encode record: %v", err)
 	}
 	hash := HashOf(b)
-	before := Fingerprint(w.State)
+	w.fingerprint()
 	next, err := procedure.Evolve(w.State, rec, hash)
 	if err != nil {
 		w.t.Fatalf("evolve after %s: %v", rec.GetCommand(), err)
 	}
-	if Fingerprint(w.State) != before {
-		w.t.Fatalf("evolving %s changed the state before it", rec.GetCommand())
-	}
+	w.unchanged("evolving " + rec.GetCommand())
 	w.State, w.head = next, hash
 	w.Records, w.Bytes = append(w.Records, rec), append(w.Bytes, b)
 	if w.State.Incident == procedure.RuleBook {
