@@ -84,6 +84,10 @@ func decideAbsorb(d *decision, c *emergencyv1.AbsorbDuplicateRequest) *Refusal {
 	if source == nil || source.Status != Open {
 		return refuse(ReasonTargetState, "the duplicate %s is not open", c.GetSource())
 	}
+	if source.Incident != c.GetSource() || source.HeadHash != c.GetSourceHeadHash() {
+		return refuse(ReasonTargetState, "the history of %s does not end with the record %s", c.GetSource(), short(c.GetSourceHeadHash())).
+			allow("MergeInto", c.GetSource(), "merge it as it stands now")
+	}
 	if refusal := mergeable(source, d.s); refusal != nil {
 		return refusal
 	}

@@ -149,7 +149,10 @@ func TestMerge(t *testing.T) {
 		facts := func(s *procedure.State) pt.Option { return pt.Facts(procedure.Facts{Other: s}) }
 		c.When(absorb).By("carla", facts(nil)).ThenRefused(procedure.ReasonTargetState)
 		c.When(absorb).By("carla", facts(other(t, later, time.Hour, declared, pt.Does("carla", pt.StandDown())).State)).ThenRefused(procedure.ReasonTargetState)
-		c.When(absorb).By("carla", facts(other(t, later, -time.Hour, declared).State)).ThenRefused(procedure.ReasonMergeIntoLater)
+		tooEarly := other(t, later, -time.Hour, declared).State
+		c.When(with(absorb, func(c *emergencyv1.AbsorbDuplicateRequest) { c.SourceHeadHash = tooEarly.HeadHash })).By("carla", facts(tooEarly)).ThenRefused(procedure.ReasonMergeIntoLater)
+		c.When(with(absorb, func(c *emergencyv1.AbsorbDuplicateRequest) { c.SourceHeadHash = strings.Repeat("0", 64) })).By("carla", facts(source.State)).ThenRefused(procedure.ReasonTargetState)
+		c.When(with(absorb, func(c *emergencyv1.AbsorbDuplicateRequest) { c.Source = "e20261124.3" })).By("carla", facts(source.State)).ThenRefused(procedure.ReasonTargetState)
 		c.When(with(absorb, func(c *emergencyv1.AbsorbDuplicateRequest) { c.SourceHeadHash = "x" })).By("carla", facts(source.State)).ThenRefused(procedure.ReasonField)
 		c.When(absorb).By("carla", facts(source.State)).Then("DuplicateAbsorbed")
 	})
