@@ -129,7 +129,7 @@ func (a *app) sequel(s *scene) {
 
 // leaf builds a command that takes part in the procedure.
 func leaf(use, about, long, example string, args cobra.PositionalArgs, run func(cmd *cobra.Command, args []string) error) *cobra.Command {
-	return &cobra.Command{Use: use, Short: about, Long: strings.TrimSpace(long), Example: strings.TrimRight(strings.TrimLeft(example, "\n"), " \n"), Args: args, RunE: run, DisableFlagsInUseLine: false}
+	return &cobra.Command{Use: use, Short: about, Long: strings.TrimSpace(long), Example: strings.TrimRight(strings.TrimLeft(example, "\n"), " \n"), Args: args, RunE: run}
 }
 
 // group builds a command that only holds others.

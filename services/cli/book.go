@@ -156,7 +156,7 @@ The persons are called in this order. Everybody holds from now until it is chang
 			}
 			req := &emergencyv1.SetRotaRequest{Meta: bookMeta(), Team: team}
 			for i, p := range args[1:] {
-				s := &emergencyv1.Shift{Team: team, Person: p, From: timestamppb.New(start), Rank: uint32(i + 1)} //nolint:gosec // a handful of persons
+				s := &emergencyv1.Shift{Team: team, Person: p, From: timestamppb.New(start), Rank: uint32(i + 1)}
 				if !end.IsZero() {
 					s.Until = timestamppb.New(end)
 				}

@@ -231,7 +231,7 @@ func (a *app) close() {
 
 // progress tells what takes time, to a person who waits at a terminal.
 func (a *app) progress(format string, args ...any) {
-	if a.errs.width > 0 && !a.opt.json {
+	if a.errs.tty && !a.opt.json {
 		a.errs.line("%s", dim("... "+fmt.Sprintf(format, args...)))
 	}
 }

@@ -134,21 +134,27 @@ func (a *app) refused(r *procedure.Refusal) report {
 
 // transport explains what is no rule's answer.
 func (a *app) transport(st *status.Status) report {
+	server := "the server at " + a.opt.server
+	for _, addr := range a.opt.servers {
+		if *addr != "" {
+			server = "one of the servers"
+		}
+	}
 	switch st.Code() {
 	case codes.Unavailable:
 		if strings.Contains(st.Message(), "tls: ") || strings.Contains(st.Message(), "x509: ") {
-			return report{Code: exitIdentity, What: "no connection with " + a.opt.server + ": " + cause(st.Message()),
-				Hints: []string{"cert.pem, key.pem and ca.pem of your profile must be of the authority that the server is of", "is " + a.opt.server + " the right server?"}}
+			return report{Code: exitIdentity, What: "no connection with " + server + ": " + cause(st.Message()),
+				Hints: []string{"cert.pem, key.pem and ca.pem of your profile must be of the authority that the server is of", "is it the right server? --server HOST:PORT"}}
 		}
-		return report{Code: exitAway, What: "the server at " + a.opt.server + " does not answer: " + cause(st.Message()),
+		return report{Code: exitAway, What: server + " does not answer: " + cause(st.Message()),
 			Hints: []string{"nothing was recorded as far as is known; the same command may be given again", "is it running? another address: --server HOST:PORT, or EPATCH_SERVER", "until then go on by telephone, and write down who did what when"}}
 	case codes.DeadlineExceeded:
-		return report{Code: exitAway, What: "the server at " + a.opt.server + " did not answer in time: it is not known whether it was recorded",
+		return report{Code: exitAway, What: server + " did not answer in time: it is not known whether it was recorded",
 			Hints: []string{"look with epatch status; giving the same command again does no harm if the rules still allow it"}}
 	case codes.Canceled:
 		return report{Code: exitInterrupted, What: "interrupted: what was sent before may have been recorded", Hints: []string{"look with epatch status"}}
 	case codes.Unimplemented:
-		return report{Code: exitDefect, What: "the server at " + a.opt.server + " does not know this request: " + st.Message(), Hints: []string{"is it an older version, or another service?"}}
+		return report{Code: exitDefect, What: server + " does not know this request: " + st.Message(), Hints: []string{"is it an older version, or another service?"}}
 	}
 	return report{Code: exitDefect, What: st.Message(), Hints: []string{"tell the operator, with the reference if there is one"}}
 }

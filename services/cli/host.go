@@ -243,10 +243,7 @@ ones are listed.`, `
 			if err != nil {
 				return err
 			}
-			open, err := a.openDrift(cmd.Context(), s)
-			if err != nil {
-				return err
-			}
+			open := openDrift(cmd.Context(), s)
 			if len(args) == 0 && (by == "" || len(open) != 1) {
 				return a.listDrift(s, open)
 			}
@@ -272,7 +269,7 @@ func (d drifting) String() string {
 	return "path " + short(d.commitment)
 }
 
-func (a *app) openDrift(ctx context.Context, s *scene) ([]drifting, error) {
+func openDrift(ctx context.Context, s *scene) []drifting {
 	var list []drifting
 	for _, p := range s.state.Drift {
 		if p.Explained.Position > 0 {
@@ -285,7 +282,7 @@ func (a *app) openDrift(ctx context.Context, s *scene) ([]drifting, error) {
 		}
 		list = append(list, d)
 	}
-	return list, nil
+	return list
 }
 
 func (a *app) listDrift(s *scene, open []drifting) error {

@@ -27,7 +27,8 @@ import (
 // other people wrote it, and a terminal obeys what it is shown.
 type printer struct {
 	w     io.Writer // takes colour away where the other side does not want it
-	width int       // of the terminal; 0 where there is none
+	tty   bool
+	width int // of the terminal; 0 where there is none, or it does not say
 	now   func() time.Time
 	local *time.Location
 }
@@ -39,6 +40,7 @@ func newPrinter(w io.Writer, p Process) *printer {
 	}
 	out := &printer{w: colours, now: p.Now, local: p.Zone}
 	if f, ok := w.(*os.File); ok && term.IsTerminal(f.Fd()) {
+		out.tty = true
 		if width, _, err := term.GetSize(f.Fd()); err == nil {
 			out.width = width
 		}
