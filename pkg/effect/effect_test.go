@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"runtime"
 	"slices"
 	"sync"
 	"testing"
@@ -152,6 +153,17 @@ func run(t *testing.T, r *dispatchtest.Rig, l effect.Ledger, plan effect.Planner
 	})
 	t.Cleanup(stop)
 	return runner, stop
+}
+
+// idle waits until everything that was planned is finished.
+func idle(t *testing.T, runner *effect.Runner) {
+	t.Helper()
+	for runner.Waiting() > 0 {
+		if t.Context().Err() != nil {
+			t.Fatalf("%d records wait", runner.Waiting())
+		}
+		runtime.Gosched()
+	}
 }
 
 // note records one event to plan for.
@@ -361,6 +373,7 @@ func TestSameActTwiceAtOnce(t *testing.T) {
 	if got := l.await(t, "tell bert"); !slices.Equal(got, []effect.State{effect.Done}) {
 		t.Errorf("outcomes %v", got)
 	}
+	idle(t, runner)
 	stop()
 	if acts.of("told") != 1 || acts.of("unknown") != 0 || runner.Waiting() != 0 {
 		t.Errorf("told %d times, unknown %d times, %d wait", acts.of("told"), acts.of("unknown"), runner.Waiting())
@@ -475,8 +488,9 @@ func TestReplaySendsNothing(t *testing.T) {
 	}
 	l := newLedger(below)
 	l.loseMarks = true // so that the next one looks at everything again
-	_, stop := run(t, r, l, planFor(func(string) {}))
+	first, stop := run(t, r, l, planFor(func(string) {}))
 	l.await(t, fmt.Sprintf("%s/%d", incident, r.State(incident).Position))
+	idle(t, first)
 	stop()
 	if err := projection.Rebuild(t.Context(), projection.Config{Store: r.Store, Keys: r.Keys.Ring, Log: r.Log}, projection.NewIncidents()); err != nil {
 		t.Fatal(err)
