@@ -90,6 +90,7 @@ func TestCallOut(t *testing.T) {
 		}},
 		{name: "one channel named", given: history(declared), when: channels("mail"), by: "carla", refused: procedure.ReasonChannels},
 		{name: "one channel named twice", given: history(declared), when: channels("mail", "mail"), by: "carla", refused: procedure.ReasonChannels},
+		{name: "one channel named twice, and nobody on duty", given: history(declared, book(rota(testing_), rota(critical), rota(assessment), rota(development))), when: channels("mail", "mail"), by: "carla", refused: procedure.ReasonChannels},
 		{name: "channels that nobody has", given: history(declared), when: channels("fax", "telex"), by: "carla", refused: procedure.ReasonChannels},
 		{name: "one channel between them", given: history(declared, book(rota(critical, "carla"), contacts("carla", "mail"))), when: teams(critical), by: "carla", refused: procedure.ReasonChannels},
 		{name: "channels before teams", given: history(declared), when: call(func(c *emergencyv1.CallOutRequest) {
