@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"cacert.org/emergency/pkg/procedure"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
@@ -168,7 +167,7 @@ func (c *Chain) continues(rec *emergencyv1.Record) *ForeignError {
 // unknownPart looks for what a newer version may have added. Payloads are the fold's: procedure.DecodeEvent refuses
 // those that it does not know in full.
 func (c *Chain) unknownPart(rec *emergencyv1.Record) *UnreadableError {
-	if hasUnknown(rec.ProtoReflect()) {
+	if procedure.HasUnknown(rec.ProtoReflect()) {
 		return &UnreadableError{c.incident, rec.GetFirstPosition(), "the record has fields that this version does not know"}
 	}
 	for i, event := range rec.GetEvents() {
@@ -178,27 +177,6 @@ func (c *Chain) unknownPart(rec *emergencyv1.Record) *UnreadableError {
 		}
 	}
 	return nil
-}
-
-// hasUnknown looks for unknown fields in a message and all messages in it.
-func hasUnknown(m protoreflect.Message) bool {
-	if len(m.GetUnknown()) > 0 {
-		return true
-	}
-	found := false
-	m.Range(func(field protoreflect.FieldDescriptor, v protoreflect.Value) bool {
-		switch {
-		case field.Message() == nil:
-		case field.IsList():
-			for i := range v.List().Len() {
-				found = found || hasUnknown(v.List().Get(i).Message())
-			}
-		default: // events have no map fields (style 3)
-			found = hasUnknown(v.Message())
-		}
-		return !found
-	})
-	return found
 }
 
 // shortID makes an id of any origin safe and short for a text: its first hex digits, or what it is instead.

@@ -178,6 +178,9 @@ func DecodeEvent(e *emergencyv1.Event) (proto.Message, error) {
 	if err := proto.Unmarshal(e.GetPayload(), m); err != nil {
 		return nil, fmt.Errorf("payload of %s: %w", e.GetType(), err)
 	}
+	if HasUnknown(m.ProtoReflect()) {
+		return nil, fmt.Errorf("payload of %s has fields that this version does not know", e.GetType())
+	}
 	return m, nil
 }
 
@@ -195,4 +198,25 @@ func EncodeEvent(owner string, m proto.Message, deviations ...emergencyv1.Deviat
 		return nil, fmt.Errorf("encode %s: %w", t, err)
 	}
 	return &emergencyv1.Event{Type: t, SchemaVersion: eventByType[t].schema, Payload: payload, Deviations: deviations}, nil
+}
+
+// HasUnknown looks for unknown fields in a message and in all messages in it: what a newer version may have added.
+func HasUnknown(m protoreflect.Message) bool {
+	if len(m.GetUnknown()) > 0 {
+		return true
+	}
+	found := false
+	m.Range(func(field protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		switch {
+		case field.Message() == nil:
+		case field.IsList():
+			for i := range v.List().Len() {
+				found = found || HasUnknown(v.List().Get(i).Message())
+			}
+		default: // events have no map fields (style 3)
+			found = HasUnknown(v.Message())
+		}
+		return !found
+	})
+	return found
 }

@@ -233,7 +233,7 @@ func decideClose(d *decision, c *emergencyv1.CloseRequest) *Refusal {
 		return d.applyRunning(a)
 	}
 	if open := d.s.openDebts(); len(open) > 0 && !d.s.Declared.Drill {
-		r := refuse(ReasonObligationsOpen, "%d obligations are open", len(open))
+		r := refuse(ReasonObligationsOpen, "obligations are open: %d", len(open))
 		for _, o := range open {
 			r.allow(o.How, o.ID, "%s, due %s, owed by %s", o.Kind, stamp(o.Due), o.owner())
 		}

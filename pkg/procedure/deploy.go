@@ -91,7 +91,7 @@ func decideObserver(d *decision, c *emergencyv1.ConfirmObserverRequest) *Refusal
 	}
 	if executor == d.person {
 		return refuse(ReasonSamePerson, "%s is the executor and cannot be the observer too", d.person).under("X10 (SP 1.2, 4.1)").
-			allow("ConfirmObserver", r.ID, "another of %s", d.whoHas(roles(ca)))
+			allow("ConfirmObserver", r.ID, "%s", d.another(ca))
 	}
 	ev := &emergencyv1.ObserverConfirmed{Binding: r.bind(), Kind: emergencyv1.ObserverKind_OBSERVER_KIND_BEFORE, Observer: d.person}
 	if after {
@@ -153,10 +153,10 @@ func decideStartApply(d *decision, c *emergencyv1.StartApplyRequest) *Refusal {
 		return d.applyRunning(a)
 	}
 	if c.GetObserver() == d.person {
-		return refuse(ReasonSamePerson, "%s cannot be executor and observer", d.person).under("X10 (SP 1.2, 4.1)").allow("ConfirmObserver", r.ID, "another of %s", d.whoHas(roles(ca)))
+		return refuse(ReasonSamePerson, "%s cannot be executor and observer", d.person).under("X10 (SP 1.2, 4.1)").allow("ConfirmObserver", r.ID, "%s", d.another(ca))
 	}
 	if r.Author == d.person || r.By == d.person || r.reviewedBy(d.person) || r.testedBy(d.person) {
-		return refuse(ReasonSeparationOfDuty, "%s wrote, reviewed or tested %s", d.person, r.ID).allow("StartApply", r.ID, "another of %s", d.whoHas(roles(ca)))
+		return refuse(ReasonSeparationOfDuty, "%s wrote, reviewed or tested %s", d.person, r.ID).allow("StartApply", r.ID, "%s", d.another(ca))
 	}
 	observer, refusal := d.observer(r, c)
 	if refusal != nil {
@@ -225,7 +225,7 @@ func (d *decision) observer(r *Revision, c *emergencyv1.StartApplyRequest) (stri
 		return "", nil
 	}
 	return "", refuse(ReasonObserverMissing, "no second critical admin has confirmed to observe %s", r.ID).
-		allow("ConfirmObserver", r.ID, "another of %s confirms", d.whoHas(roles(ca))).
+		allow("ConfirmObserver", r.ID, "%s confirms", d.another(ca)).
 		allow("WaiveControl", r.ID, "%s waives it, as debt, when none can be had", d.whoHas(roles(cl)))
 }
 

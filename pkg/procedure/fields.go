@@ -22,7 +22,7 @@ func (f *fields) want(ok bool, field, must string, args ...any) {
 	if ok || f.refusal != nil {
 		return
 	}
-	f.refusal = refuse(ReasonField, "field %s must be %s", field, fmt.Sprintf(must, args...)).allow("", field, "give %s", fmt.Sprintf(must, args...))
+	f.refusal = refuse(ReasonField, "field %s must be %s", field, fmt.Sprintf(must, args...)).allow("", field, "correct %s", field)
 }
 
 // listLimit bounds every list of a command.
@@ -82,6 +82,22 @@ func (f *fields) optionalWord(name, s string) {
 
 func (f *fields) tree(name, s string) {
 	f.want(treeForm.MatchString(s), name, "a git tree id, sha1: or sha256: and lower-case hex")
+}
+
+// another names the persons who hold one of the roles, but for whoever was refused.
+func (d *decision) another(list ...emergencyv1.Role) string {
+	var names []string
+	for _, r := range list {
+		for _, p := range d.env.Book.PersonsWith(r, d.env.Now) {
+			if p != d.person && !slices.Contains(names, p) {
+				names = append(names, p)
+			}
+		}
+	}
+	if len(names) == 0 {
+		return "another " + roleList(list) + " (there is no other now)"
+	}
+	return "another " + roleList(list) + ": " + strings.Join(names, ", ")
 }
 
 // whoHas names the persons who hold one of the roles, for the reader of a refusal.

@@ -275,7 +275,7 @@ func decideOverruleVeto(d *decision, c *emergencyv1.OverruleVetoRequest) *Refusa
 	r, _ := d.s.Revision(v.Revision)
 	if v.By == d.person || r != nil && (r.Author == d.person || r.By == d.person) {
 		return refuse(ReasonSeparationOfDuty, "%s wrote or registered the patch, or raised the veto", d.person).under("4.3 OverruleVeto").
-			allow("OverruleVeto", v.ID, "another of %s", d.whoHas(roles(al)))
+			allow("OverruleVeto", v.ID, "%s", d.another(al))
 	}
 	d.emit(&emergencyv1.VetoOverruled{Veto: v.ID, Reason: d.seal(c.GetReason())}, emergencyv1.Deviation_DEVIATION_VETO_OVERRULED)
 	return nil

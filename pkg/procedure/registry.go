@@ -136,10 +136,10 @@ func (d *decision) secondSigner(c *emergencyv1.PublishPolicyRequest) (string, *R
 		return "", refuse(ReasonSignature, "the second signature's key %s is no person's valid key", short(a.GetKeyId()))
 	}
 	if person == d.person {
-		return "", refuse(ReasonSamePerson, "%s signed twice", person).under("4.6 PublishPolicy").allow("PublishPolicy", "", "another of %s signs", d.whoHas(roles(bd, cl)))
+		return "", refuse(ReasonSamePerson, "%s signed twice", person).under("4.6 PublishPolicy").allow("PublishPolicy", "", "%s signs", d.another(bd, cl))
 	}
 	if !d.env.Book.Has(person, bd, d.env.Now) && !d.env.Book.Has(person, cl, d.env.Now) {
-		return "", refuse(ReasonRole, "%s is neither of the Board nor the critical team lead", person).allow("PublishPolicy", "", "another of %s signs", d.whoHas(roles(bd, cl)))
+		return "", refuse(ReasonRole, "%s is neither of the Board nor the critical team lead", person).allow("PublishPolicy", "", "%s signs", d.another(bd, cl))
 	}
 	st, err := OpenApproval(a, entry.Key.GetPublicKey())
 	if err != nil {

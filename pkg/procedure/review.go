@@ -52,7 +52,7 @@ func (d *decision) reviewable(c reviewCommand) (*Revision, *Refusal) {
 // notAuthor is X5.
 func (d *decision) notAuthor(r *Revision) *Refusal {
 	if r.Author == d.person || r.By == d.person {
-		return refuse(ReasonAuthorIsReviewer, "%s wrote or registered %s and cannot review it", d.person, r.ID).allow(d.row.name, r.ID, "another of %s", d.whoHas(roles(sa)))
+		return refuse(ReasonAuthorIsReviewer, "%s wrote or registered %s and cannot review it", d.person, r.ID).allow(d.row.name, r.ID, "%s", d.another(sa))
 	}
 	return nil
 }
@@ -60,7 +60,7 @@ func (d *decision) notAuthor(r *Revision) *Refusal {
 // notTester is X8 for reviewers.
 func (d *decision) notTester(r *Revision) *Refusal {
 	if r.testedBy(d.person) {
-		return refuse(ReasonReviewerAndTester, "%s tested %s", d.person, r.ID).allow(d.row.name, r.ID, "another of %s", d.whoHas(roles(sa)))
+		return refuse(ReasonReviewerAndTester, "%s tested %s", d.person, r.ID).allow(d.row.name, r.ID, "%s", d.another(sa))
 	}
 	return nil
 }
@@ -68,7 +68,7 @@ func (d *decision) notTester(r *Revision) *Refusal {
 // notFirst is X7.
 func (d *decision) notFirst(r *Revision) *Refusal {
 	if r.First.By == d.person {
-		return refuse(ReasonSamePerson, "%s gave the first review; the second needs another person", d.person).allow("RecordSecondReview", r.ID, "another of %s", d.whoHas(roles(sa)))
+		return refuse(ReasonSamePerson, "%s gave the first review; the second needs another person", d.person).allow("RecordSecondReview", r.ID, "%s", d.another(sa))
 	}
 	return nil
 }
@@ -242,10 +242,10 @@ func decideReportTest(d *decision, c *emergencyv1.ReportTestRequest) *Refusal {
 		return refuse(ReasonBugNoteMissing, "the test has no note in the bug tracker").allow("ReportTest", r.ID, `name the note, or "auto" to have it written`)
 	}
 	if r.Author == d.person || r.By == d.person {
-		return refuse(ReasonAuthorIsTester, "%s wrote or registered %s and cannot test it", d.person, r.ID).allow("ReportTest", r.ID, "another of %s", d.whoHas(roles(te)))
+		return refuse(ReasonAuthorIsTester, "%s wrote or registered %s and cannot test it", d.person, r.ID).allow("ReportTest", r.ID, "%s", d.another(te))
 	}
 	if r.reviewedBy(d.person) {
-		return refuse(ReasonReviewerAndTester, "%s reviewed %s", d.person, r.ID).allow("ReportTest", r.ID, "another of %s", d.whoHas(roles(te)))
+		return refuse(ReasonReviewerAndTester, "%s reviewed %s", d.person, r.ID).allow("ReportTest", r.ID, "%s", d.another(te))
 	}
 	d.emit(&emergencyv1.TestReported{
 		Binding: r.bind(), Tester: d.person, Result: c.GetResult(), Steps: d.seal(c.GetSteps()), BugNote: note, EnvironmentTree: tree, Phase: emergencyv1.Phase_PHASE_BEFORE,
