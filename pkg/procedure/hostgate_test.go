@@ -220,7 +220,7 @@ func TestVerifyRecord(t *testing.T) {
 	})
 	t.Run("a key that was revoked before", func(t *testing.T) {
 		t.Parallel()
-		w, before, rec := last(t, pt.Reviewed)
+		_, before, rec := last(t, pt.Reviewed)
 		b := pt.Founding().For(t)
 		b.Now = rec.GetRecordedAt().AsTime()
 		b.Do("anna", &emergencyv1.RevokeKeyRequest{KeyId: pt.KeyOf("anna").ID, Reason: "stolen in the evening"})
@@ -233,6 +233,5 @@ func TestVerifyRecord(t *testing.T) {
 		if err := procedure.VerifyRecord(before, rec, b.Book); err != nil {
 			t.Errorf("not believed: %v", err)
 		}
-		_ = w
 	})
 }
