@@ -98,3 +98,32 @@ func TestStoppedInTheAct(t *testing.T) {
 	env.SMS.ExpectAll("")
 	quiet(t, env)
 }
+
+// TestAgentKilled: the agent is killed in the middle of an apply. When it is back the tree is the old or the new one, the
+// history says which, and the emergency goes on.
+func TestAgentKilled(t *testing.T) {
+	t.Parallel()
+	for _, step := range []string{"job-folder", "saved-new:0", "new:temp:0", "new:placed:0", "new:synced"} {
+		t.Run(step, func(t *testing.T) {
+			t.Parallel()
+			env := testenv.Start(t, testenv.Options{})
+			s := env.Play(testenv.DryRun)
+			env.Agent(app.DemoHost).Stop()
+			killed := env.StartAgentChild(app.DemoHost, step)
+			s.Until(testenv.Started)
+			killed.Wait(t)
+			if got := testenv.Deployment(s.Read()); got != "APPLYING" {
+				t.Fatalf("after the kill the deployment is %s", got)
+			}
+			env.StartAgent(app.DemoHost)
+			in := env.Await(s.ID, "the truth about the apply", func(in *dashboardv1.Incident) bool {
+				return testenv.Deployment(in) == "VERIFIED" || testenv.Deployment(in) == "BACKED_OUT"
+			})
+			if testenv.Deployment(in) == "VERIFIED" {
+				holds(t, env, app.DemoHost, s.Patch.ResultTree)
+			} else {
+				untouched(t, env, app.DemoHost)
+			}
+		})
+	}
+}

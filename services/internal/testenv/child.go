@@ -5,38 +5,82 @@ package testenv
 import (
 	"bufio"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"os/exec"
 	"os/signal"
+	"strings"
 	"syscall"
 	"testing"
+	"time"
 
+	"cacert.org/emergency/services/agent"
 	"cacert.org/emergency/services/internal/app"
 )
 
-// childVariable tells a test binary that it is to be epatchd.
-const childVariable = "EPATCH_TESTENV_CHILD"
+// What a test binary is to be: epatchd with the arguments it has, or the agent that it is told; and at which step of an apply
+// the agent kills itself.
+const (
+	childVariable = "EPATCH_TESTENV_CHILD"
+	agentVariable = "EPATCH_TESTENV_AGENT"
+	dieVariable   = "EPATCH_TESTENV_DIE"
+)
 
-// Main is epatchd if this process was started as a Child, else the tests; for TestMain of packages that kill it.
+// Main is a child's program if this process was started as one, else the tests; for TestMain of packages that kill children.
 func Main(m *testing.M) int {
-	if os.Getenv(childVariable) == "" {
-		return m.Run()
-	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
-	if err := app.Command(nil).ExecuteContext(ctx); err != nil {
+	var err error
+	switch os.Getenv(childVariable) {
+	case "":
+		return m.Run()
+	case "agent":
+		err = runAgent(ctx)
+	default:
+		err = app.Command(nil).ExecuteContext(ctx)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
 		return 1
 	}
 	return 0
 }
 
-// Child is epatchd in a process of its own, which can be killed. It is this very test binary, with the race detector if the
+func runAgent(ctx context.Context) error {
+	var cfg agent.Config
+	if err := json.Unmarshal([]byte(os.Getenv(agentVariable)), &cfg); err != nil {
+		return err
+	}
+	a, err := agent.New(cfg, agent.Deps{Log: slog.New(slog.NewTextHandler(os.Stderr, nil)), Failpoint: func(step string) {
+		if die := os.Getenv(dieVariable); die != "" && strings.Contains(step, die) {
+			_ = syscall.Kill(os.Getpid(), syscall.SIGKILL)
+			select {} // the signal takes effect any moment
+		}
+	}})
+	if err != nil {
+		return err
+	}
+	return errors.Join(a.Run(ctx), a.Close())
+}
+
+// StartAgentChild starts the agent on a host in a process of its own. If die is not empty it kills itself, as kill -9 does,
+// at the first step of an apply whose name contains it. The node must stay where it is.
+func (e *Env) StartAgentChild(host, die string) *Child {
+	e.t.Helper()
+	cfg := e.AgentConfig(host)
+	cfg.Services = e.API()
+	text, err := json.Marshal(cfg)
+	must(e.t, err)
+	return startChild(e.t, e.Log, nil, childVariable+"=agent", agentVariable+"="+string(text), dieVariable+"="+die)
+}
+
+// Child is epatchd, or an agent, in a process of its own, which can be killed. It is this very test binary, with the race detector if the
 // tests have it.
 type Child struct {
-	// Addrs are known once Ready was closed.
+	// Addrs are epatchd's, known once Ready was closed; an agent has none.
 	Addrs app.Addresses
 	Ready chan struct{}
 	// Ended is closed when the process has ended.
@@ -49,10 +93,15 @@ type Child struct {
 // StartChild starts epatchd with arguments. What it logs goes to log. It is killed when the test ends.
 func StartChild(t testing.TB, log *Log, args ...string) *Child {
 	t.Helper()
+	return startChild(t, log, args, childVariable+"=epatchd")
+}
+
+func startChild(t testing.TB, log *Log, args []string, env ...string) *Child {
+	t.Helper()
 	self, err := os.Executable()
 	must(t, err)
 	c := &Child{Ready: make(chan struct{}), Ended: make(chan struct{}), cmd: exec.Command(self, args...)}
-	c.cmd.Env = append(os.Environ(), childVariable+"=1")
+	c.cmd.Env = append(os.Environ(), env...)
 	c.cmd.Stderr = log
 	out, err := c.cmd.StdoutPipe()
 	must(t, err)
@@ -74,6 +123,16 @@ func StartChild(t testing.TB, log *Log, args ...string) *Child {
 func (c *Child) Kill() {
 	_ = c.cmd.Process.Kill() // it may have ended
 	<-c.Ended
+}
+
+// Wait waits until the process has ended by itself.
+func (c *Child) Wait(t testing.TB) {
+	t.Helper()
+	select {
+	case <-c.Ended:
+	case <-time.After(Patience):
+		t.Fatal("the process does not end")
+	}
 }
 
 // Stop asks the process to end and waits for it. The error is the process's own.
