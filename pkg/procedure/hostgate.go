@@ -251,6 +251,35 @@ func personIn(payload proto.Message) string {
 	return ""
 }
 
+// TestGate is what the agent on a test server checks before it changes anything, on a history whose every record it has
+// verified: the revision is current, approved by a first reviewer who did not write it, and the reviewed tree was transferred
+// (seed 1.6).
+func TestGate(s *State, revision, environment string, book *rulebook.Book, now time.Time) *Refusal {
+	r, ok := s.Revision(revision)
+	if !ok {
+		return refuse(ReasonPatch, "there is no revision %s", revision)
+	}
+	if s.TestEnvironment() != environment {
+		return refuse(ReasonDrillBoundary, "the test server of system %s is %s, this is %s", s.Declared.System, s.TestEnvironment(), environment)
+	}
+	d := &decision{s: s, env: Env{Owner: OwnerReview, Now: now, Book: book}, row: mustRow("ConfirmTestServer"), at: now}
+	if _, refusal := d.current(r.bind()); refusal != nil {
+		return refusal
+	}
+	if refusal := d.firstMissing(r); refusal != nil {
+		return refusal
+	}
+	switch {
+	case r.First.By == r.Author, r.First.By == r.By:
+		return refuse(ReasonAuthorIsReviewer, "%s wrote or registered %s and reviewed it", r.First.By, r.ID)
+	case r.Transfer == nil:
+		return refuse(ReasonNotTransferred, "%s was not transferred", r.ID)
+	case r.Transfer.Tree != r.ResultTree:
+		return refuse(ReasonRepoTreeMismatch, "the transferred tree of %s is %s, the reviewed tree is %s", r.ID, r.Transfer.Tree, r.ResultTree)
+	}
+	return nil
+}
+
 // HostGate is what the agent on a host checks before it changes anything, on a history whose every record it has verified:
 // an apply of exactly this revision on this host was started by a person and is not finished, and everything that the gate
 // needs is there, by as many different people as it needs. s is the state with the ApplyStarted in it.
@@ -265,6 +294,11 @@ func HostGate(s *State, revision, host string, book *rulebook.Book, now time.Tim
 	}
 	if a.Host != host {
 		return refuse(ReasonDrillBoundary, "the apply of %s is for host %s, this is %s", revision, a.Host, host)
+	}
+	// The dry run that the start relied on says nothing of a host any more that was left alone for longer; and whoever shows
+	// an old history to an agent that never saw it gets nothing by it.
+	if valid := s.Policy.Duration("dry_run.valid"); now.Sub(a.StartedAt) > valid {
+		return refuse(ReasonDryRunMissing, "the apply of %s was started at %s, more than %s ago, and is not taken up any more", revision, stamp(a.StartedAt), valid)
 	}
 	d := &decision{s: s, env: Env{Owner: OwnerDeployment, Now: now, Book: book}, row: mustRow("StartApply"), at: now}
 	for _, v := range s.Vetoes { // one raised after the start stops nothing (6, rule 1)

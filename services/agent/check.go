@@ -11,7 +11,6 @@ import (
 
 	"cacert.org/emergency/pkg/procedure"
 	deploymentv1 "cacert.org/emergency/proto/emergency/deployment/v1"
-	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 )
 
 // What must hold in the verified history before a job is done. The rules themselves are in package procedure; here a job is
@@ -95,34 +94,20 @@ func (v *verified) mayApply(r *procedure.Revision, a *procedure.Apply, now time.
 	if a.ByHand {
 		return refuse(codeJobDiffers, "%s is applied by hand, this agent only verifies it", r.ID)
 	}
-	// The dry run that the start relied on says nothing of a host any more that was left alone for longer; and whoever
-	// shows an old history to an agent that never saw it gets nothing by it.
-	if valid := v.state.Policy.Duration("dry_run.valid"); now.Sub(a.StartedAt) > valid {
-		return refuse(codeStale, "the apply of %s was started at %s, more than %s ago; it is not taken up any more", r.ID, a.StartedAt.UTC().Format(time.RFC3339), valid)
-	}
 	return nil
 }
 
-// mayInstall is the gate on a test server: approved by a first reviewer who did not write it, and transferred (seed 1.6).
-func (v *verified) mayInstall(j *deploymentv1.Job, position uint64, environment string) (*procedure.Revision, error) {
+// mayInstall is the gate on a test server, and the job's own event.
+func (v *verified) mayInstall(j *deploymentv1.Job, position uint64, environment string, now time.Time) (*procedure.Revision, error) {
 	r, err := v.revision(j)
-	switch {
-	case err != nil:
+	if err != nil {
 		return nil, err
-	case v.state.TestEnvironment() != environment:
-		return nil, refuse(codeJob, "the test server of system %s is %s, this is %s", v.state.Declared.System, v.state.TestEnvironment(), environment)
-	case r.Superseded != "":
-		return nil, refuse(string(procedure.ReasonPatchRevisionStale), "%s was replaced by %s", r.ID, r.Superseded)
-	case r.First == nil || r.First.Verdict != emergencyv1.ReviewVerdict_REVIEW_VERDICT_APPROVE:
-		return nil, refuse(string(procedure.ReasonFirstReviewMissing), "%s has no approving first review in the verified history%s", r.ID, v.hint())
-	case r.First.By == r.Author || r.First.By == r.By:
-		return nil, refuse(string(procedure.ReasonAuthorIsReviewer), "%s wrote or registered %s and reviewed it", r.First.By, r.ID)
-	case r.Transfer == nil:
-		return nil, refuse(string(procedure.ReasonNotTransferred), "%s was not transferred in the verified history%s", r.ID, v.hint())
-	case r.Transfer.Position != position:
+	}
+	if refused := procedure.TestGate(v.state, r.ID, environment, v.book, now); refused != nil {
+		return nil, refuse(string(refused.Reason), "the gate is not green: %s (%s)%s", refused.Message, refused.Rule, v.hint())
+	}
+	if r.Transfer.Position != position {
 		return nil, refuse(codeJobDiffers, "%s was transferred by position %d, the job names position %d", r.ID, r.Transfer.Position, position)
-	case r.Transfer.Tree != r.ResultTree:
-		return nil, refuse(codeJobDiffers, "the transferred tree of %s is %s and not the reviewed %s", r.ID, r.Transfer.Tree, r.ResultTree)
 	}
 	return r, nil
 }

@@ -395,7 +395,7 @@ func (a *Agent) install(ctx context.Context, j *deploymentv1.Job, d *done) error
 	if err != nil {
 		return err
 	}
-	r, err := v.mayInstall(j, position, a.cfg.Name)
+	r, err := v.mayInstall(j, position, a.cfg.Name, a.deps.Now())
 	if err != nil {
 		return err
 	}

@@ -233,7 +233,7 @@ func TestInstallRefuses(t *testing.T) {
 				e.CommitTree = "sha1:" + strings.Repeat("1", 40)
 				r.Events[0] = w.Event(procedure.OwnerReview, e)
 			})
-		}, "JOB_DIFFERS"},
+		}, "REPO_TREE_MISMATCH"},
 		"another patch":            {func(w *world, _ string, _ *deploymentv1.Job) { w.review.Lie = func(b []byte) []byte { return b[1:] } }, "PATCH_DIFFERS"},
 		"a replaced revision":      {func(w *world, incident string, _ *deploymentv1.Job) { w.revise(incident, "<?php\n", "P1r1") }, "PATCH_REVISION_STALE"},
 		"a job for critical hosts": {func(_ *world, _ string, j *deploymentv1.Job) { j.Kind = deploymentv1.JobKind_JOB_KIND_APPLY }, "JOB"},

@@ -289,7 +289,7 @@ func lies() map[string]lie {
 		"an old apply to an agent that never saw it": {
 			later: 3 * time.Hour,
 			tell:  func(*world, string, *deploymentv1.Job) {},
-			code:  "STALE", point: "ago",
+			code:  "DRY_RUN_MISSING", point: "ago",
 		},
 		"a job that names another event": {
 			tell: func(_ *world, incident string, j *deploymentv1.Job) { j.Id = incident + "/2" },

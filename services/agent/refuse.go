@@ -34,8 +34,6 @@ const (
 	codePatchLost = "PATCH_LOST"
 	// codeHost: something on this host does not work: a full disk, a missing program.
 	codeHost = "HOST_ERROR"
-	// codeStale: what the job asks for was decided too long ago.
-	codeStale = "STALE"
 )
 
 // refusal is why a job is not done. Its text is for the people who read the report.
