@@ -27,7 +27,8 @@ import (
 type Effect struct {
 	// Key is unique for the act: the event's id and what is done.
 	Key string
-	// Run does it and reports the result by a command. An error means that it may be tried again, if Repeatable.
+	// Run does it and reports the result by a command. An error means that it may be tried again, if Repeatable; or
+	// ErrNotBegun.
 	Run func(ctx context.Context) error
 	// Repeatable says that doing it twice does no harm, because the other side recognises it.
 	Repeatable bool
@@ -51,6 +52,8 @@ const (
 type Ledger interface {
 	// Intend writes the intent if the key is new; fresh is false if it was there, and state is what it says.
 	Intend(ctx context.Context, key string) (fresh bool, state State, err error)
+	// Withdraw takes an intent back whose act was not begun: the key is as if it had never been written.
+	Withdraw(ctx context.Context, key string) error
 	// Finish writes the outcome.
 	Finish(ctx context.Context, key string, state State) error
 	// Mark returns how far an owner's runner has come; SetMark writes it.
@@ -244,6 +247,9 @@ func (r *Runner) do(ctx context.Context, e Effect) bool {
 	}
 	err = r.attempt(ctx, e.Key, run, repeatable)
 	switch {
+	case errors.Is(err, ErrNotBegun) && ctx.Err() != nil:
+		r.withdraw(ctx, e.Key)
+		return false
 	case err != nil && ctx.Err() != nil:
 		return false
 	case err != nil:
@@ -291,6 +297,20 @@ func (r *Runner) finish(ctx context.Context, key string, outcome State) error {
 		defer cancel()
 		return r.cfg.Ledger.Finish(ctx, key, outcome)
 	})
+}
+
+// ErrNotBegun is what an act that is not repeatable returns when it was stopped before it began: nothing has gone out. It is
+// done after the next start, instead of being reported as unknown.
+var ErrNotBegun = errors.New("stopped before it began")
+
+// withdraw frees the key of an act that was not begun. If that fails the next start takes the act for interrupted, which is
+// the safe side.
+func (r *Runner) withdraw(ctx context.Context, key string) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishWithin)
+	defer cancel()
+	if err := r.cfg.Ledger.Withdraw(ctx, key); err != nil {
+		r.cfg.Log.WarnContext(ctx, "an act that was not begun will be taken for interrupted", "owner", r.cfg.Owner, "key", key, "error", err)
+	}
 }
 
 // ErrGiveUp ends the tries of a repeatable effect: what it wanted can never succeed. The effect has reported that itself.

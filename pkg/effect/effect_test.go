@@ -451,6 +451,36 @@ func TestStopKeepsWhatIsKnown(t *testing.T) {
 	}
 }
 
+// What was stopped before it began is done after the next start, once; nobody reports it as unknown.
+func TestNotBegun(t *testing.T) {
+	t.Parallel()
+	r := declared(t)
+	below, acts := memory.New(), &counts{}
+	planFor := func(run func(ctx context.Context) error) effect.Planner {
+		return notesOnly(func(text string) []effect.Effect {
+			return []effect.Effect{{Key: text, Run: run, Unknown: func(context.Context) error { acts.add("unknown"); return nil }}}
+		})
+	}
+	begun := make(chan struct{})
+	_, stop := run(t, r, below, planFor(func(ctx context.Context) error {
+		close(begun)
+		<-ctx.Done()
+		return effect.ErrNotBegun
+	}))
+	note(t, r, "x")
+	<-begun
+	stop()
+	l := newLedger(below)
+	_, stop = run(t, r, l, planFor(func(context.Context) error { acts.add("done"); return nil }))
+	if got := l.await(t, "x"); !slices.Equal(got, []effect.State{effect.Done}) {
+		t.Errorf("outcomes %v", got)
+	}
+	stop()
+	if acts.of("done") != 1 || acts.of("unknown") != 0 {
+		t.Errorf("done %d times, unknown %d times", acts.of("done"), acts.of("unknown"))
+	}
+}
+
 // markGone is a ledger whose store is stopped before the runner has begun.
 type markGone struct{ effect.Ledger }
 

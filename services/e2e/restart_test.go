@@ -52,8 +52,9 @@ func TestRestartAtEveryStep(t *testing.T) {
 	soundHere(t, env)
 }
 
-// TestStoppedInTheAct: stopped while pages hang in a channel and while an apply waits for its agent. Of a page nobody knows
-// whether it arrived: that is said, and it is not sent again. The apply is done once its agent comes.
+// TestStoppedInTheAct: stopped while the teams are called, and while an apply waits for its agent. Of one page, which hangs in
+// its channel, nobody knows whether it arrived: that is said, and it is not sent again; all others go out, some after the
+// next start. The apply is done once its agent comes.
 func TestStoppedInTheAct(t *testing.T) {
 	t.Parallel()
 	env := testenv.Start(t, testenv.Options{})
@@ -66,15 +67,6 @@ func TestStoppedInTheAct(t *testing.T) {
 	})
 	s := env.Play(testenv.Declared)
 	env.SMS.Expect(t, "theo", "You are called")
-	env.Await(s.ID, "a word of every other page", func(in *dashboardv1.Incident) bool {
-		pending := 0
-		for _, p := range in.GetPages() {
-			if p.GetState() == "PENDING" {
-				pending++
-			}
-		}
-		return len(in.GetPages()) > 0 && pending == 1
-	})
 	env.Restart()
 	in := env.Await(s.ID, "a word of every page", testenv.Paged)
 	for _, p := range in.GetPages() {

@@ -74,7 +74,10 @@ func (s *Server) pages(rec *projection.Record, e projection.Event, list []*emerg
 		effects = append(effects, effect.Effect{
 			Key: rec.ID(e) + "/page/" + p.GetPage(),
 			Run: func(ctx context.Context) error {
-				receipt := s.send(ctx, p.GetChannel(), p.GetAddress().GetCommitment(), s.page(rec.Incident, p, greeting))
+				receipt, begun := s.send(ctx, p.GetChannel(), p.GetAddress().GetCommitment(), s.page(rec.Incident, p, greeting))
+				if !begun && ctx.Err() != nil {
+					return effect.ErrNotBegun // the page goes out after the next start
+				}
 				return s.report(ctx, rec, e, p, receipt)
 			},
 			Unknown: func(ctx context.Context) error {
@@ -145,17 +148,17 @@ func deliveryState(st channel.State) emergencyv1.DeliveryState {
 	return emergencyv1.DeliveryState_DELIVERY_STATE_UNKNOWN
 }
 
-// send gives a page to a channel and waits for its final receipt.
-func (s *Server) send(ctx context.Context, name, address string, p channel.Page) channel.Receipt {
+// send gives a page to a channel and waits for its final receipt. begun is false if the channel never tried it.
+func (s *Server) send(ctx context.Context, name, address string, p channel.Page) (receipt channel.Receipt, begun bool) {
 	value, err := s.address(ctx, address)
 	switch {
 	case errors.Is(err, effect.ErrGiveUp):
-		return channel.Receipt{State: channel.Failed, Detail: "the address is not kept any more"}
+		return channel.Receipt{State: channel.Failed, Detail: "the address is not kept any more"}, false
 	case err != nil:
-		return channel.Receipt{State: channel.Failed, Temporary: true, Detail: "not sent: the service was stopped before it had the address"}
+		return channel.Receipt{State: channel.Failed, Temporary: true, Detail: "not sent: the service was stopped before it had the address"}, false
 	}
 	p.Recipient.Address = string(value)
-	done := make(chan channel.Receipt, 1)
+	done := make(chan channel.Outcome, 1)
 	s.mu.Lock()
 	s.waiting[name+"/"+p.ID] = done
 	s.mu.Unlock()
@@ -165,9 +168,10 @@ func (s *Server) send(ctx context.Context, name, address string, p channel.Page)
 		s.mu.Unlock()
 	}()
 	if receipt, taken := s.fanout.Submit(name, p); !taken {
-		return receipt
+		return receipt, false
 	}
-	return <-done // the fanout gives every page that it took a final receipt, also when it is stopped
+	o := <-done // the fanout gives every page that it took a final receipt, also when it is stopped
+	return o.Receipt, o.Attempt > 0
 }
 
 // address reads a restricted address, however long the vault takes. It gives up on one that is not kept.
@@ -193,7 +197,7 @@ func (s *Server) outcome(o channel.Outcome) {
 	done := s.waiting[o.Channel+"/"+o.Page.ID]
 	s.mu.Unlock()
 	if done != nil {
-		done <- o.Receipt
+		done <- o
 	}
 }
 
@@ -201,11 +205,17 @@ func (s *Server) outcome(o channel.Outcome) {
 // channel that takes it.
 func (s *Server) tell(key, incident, person, headline, text string) effect.Effect {
 	return effect.Effect{Key: key + "/" + person, Run: func(ctx context.Context) error {
+		tried := false
 		for _, c := range s.Incidents.Book().Contacts(person) {
 			p := channel.Page{ID: key + "/" + person, Incident: incident, Headline: headline, Text: text, Recipient: channel.Recipient{Person: person}, At: s.Clock.Now()}
-			if r := s.send(ctx, c.GetChannel(), c.GetAddress().GetCommitment(), p); r.State != channel.Failed {
+			r, begun := s.send(ctx, c.GetChannel(), c.GetAddress().GetCommitment(), p)
+			if r.State != channel.Failed {
 				return nil
 			}
+			tried = tried || begun
+		}
+		if !tried && ctx.Err() != nil {
+			return effect.ErrNotBegun
 		}
 		return fmt.Errorf("%s could not be told: no channel took the message", person)
 	}}

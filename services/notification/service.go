@@ -35,7 +35,7 @@ type Server struct {
 	fanout *channel.Fanout
 
 	mu      sync.Mutex
-	waiting map[string]chan channel.Receipt // by page id
+	waiting map[string]chan channel.Outcome // by channel and page id
 }
 
 // New builds the service.
@@ -47,7 +47,7 @@ func New(d service.Deps, cfg Config) (*Server, error) {
 	if cfg.Link != "" && len(cfg.LinkKey) < 16 {
 		return nil, fmt.Errorf("notification: the key that signs links has %d bytes, it needs at least 16", len(cfg.LinkKey))
 	}
-	s := &Server{Service: base, cfg: cfg, waiting: map[string]chan channel.Receipt{}}
+	s := &Server{Service: base, cfg: cfg, waiting: map[string]chan channel.Outcome{}}
 	s.fanout, err = channel.New(channel.Settings{}, ChannelClock{d.Clock}, s.outcome, cfg.Channels...)
 	if err != nil {
 		return nil, err

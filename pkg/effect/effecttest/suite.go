@@ -32,6 +32,16 @@ func Ledger(t *testing.T, open func(t *testing.T) effect.Ledger) {
 			intend(t, other, key, false, state)
 		}
 	})
+	t.Run("an intent that was withdrawn is fresh again", func(t *testing.T) {
+		for range 2 {
+			intend(t, l, "withdrawn", true, effect.Intended)
+			if err := other.Withdraw(t.Context(), "withdrawn"); err != nil {
+				t.Fatal(err)
+			}
+		}
+		intend(t, other, "withdrawn", true, effect.Intended)
+		intend(t, l, "withdrawn", false, effect.Intended)
+	})
 	t.Run("any text is a key", func(t *testing.T) {
 		for _, key := range []string{"a b", "a.b", "a/b", "*", ">", "ä", "x\n"} {
 			intend(t, l, key, true, effect.Intended)

@@ -70,6 +70,14 @@ func (l *Ledger) Intend(ctx context.Context, k string) (fresh bool, state effect
 	return false, "", fmt.Errorf("intend %s: %w", k, err)
 }
 
+// Withdraw takes an intent back.
+func (l *Ledger) Withdraw(ctx context.Context, k string) error {
+	if err := l.kv.Delete(ctx, key("effect", k)); err != nil {
+		return fmt.Errorf("withdraw %s: %w", k, err)
+	}
+	return nil
+}
+
 // Finish writes the outcome.
 func (l *Ledger) Finish(ctx context.Context, k string, s effect.State) error {
 	if _, err := l.kv.Put(ctx, key("effect", k), []byte(s)); err != nil {

@@ -34,6 +34,14 @@ func (l *Ledger) Intend(_ context.Context, key string) (bool, effect.State, erro
 	return true, effect.Intended, nil
 }
 
+// Withdraw takes an intent back.
+func (l *Ledger) Withdraw(_ context.Context, key string) error {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.states, key)
+	return nil
+}
+
 // Finish writes the outcome.
 func (l *Ledger) Finish(_ context.Context, key string, s effect.State) error {
 	l.mu.Lock()
