@@ -101,9 +101,17 @@ func (e *Env) Node() *app.Node {
 	return e.run().node
 }
 
-// API is the address of the running node's gRPC API, HTTP that of its public pages.
-func (e *Env) API() string  { e.t.Helper(); return e.run().addrs.API }
-func (e *Env) HTTP() string { e.t.Helper(); return e.run().addrs.HTTP }
+// API is the address of the running node's gRPC API.
+func (e *Env) API() string {
+	e.t.Helper()
+	return e.run().addrs.API
+}
+
+// HTTP is the address of the running node's public pages.
+func (e *Env) HTTP() string {
+	e.t.Helper()
+	return e.run().addrs.HTTP
+}
 
 func (e *Env) run() *running {
 	e.t.Helper()

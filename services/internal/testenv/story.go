@@ -252,41 +252,49 @@ func Accept(step emergencyv1.ResponderStep, contact string) *emergencyv1.Respond
 	return &emergencyv1.RespondRequest{Answer: &emergencyv1.RespondRequest_Accept{Accept: &emergencyv1.Acceptance{Team: team, Step: step, ContactPath: contact, OnStandby: true}}}
 }
 
+// FirstReview is a first review with a verdict.
 func (s *Story) FirstReview(v emergencyv1.ReviewVerdict) *emergencyv1.RecordFirstReviewRequest {
 	s.e.t.Helper()
 	return &emergencyv1.RecordFirstReviewRequest{Binding: s.Binding(), Verdict: v, Reason: "looked at every line"}
 }
 
+// SecondReview is a second review with a verdict.
 func (s *Story) SecondReview(v emergencyv1.ReviewVerdict) *emergencyv1.RecordSecondReviewRequest {
 	s.e.t.Helper()
 	return &emergencyv1.RecordSecondReviewRequest{Binding: s.Binding(), Verdict: v, Reason: "looked at every line again"}
 }
 
+// Test is a test with a result and a note of the tester's own.
 func (s *Story) Test(r emergencyv1.TestResult) *emergencyv1.ReportTestRequest {
 	s.e.t.Helper()
 	return &emergencyv1.ReportTestRequest{Binding: s.Binding(), Result: r, Steps: "ran the attack against the test server", BugNote: "note-17"}
 }
 
+// Forward hands the revision to the holder of the executor's slot.
 func (s *Story) Forward() *emergencyv1.ForwardRequest {
 	s.e.t.Helper()
 	return &emergencyv1.ForwardRequest{Binding: s.Binding(), RollbackPlan: "the agent restores the tree before the patch"}
 }
 
+// Observe confirms to observe, or to have checked afterwards.
 func (s *Story) Observe(kind emergencyv1.ObserverKind) *emergencyv1.ConfirmObserverRequest {
 	s.e.t.Helper()
 	return &emergencyv1.ConfirmObserverRequest{Binding: s.Binding(), Kind: kind}
 }
 
+// DryRun tries the revision on the host.
 func (s *Story) DryRun() *emergencyv1.DryRunRequest {
 	s.e.t.Helper()
 	return &emergencyv1.DryRunRequest{Binding: s.Binding()}
 }
 
+// Apply starts the deployment by the agent.
 func (s *Story) Apply() *emergencyv1.StartApplyRequest {
 	s.e.t.Helper()
 	return &emergencyv1.StartApplyRequest{Binding: s.Binding()}
 }
 
+// Health says that the system works.
 func (s *Story) Health() *emergencyv1.RecordHealthRequest {
 	s.e.t.Helper()
 	return &emergencyv1.RecordHealthRequest{Binding: s.Binding(), Result: emergencyv1.HealthResult_HEALTH_RESULT_GOOD, Checks: "the page answers"}
@@ -302,6 +310,7 @@ func (s *Story) Document() *emergencyv1.DocumentRequest {
 	return req
 }
 
+// Decide is the team lead's: approved, and not referred.
 func (s *Story) Decide() *emergencyv1.RecordLeadDecisionRequest {
 	return &emergencyv1.RecordLeadDecisionRequest{Decision: emergencyv1.LeadDecision_LEAD_DECISION_APPROVE, Reason: "handled by the regular cycle"}
 }
@@ -313,6 +322,7 @@ func (s *Story) Report() *emergencyv1.RecordBoardSummaryRequest {
 	return &emergencyv1.RecordBoardSummaryRequest{From: timestamppb.New(day), Until: timestamppb.New(day.Add(24 * time.Hour)), BoardReference: "minutes-1"}
 }
 
+// Close says that the issue is fixed.
 func (s *Story) Close() *emergencyv1.CloseRequest {
 	return &emergencyv1.CloseRequest{Outcome: emergencyv1.Outcome_OUTCOME_FIXED, Summary: "mended, verified and documented"}
 }
