@@ -7,6 +7,7 @@ BIN      := .bin
 DATA     ?= demo-data
 FUZZTIME ?= 20s
 JSON     ?=
+ARGS     ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help build demo run test race e2e lint generate check breaking bench fuzz tidy clean
@@ -17,11 +18,12 @@ help: ## list the targets
 build: ## build epatchd, epatch and epatch-agent into .bin
 	go build -trimpath -o $(BIN)/ ./services/cmd/...
 
-demo: build ## play one emergency by strategy 1 and stay up; ONCE=1 ends with a status; DATA=folder
-	$(BIN)/epatchd demo --data $(DATA) $(if $(ONCE),--once)
+demo: build ## play one emergency by strategy 1 and stay up; ONCE=1 ends with a status; DATA=folder; ARGS=flags
+	$(BIN)/epatchd demo --data $(DATA) $(if $(ONCE),--once) $(ARGS)
 
-run: build ## run the system without the play; DATA=folder
-	$(BIN)/epatchd all --data $(DATA)
+run: build ## run the system without the play; DATA=folder; ARGS=flags
+	@echo 'in another terminal: export EPATCH_DATA=$(DATA); $(BIN)/epatch --as carla inbox'
+	$(BIN)/epatchd all --data $(DATA) $(ARGS)
 
 test: ## all tests
 	go test work

@@ -65,7 +65,11 @@ func Run(ctx context.Context, opt Options) (err error) {
 	if opt.Once {
 		return nil
 	}
-	show.next(w.data, sys.api, sys.web)
+	old, _, err := w.recall()
+	if err != nil {
+		return err
+	}
+	show.next(w.data, sys.api, sys.web, old.Incident)
 	select {
 	case <-ctx.Done():
 		return nil
@@ -297,13 +301,15 @@ func (p *printer) log(ctx context.Context, q dashboardv1.QueryServiceClient, inc
 	return nil
 }
 
-func (p *printer) next(data, api, web string) {
+func (p *printer) next(data, api, web, incident string) {
 	p.title("It stays up. Try next, in another terminal")
 	p.line("export EPATCH_DATA=%s EPATCH_SERVER=%s", data, api)
-	p.line(".bin/epatch --as carla status          the emergency as it stands")
-	p.line(".bin/epatch --as anna inbox            what waits for a person")
-	p.line(".bin/epatch --as bert timeline         everything that happened")
-	p.line(".bin/epatch --as carla history check   verify every record and signature yourself")
-	p.line("open http://%s/log              the public emergency log", web)
+	p.line(".bin/epatch --as carla status %s          the emergency as it stands", incident)
+	p.line(".bin/epatch --as bert timeline %s         everything that happened", incident)
+	p.line(".bin/epatch --as carla replay %s --at 20  as it was at a position", incident)
+	p.line(".bin/epatch --as carla history check               verify every record and signature yourself")
+	p.line(".bin/epatch --as carla declare \"fire drill\" --class other --reason \"trying the demo\" --drill")
+	p.line(".bin/epatch --as anna inbox                        what waits for a person")
+	p.line("the public emergency log: http://%s/log", web)
 	p.line("Ctrl-C ends it; the data stays, and the next start finds it as it was.")
 }

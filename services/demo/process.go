@@ -63,10 +63,20 @@ func start(ctx context.Context, logDir, name, ready string, args ...string) (*pr
 	case line := <-lines:
 		return p, line, nil
 	case <-p.done:
-		return nil, "", fmt.Errorf("%s ended at once: %w; see %s", name, p.err, p.log)
+		return nil, "", fmt.Errorf("%s ended at once: %s (all of it: %s)", name, lastLine(p.log), p.log)
 	case <-ctx.Done():
 		return nil, "", errors.Join(ctx.Err(), p.stop())
 	}
+}
+
+// lastLine is the last thing that a process said.
+func lastLine(path string) string {
+	b, err := os.ReadFile(path)
+	if err != nil {
+		return err.Error()
+	}
+	lines := strings.Split(strings.TrimSpace(string(b)), "\n")
+	return lines[len(lines)-1]
 }
 
 func (p *process) read(out io.Reader, logFile *os.File, ready string, lines chan<- string) {
