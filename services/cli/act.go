@@ -129,7 +129,11 @@ func (a *app) sequel(s *scene) {
 
 // leaf builds a command that takes part in the procedure.
 func leaf(use, about, long, example string, args cobra.PositionalArgs, run func(cmd *cobra.Command, args []string) error) *cobra.Command {
-	return &cobra.Command{Use: use, Short: about, Long: strings.TrimSpace(long), Example: strings.TrimRight(strings.TrimLeft(example, "\n"), " \n"), Args: args, RunE: run}
+	long = strings.TrimSpace(long)
+	if c := strings.Trim(choice(use), " ()"); c != "" {
+		long += "\n\n" + c + "."
+	}
+	return &cobra.Command{Use: use, Short: about, Long: long, Example: strings.TrimRight(strings.TrimLeft(example, "\n"), " \n"), Args: args, RunE: run}
 }
 
 // group builds a command that only holds others.

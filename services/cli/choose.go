@@ -170,15 +170,14 @@ func (s *scene) revision(named []string) (*procedure.Revision, error) {
 	return nil, fail(exitRefused, "%s has no revision %q", s.state.Incident, named[0]).hint("it has: %s", strings.Join(have, ", "))
 }
 
-// read is the revision for an act that says the person has read the bytes. Where a revision replaced another one, it has to
-// be named: the one that was read may not be the one that is current by now.
+// read is the revision for an act that says the person has read or tried the bytes. It has to be named: what was read may
+// not be what is current by now. The line is what to type, with %s for the revision.
 func (s *scene) read(named []string, line string) (*procedure.Revision, error) {
 	r, err := s.revision(named)
-	if err != nil || len(named) > 0 || r.ID == r.Patch+"r1" {
+	if err != nil || len(named) > 0 {
 		return r, err
 	}
-	return nil, usage("%s replaced an earlier revision; name the one that you have read", r.ID).
-		hint("read it: epatch patch show %s", r.ID).hint("then: %s %s", line, r.ID)
+	return nil, usage("name the revision that you have read").hint("read it: epatch patch show %s", r.ID).hint("then: "+line, r.ID)
 }
 
 func bind(r *procedure.Revision) *emergencyv1.Binding {

@@ -52,7 +52,7 @@ func Run(ctx context.Context, p Process) int {
 	case err == nil:
 		return exitOK
 	case !a.started:
-		return a.show(usage("%v", err).hint("usage: %s", cmd.UseLine()).hint("%s --help says more", cmd.CommandPath()))
+		return a.show(usage("%v", err).hint("usage: %s%s", cmd.UseLine(), choice(cmd.UseLine())).hint("%s --help says more", cmd.CommandPath()))
 	}
 	return a.show(err)
 }
@@ -89,7 +89,7 @@ func (a *app) root() *cobra.Command {
   epatch inbox                       what waits for me, most urgent first
   epatch options                     what I can do now, and why not the rest
   epatch accept                      take the open slot I was called for
-  epatch review first approve`,
+  epatch review first approve P1r1`,
 		SilenceErrors: true, SilenceUsage: true, Args: cobra.NoArgs,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			err := a.setUp(cmd)

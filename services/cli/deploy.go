@@ -122,7 +122,7 @@ func (a *app) reportApplyCmd() *cobra.Command {
 	d := &deployment{goal: procedure.Verified}
 	var detail string
 	list := words(emergencyv1.ApplyOutcome(0))
-	cmd := leaf("report-apply applied|failed [REVISION]", "Say how applying by hand went", `
+	cmd := leaf("report-apply APPLIED [REVISION]", "Say how applying by hand went", `
 Only after epatch deploy --by-hand, by the executor. Then follows until the agent has proven what the host holds.`, `
   epatch report-apply applied
   epatch report-apply failed --detail "third hunk does not fit; former files restored"`,

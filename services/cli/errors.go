@@ -124,12 +124,26 @@ func (a *app) refused(r *procedure.Refusal) report {
 	}
 	for _, allowance := range r.Allow {
 		hint := allowance.Description
-		if line := commandLine(allowance.Command, allowance.Subject); line != "" {
+		if line := allowed(r.Reason, allowance); line != "" {
 			hint += ": " + line
 		}
 		out.Hints = append(out.Hints, hint)
 	}
 	return out
+}
+
+// allowed is what to type for what would allow an act; a waiver names the control that is missing.
+func allowed(why procedure.Reason, a procedure.Allowance) string {
+	if a.Command == "WaiveControl" {
+		switch why {
+		case procedure.ReasonTestQuorum:
+			return "epatch waive tests --reason TEXT"
+		case procedure.ReasonObserverMissing:
+			return "epatch waive observer --reason TEXT"
+		default:
+		}
+	}
+	return commandLine(a.Command, a.Subject)
 }
 
 // transport explains what is no rule's answer.

@@ -142,7 +142,7 @@ func (a *app) dryRun(ctx context.Context, s *scene, r *procedure.Revision) error
 func (a *app) healthCmd() *cobra.Command {
 	var checks string
 	list := words(emergencyv1.HealthResult(0))
-	cmd := leaf("health good|degraded|bad [REVISION]", "Record the health of the system after the patch (seed 1.9)", `
+	cmd := leaf("health HEALTH [REVISION]", "Record the health of the system after the patch (seed 1.9)", `
 Due half an hour after the patch was applied.`, `
   epatch health good --checks "login, issuing and revoking a certificate; load as before"`,
 		oneOf(list, 1), func(cmd *cobra.Command, args []string) error {
@@ -232,7 +232,7 @@ Pushes the commit of the applied revision, unless another one is named.`, `
 
 func (a *app) explainDriftCmd() *cobra.Command {
 	var by, text string
-	cmd := leaf("explain-drift [PATH|COMMITMENT] --by WHAT --text TEXT", "Explain a path that differs between host and branch (seed 2.5)", `
+	cmd := leaf("explain-drift [PATH-OR-COMMITMENT] --by WHAT --text TEXT", "Explain a path that differs between host and branch (seed 2.5)", `
 Text alone explains nothing: name the revision, the revert or the case that accounts for the path. Without a path the open
 ones are listed.`, `
   epatch explain-drift

@@ -146,7 +146,7 @@ Everybody who was called is told. What is owed stays owed until it is done, and 
 func (a *app) waiveCmd() *cobra.Command {
 	var reason string
 	controls := map[string]emergencyv1.Control{"tests": emergencyv1.Control_CONTROL_TEST_QUORUM, "observer": emergencyv1.Control_CONTROL_OBSERVER}
-	cmd := leaf("waive tests|observer [REVISION] --reason TEXT", "Waive a control that cannot be had tonight, as debt", `
+	cmd := leaf("waive CONTROL [REVISION] --reason TEXT", "Waive a control that cannot be had tonight, as debt", `
 The assessment team lead waives the second test (never the first), the critical team lead the observer. It is a deviation
 that is public, has to be made up for, and ends when the revision is replaced.`, `
   epatch waive tests --reason "the second tester cannot be reached, three rounds"
@@ -154,7 +154,7 @@ that is public, has to be made up for, and ends when the revision is replaced.`,
 		oneOf([]string{"tests", "observer"}, 1), func(cmd *cobra.Command, args []string) error {
 			control, ok := controls[args[0]]
 			if !ok {
-				return usage("%q can not be waived", args[0]).hint("one of: tests, observer")
+				return usage("%q cannot be waived", args[0]).hint("one of: tests, observer")
 			}
 			s, err := a.scene(cmd.Context())
 			if err != nil {
@@ -175,7 +175,7 @@ that is public, has to be made up for, and ends when the revision is replaced.`,
 func (a *app) leadCmd() *cobra.Command {
 	req := &emergencyv1.RecordLeadDecisionRequest{}
 	list := words(emergencyv1.LeadDecision(0))
-	cmd := leaf("lead-decision approve|remedial-action|no-effect", "Record the critical team lead's decision (SP 3.2.3.1)", `
+	cmd := leaf("lead-decision DECISION", "Record the critical team lead's decision (SP 3.2.3.1)", `
 Say whether the handling is approved and whether it is referred to dispute resolution. Not referring a high severity is a
 deviation and needs a reason (SP 5.4).`, `
   epatch lead-decision approve --refer
@@ -236,7 +236,7 @@ The note is about the last event unless --entry names another one. It is public 
 func (a *app) closeCmd() *cobra.Command {
 	req := &emergencyv1.CloseRequest{}
 	list := words(emergencyv1.Outcome(0))
-	cmd := leaf("close fixed|not-fixed|not-needed SUMMARY", "Close the incident; refused while something is owed", `
+	cmd := leaf("close OUTCOME SUMMARY", "Close the incident; refused while something is owed", `
 The summary goes to the public log. It states facts, never blame or approval.`, `
   epatch close fixed "login works again since 04:12; the session table was missing an index"`,
 		cobra.ExactArgs(2), func(cmd *cobra.Command, args []string) (err error) {

@@ -34,8 +34,8 @@ func (a *app) proofCommands() []*cobra.Command {
 
 func (a *app) historyShowCmd() *cobra.Command {
 	var from uint64
-	cmd := leaf("show [INCIDENT|rulebook]", "List the records of a history, as verified here", `
-One line a record: positions, time, owner, command, who, and the record's hash. With --json one record a line, payloads as
+	cmd := leaf("show [HISTORY]", "List the records of a history, as verified here", `
+HISTORY is an incident or rulebook. One line a record: positions, time, owner, command, who, and the record's hash. With --json one record a line, payloads as
 they are stored.`, `
   epatch history show e20261124.1
   epatch history show rulebook --json`,

@@ -50,11 +50,11 @@ team with a plan for going back; that is signed too. --no-forward leaves it for 
 func (a *app) judgeCmd(which, about, long string, run func(context.Context, *judgement) error) *cobra.Command {
 	j := &judgement{}
 	list := words(emergencyv1.ReviewVerdict(0))
-	cmd := leaf(which+" approve|changes|veto [REVISION]", about, long, fmt.Sprintf(`
-  epatch review %[1]s approve
+	cmd := leaf(which+" VERDICT REVISION", about, long, fmt.Sprintf(`
+  epatch review %[1]s approve P1r1
   epatch review %[1]s approve P1r2 --repo ~/cacert-webdb
-  epatch review %[1]s changes --reason "the index is built without CONCURRENTLY and locks the table"
-  epatch review %[1]s veto --reason "this opens the login to everybody"`, which),
+  epatch review %[1]s changes P1r1 --reason "the index is built without CONCURRENTLY and locks the table"
+  epatch review %[1]s veto P1r1 --reason "this opens the login to everybody"`, which),
 		oneOf(list, 1), func(cmd *cobra.Command, args []string) (err error) {
 			if j.verdict, err = parse[emergencyv1.ReviewVerdict]("verdict", args[0]); err != nil {
 				return err
@@ -82,7 +82,7 @@ func (a *app) judged(ctx context.Context, j *judgement, line string) (*scene, *p
 	if err != nil {
 		return nil, nil, err
 	}
-	r, err := s.read(j.revision, line+" "+word(j.verdict))
+	r, err := s.read(j.revision, line+" "+word(j.verdict)+" %s")
 	if err != nil {
 		return nil, nil, err
 	}
@@ -249,12 +249,12 @@ func (a *app) testCmd() *cobra.Command {
 	req := &emergencyv1.ReportTestRequest{}
 	var after bool
 	list := words(emergencyv1.TestResult(0))
-	cmd := leaf("test pass|fail [REVISION] --steps TEXT", "Report a test on the test server (seed 1.7)", `
+	cmd := leaf("test RESULT REVISION --steps TEXT", "Report a test on the test server (seed 1.7)", `
 The system checks that the test server holds the reviewed tree. The note in the bug tracker is written by the system, unless
 you name one.`, `
-  epatch test pass --steps "logged in with password and certificate, three browsers"
-  epatch test fail --steps "logout answers 500"
-  epatch test pass --steps "as in the bug" --note 7731`,
+  epatch test pass P1r1 --steps "logged in with password and certificate, three browsers"
+  epatch test fail P1r1 --steps "logout answers 500"
+  epatch test pass P1r1 --steps "as in the bug" --note 7731`,
 		oneOf(list, 1), func(cmd *cobra.Command, args []string) (err error) {
 			if req.Result, err = parse[emergencyv1.TestResult]("result", args[0]); err != nil {
 				return err
@@ -266,7 +266,7 @@ you name one.`, `
 			if err != nil {
 				return err
 			}
-			r, err := s.revision(args[1:])
+			r, err := s.read(args[1:], "epatch test "+args[0]+" %s --steps TEXT")
 			if err != nil {
 				return err
 			}

@@ -7,23 +7,26 @@ import (
 	"strings"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 )
 
-// typed is what to type for each command of the procedure. %s stands for the subject.
+// typed is what to type for each command of the procedure. %s stands for the subject. Nothing in it may do something else
+// when it is typed as it stands: what is to be chosen is one word in capitals, explained by choices.
 func typed() map[string]string {
 	return map[string]string{
 		"Declare": "epatch declare SYMPTOM --reason TEXT --class CLASS", "MergeInto": "epatch merge DUPLICATE --into INCIDENT --reason TEXT",
-		"StandDown": "epatch stand-down REASON", "WaiveControl": "epatch waive tests|observer --reason TEXT",
-		"RecordLeadDecision": "epatch lead-decision approve|remedial-action|no-effect --reason TEXT", "AnnotateLog": "epatch note TEXT",
-		"Close":   "epatch close fixed|not-fixed|not-needed SUMMARY",
+		"StandDown": "epatch stand-down REASON", "WaiveControl": "epatch waive CONTROL --reason TEXT",
+		"RecordLeadDecision": "epatch lead-decision DECISION --reason TEXT", "AnnotateLog": "epatch note TEXT",
+		"Close":   "epatch close OUTCOME SUMMARY",
 		"CallOut": "epatch call-out", "Respond": "epatch accept --slot %s", "CheckIn": "epatch check-in %s", "EndStandby": "epatch end-standby %s",
 		"SetRota": "epatch rota set TEAM PERSON...", "SetContacts": "epatch contacts set CHANNEL=ADDRESS...",
-		"RegisterPatch": "epatch patch register FILE --bug ID", "RecordFirstReview": "epatch review first approve|changes|veto %s", "Transfer": "epatch transfer",
-		"ReportTest": "epatch test pass|fail --steps TEXT", "RecordSecondReview": "epatch review second approve|changes|veto %s",
+		"RegisterPatch": "epatch patch register FILE --bug ID", "RecordFirstReview": "epatch review first VERDICT %s", "Transfer": "epatch transfer",
+		"ReportTest": "epatch test RESULT %s --steps TEXT", "RecordSecondReview": "epatch review second VERDICT %s",
 		"RaiseVeto": "epatch veto raise --reason TEXT", "WithdrawVeto": "epatch veto withdraw %s --reason TEXT",
 		"OverruleVeto": "epatch veto overrule %s --reason TEXT", "Forward": "epatch forward",
-		"DryRun": "epatch dry-run", "ConfirmObserver": "epatch observe", "StartApply": "epatch deploy", "ReportApply": "epatch report-apply applied|failed",
-		"BackOut": "epatch back-out", "RollBack": "epatch roll-back --reason TEXT", "RecordHealth": "epatch health good|degraded|bad --checks TEXT",
+		"DryRun": "epatch dry-run", "ConfirmObserver": "epatch observe", "StartApply": "epatch deploy", "ReportApply": "epatch report-apply APPLIED",
+		"BackOut": "epatch back-out", "RollBack": "epatch roll-back --reason TEXT", "RecordHealth": "epatch health HEALTH --checks TEXT",
 		"PushReplication": "epatch replication push", "CheckReplication": "epatch replication check", "ExplainDrift": "epatch explain-drift",
 		"Document": "epatch document TEXT", "RecordBoardSummary": "epatch board-summary --reference ID",
 		"PublishPolicy": "epatch policy draft", "GrantRole": "epatch role grant PERSON ROLE --decision ID", "RevokeRole": "epatch role revoke PERSON ROLE --decision ID",
@@ -31,7 +34,17 @@ func typed() map[string]string {
 	}
 }
 
-// commandLine is what to type for a command, about a subject where it has a place; empty for what no person types.
+// choices are the words that a command line leaves open, and what may stand for each.
+func choices() map[string][]string {
+	return map[string][]string{
+		"VERDICT": words(emergencyv1.ReviewVerdict(0)), "RESULT": words(emergencyv1.TestResult(0)), "HEALTH": words(emergencyv1.HealthResult(0)),
+		"DECISION": words(emergencyv1.LeadDecision(0)), "OUTCOME": words(emergencyv1.Outcome(0)), "APPLIED": words(emergencyv1.ApplyOutcome(0)),
+		"CONTROL": {"tests", "observer"},
+	}
+}
+
+// commandLine is what to type for a command, about a subject where it has a place; empty for what no person types. After it
+// stands what may be chosen.
 func commandLine(command, subject string) string {
 	line, ok := typed()[command]
 	if !ok {
@@ -40,11 +53,39 @@ func commandLine(command, subject string) string {
 	before, after, has := strings.Cut(line, " %s")
 	switch {
 	case !has:
-		return line
+	case subject == "" && namesRevision(command):
+		line = before + " REVISION" + after
 	case subject == "":
-		return strings.TrimSuffix(before, " --slot") + after
+		line = strings.TrimSuffix(before, " --slot") + after
+	default:
+		line = before + " " + subject + after
 	}
-	return before + " " + subject + after
+	return line + choice(line)
+}
+
+// namesRevision tells whether a command says that the person has read or tried one revision, which has to be named.
+func namesRevision(command string) bool {
+	return slices.Contains([]string{"RecordFirstReview", "RecordSecondReview", "ReportTest"}, command)
+}
+
+// choice explains the word of a line that is to be chosen, if there is one.
+func choice(line string) string {
+	all := choices()
+	for _, w := range strings.Fields(line) {
+		if list := all[w]; len(list) > 0 {
+			return " (" + w + ": " + either(list) + ")"
+		}
+	}
+	return ""
+}
+
+// either lists words as a person would say them: a, b or c.
+func either(list []string) string {
+	last := len(list) - 1
+	if last < 1 {
+		return strings.Join(list, "")
+	}
+	return strings.Join(list[:last], ", ") + " or " + list[last]
 }
 
 // word is an enumeration's value as people type it: TEST_RESULT_PASS is pass.

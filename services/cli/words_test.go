@@ -43,6 +43,9 @@ func TestEveryCommandIsExplained(t *testing.T) {
 		if c.Short == "" || c.Long == "" || c.Example == "" || strings.HasSuffix(c.Short, ".") {
 			t.Errorf("%s: short %q, long %q, example %q", c.CommandPath(), c.Short, c.Long, c.Example)
 		}
+		if strings.Contains(c.Use, "|") {
+			t.Errorf("%s: typed as it stands, %q runs the part before the bar", c.CommandPath(), c.Use)
+		}
 		if !strings.Contains(c.Example, c.CommandPath()) {
 			t.Errorf("%s: its example shows another command:\n%s", c.CommandPath(), c.Example)
 		}
@@ -64,6 +67,9 @@ func TestExamplesAreRight(t *testing.T) {
 	for command, line := range typed() {
 		if strings.Contains(line, "%s") {
 			line = strings.ReplaceAll(line, "%s", "SUBJECT")
+		}
+		if strings.Contains(line, "|") {
+			t.Errorf("%s: typed as it stands, %q runs the part before the bar", command, line)
 		}
 		t.Run(command, func(t *testing.T) { checkLine(t, line) })
 	}
@@ -147,7 +153,9 @@ func TestCommandLine(t *testing.T) {
 		{"WithdrawVeto", "V1", "epatch veto withdraw V1 --reason TEXT"},
 		{"WithdrawVeto", "", "epatch veto withdraw --reason TEXT"},
 		{"StartApply", "P1r1", "epatch deploy"},
-		{"RecordSecondReview", "P1r2", "epatch review second approve|changes|veto P1r2"},
+		{"RecordSecondReview", "P1r2", "epatch review second VERDICT P1r2 (VERDICT: approve, changes or veto)"},
+		{"RecordFirstReview", "", "epatch review first VERDICT REVISION (VERDICT: approve, changes or veto)"},
+		{"ReportTest", "P1r1", "epatch test RESULT P1r1 --steps TEXT (RESULT: pass or fail)"},
 		{"FileDispute", "", ""},
 		{"", "", ""},
 	} {
