@@ -61,7 +61,7 @@ func (a *app) recorded(c *emergencyv1.Committed, done string) {
 	if c.GetLastPosition() < c.GetFirstPosition() || c.GetFirstPosition() == 0 {
 		where = "nothing new to record"
 	}
-	a.out.line("%s %s", good("done:"), done)
+	a.out.line("%s %s", good("done:"), a.typing(done))
 	a.out.line("      %s, %s, %s%s", c.GetIncident(), where, a.out.clock(c.GetRecordedAt()), again)
 }
 
@@ -105,7 +105,7 @@ func (a *app) then(ctx context.Context, incident string) {
 func (a *app) mine(s *scene) bool {
 	for _, o := range s.options(a.proc.Now()) {
 		if o.Next {
-			a.out.line("%s %s: %s", bold("next:"), o.Title, commandLine(o.Command, o.Subject))
+			a.out.line("%s %s: %s", bold("next:"), o.Title, a.typing(commandLine(o.Command, o.Subject)))
 			return true
 		}
 	}

@@ -37,6 +37,7 @@ func (a *app) incident(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	a.several = len(list) > 1
 	waiting := map[string]bool{}
 	if len(list) > 1 { // the list does not say who was called
 		inbox, err := c.Query().ReadInbox(ctx, &dashboardv1.ReadInboxRequest{})
@@ -189,12 +190,12 @@ func (s *scene) options(now time.Time) []procedure.Option {
 	return procedure.Options(s.state, procedure.Env{Now: now, Book: s.book, Actor: procedure.Actor{KeyID: s.client.KeyID()}})
 }
 
-// optionalIncident takes an incident that was named without a flag.
+// optionalIncident takes an incident that was named without a flag; it goes before one in the environment.
 func (a *app) optionalIncident(args []string) error {
 	if len(args) == 0 {
 		return nil
 	}
-	if a.opt.incident != "" && a.opt.incident != args[0] {
+	if a.flagged && a.opt.incident != args[0] {
 		return usage("two incidents are named: %s and %s", args[0], a.opt.incident)
 	}
 	a.opt.incident = args[0]

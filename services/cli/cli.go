@@ -43,6 +43,7 @@ func Run(ctx context.Context, p Process) int {
 	a := &app{proc: p, out: newPrinter(p.Stdout, p), errs: newPrinter(p.Stderr, p)}
 	defer a.close()
 	root := a.root()
+	a.top = root
 	root.SetArgs(p.Args)
 	root.SetIn(p.Stdin)
 	root.SetOut(p.Stdout)
@@ -65,6 +66,9 @@ type app struct {
 	conn      *client.Client
 	started   bool // a command's own part was reached: an error is not about the command line
 	chosen    string
+	flagged   bool // the incident was named with -i
+	several   bool // more than one incident could be meant
+	top       *cobra.Command
 }
 
 // options are the settings that every command has.
@@ -150,6 +154,7 @@ func (a *app) setUp(cmd *cobra.Command) error {
 	if _, err := config.Load(rest, config.Options{Environ: a.proc.Environ}); err != nil {
 		return usage("%v", err)
 	}
+	a.flagged = given["incident"]
 	return a.findProfile(given)
 }
 

@@ -110,11 +110,11 @@ func (a *app) handWork(s *scene, r *procedure.Revision) error {
 		return nil
 	}
 	a.out.line("now apply it yourself on %s:", s.state.Host())
-	a.out.line("  epatch patch show %s --raw > %s.diff       the bytes that were reviewed", r.ID, r.ID)
+	a.out.line("  %s > %s.diff       the bytes that were reviewed", a.typing("epatch patch show "+r.ID+" --raw"), r.ID)
 	a.out.line("  git apply --check %s.diff && git apply %s.diff", r.ID, r.ID)
 	a.out.line("then say how it went; the agent reports the tree:")
-	a.out.line("  epatch report-apply applied")
-	a.out.line("  epatch report-apply failed --detail TEXT")
+	a.out.line("%s", a.typing("  epatch report-apply applied"))
+	a.out.line("%s", a.typing("  epatch report-apply failed --detail TEXT"))
 	return nil
 }
 

@@ -184,6 +184,9 @@ func cause(message string) string {
 // show prints the report where errors belong and returns the exit code.
 func (a *app) show(err error) int {
 	r := a.explain(err)
+	for i, h := range r.Hints {
+		r.Hints[i] = a.typing(h)
+	}
 	if a.opt.json {
 		if err := a.errs.jsonValue(r); err != nil {
 			return exitDefect

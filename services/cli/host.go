@@ -158,7 +158,7 @@ Due half an hour after the patch was applied.`, `
 				return err
 			}
 			if result == emergencyv1.HealthResult_HEALTH_RESULT_BAD && !a.opt.json {
-				a.out.line("      to take the patch back: epatch roll-back --reason TEXT")
+				a.out.line("%s", a.typing("      to take the patch back: epatch roll-back --reason TEXT"))
 			}
 			a.then(cmd.Context(), s.state.Incident)
 			return nil
@@ -203,9 +203,9 @@ func (a *app) compared(s *scene, r procedure.Replication) {
 	case emergencyv1.ReplicationResult_REPLICATION_RESULT_EQUAL:
 		a.out.line("      %s %s and %s hold the same tree", good("equal:"), host, branch)
 	case emergencyv1.ReplicationResult_REPLICATION_RESULT_LAG:
-		a.out.line("      %s what was applied on %s has not arrived on %s yet: epatch replication push", alert("lag:"), host, branch)
+		a.out.line("      %s what was applied on %s has not arrived on %s yet: %s", alert("lag:"), host, branch, a.typing("epatch replication push"))
 	case emergencyv1.ReplicationResult_REPLICATION_RESULT_DRIFT, emergencyv1.ReplicationResult_REPLICATION_RESULT_UNSPECIFIED:
-		a.out.line("      %s %s between %s and %s that nothing here explains: epatch explain-drift", bad("drift:"), plural(len(r.Paths), "path differs", "paths differ"), host, branch)
+		a.out.line("      %s %s between %s and %s that nothing here explains: %s", bad("drift:"), plural(len(r.Paths), "path differs", "paths differ"), host, branch, a.typing("epatch explain-drift"))
 	}
 }
 

@@ -135,7 +135,7 @@ func (a *app) transferred(ctx context.Context, s *scene, r *procedure.Revision, 
 		a.out.line("      transferred to the repository as commit %s; the test server is next", short(commit))
 		return
 	}
-	a.out.line("      it is not transferred to the repository yet; that is done without you, or by hand: epatch transfer")
+	a.out.line("%s", a.typing("      it is not transferred to the repository yet; that is done without you, or by hand: epatch transfer"))
 }
 
 func (a *app) secondReview(ctx context.Context, j *judgement) error {

@@ -64,7 +64,7 @@ func (a *app) inbox(ctx context.Context) error {
 func (a *app) item(i *dashboardv1.InboxItem, several bool) {
 	line := commandLine(i.GetCommand(), i.GetSubject())
 	if line != "" && several {
-		line += " -i " + i.GetIncident()
+		line = scoped(line, i.GetIncident())
 	}
 	if line != "" {
 		a.out.line("      %s", line)
@@ -121,7 +121,7 @@ func (a *app) listOptions(ctx context.Context) error {
 		if o.GetNext() {
 			mark = ">"
 		}
-		a.out.line("%s %-46s %s", mark, o.GetTitle(), commandLine(o.GetCommand(), o.GetSubject()))
+		a.out.line("%s %-46s %s", mark, o.GetTitle(), a.typing(commandLine(o.GetCommand(), o.GetSubject())))
 	}
 	if len(can) == 0 {
 		a.out.line("  nothing in this incident")

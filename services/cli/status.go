@@ -273,7 +273,7 @@ func (a *app) owed(i *dashboardv1.Incident) {
 		if o.GetState() == "OVERDUE" {
 			due = bad(a.out.clock(o.GetDueAt()))
 		}
-		rows = append(rows, []any{"  " + o.GetKind(), who, due, howTyped(o.GetHow())})
+		rows = append(rows, []any{"  " + o.GetKind(), who, due, a.typing(howTyped(o.GetHow()))})
 	}
 	if len(rows) > 0 {
 		a.part("owed")

@@ -124,7 +124,7 @@ func (a *app) accept(ctx context.Context, req *emergencyv1.Acceptance) error {
 		return err
 	}
 	if req.OnStandby && !a.opt.json {
-		a.out.line("      check in every %s until your step is done: epatch check-in", span(s.state.Policy.Duration("standby.checkin")))
+		a.out.line("%s", a.typing("      check in every "+span(s.state.Policy.Duration("standby.checkin"))+" until your step is done: epatch check-in"))
 	}
 	a.then(ctx, s.state.Incident)
 	return nil

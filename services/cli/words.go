@@ -79,6 +79,55 @@ func choice(line string) string {
 	return ""
 }
 
+// typing names the incident in the command that ends a text, where another one could be meant without: one was named, or
+// several are open.
+func (a *app) typing(text string) string {
+	id := a.chosen
+	if id == "" {
+		id = a.opt.incident
+	}
+	_, line, found := cutLast(text, "epatch ")
+	if !found || id == "" || a.opt.incident == "" && !a.several || strings.Contains(line, id) {
+		return text
+	}
+	name, _, _ := strings.Cut(line, " ")
+	if !a.aboutIncident(name) {
+		return text
+	}
+	return scoped(text, id)
+}
+
+func cutLast(text, sep string) (before, after string, found bool) {
+	i := strings.LastIndex(text, sep)
+	if i < 0 {
+		return text, "", false
+	}
+	return text[:i], text[i+len(sep):], true
+}
+
+// aboutIncident tells whether a command takes its incident from -i.
+func (a *app) aboutIncident(name string) bool {
+	if a.top == nil {
+		return false
+	}
+	for _, c := range a.top.Commands() {
+		if c.Name() == name {
+			return slices.Contains([]string{"see", "lead", "team", "patch", "host"}, c.GroupID) &&
+				!slices.Contains([]string{"declare", "merge", "inbox", "incidents", "log", "whoami"}, name)
+		}
+	}
+	return false
+}
+
+// scoped adds an incident to a command line, before what explains it.
+func scoped(line, incident string) string {
+	_, tail, _ := cutLast(line, "epatch ")
+	if note := choice(tail); note != "" && strings.HasSuffix(line, note) {
+		return strings.TrimSuffix(line, note) + " -i " + incident + note
+	}
+	return line + " -i " + incident
+}
+
 // either lists words as a person would say them: a, b or c.
 func either(list []string) string {
 	last := len(list) - 1

@@ -165,6 +165,27 @@ func TestCommandLine(t *testing.T) {
 	}
 }
 
+func TestTheIncidentIsNamed(t *testing.T) {
+	t.Parallel()
+	for _, x := range []struct {
+		several    bool
+		text, want string
+	}{
+		{true, "take it: epatch accept", "take it: epatch accept -i e20261124.2"},
+		{false, "take it: epatch accept", "take it: epatch accept"},
+		{true, "next: epatch close OUTCOME SUMMARY" + choice("OUTCOME"), "next: epatch close OUTCOME SUMMARY -i e20261124.2 (OUTCOME: fixed, not-fixed or not-needed)"},
+		{true, "which there are: epatch incidents", "which there are: epatch incidents"},
+		{true, "who answers: epatch watch e20261124.2", "who answers: epatch watch e20261124.2"},
+		{true, "declare it again", "declare it again"},
+	} {
+		a := testApp()
+		a.top, a.chosen, a.several = a.root(), "e20261124.2", x.several
+		if got := a.typing(x.text); got != x.want {
+			t.Errorf("%q, want %q", got, x.want)
+		}
+	}
+}
+
 func roundTrip[E protoreflect.Enum](t *testing.T) {
 	t.Helper()
 	var zero E
