@@ -159,7 +159,7 @@ func (s *scene) revision(named []string) (*procedure.Revision, error) {
 		if r := s.state.Current(); r != nil {
 			return r, nil
 		}
-		return nil, fail(exitRefused, "%s has no patch yet", s.state.Incident).hint("register it: epatch patch register FILE")
+		return nil, fail(exitRefused, "%s has no patch yet", s.state.Incident).hint("register it: epatch patch register FILE --bug ID")
 	}
 	if r, ok := s.state.Revision(named[0]); ok {
 		return r, nil

@@ -11,6 +11,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -69,7 +70,11 @@ type app struct {
 	flagged   bool // the incident was named with -i
 	several   bool // more than one incident could be meant
 	top       *cobra.Command
+	merging   [2]string // the duplicate, and what it is to be merged into
 }
+
+// whereToLook helps where a folder is missing: the one of a local server is seldom the default.
+const whereToLook = "name it: --data FOLDER (or EPATCH_DATA), the folder that make demo or make run printed, or --ca FILE, or --profile DIR"
 
 // options are the settings that every command has.
 type options struct {
@@ -167,7 +172,7 @@ func (a *app) findProfile(given map[string]bool) error {
 		o.profile = filepath.Join(o.data, "people", o.as)
 		if _, err := os.Stat(o.profile); err != nil {
 			return fail(exitIdentity, "there is no demo person %q under %s", o.as, filepath.Join(o.data, "people")).
-				hint("known there: %s", strings.Join(names(filepath.Join(o.data, "people")), ", ")).hint("another folder: --data DIR, or EPATCH_DATA")
+				hint("known there: %s", strings.Join(names(filepath.Join(o.data, "people")), ", ")).hint("%s", whereToLook)
 		}
 	}
 	if o.keyring == "" {
@@ -222,7 +227,11 @@ func (a *app) dial() (*client.Client, error) {
 	}
 	c, err := client.Dial(cfg)
 	if err != nil {
-		return nil, fail(exitIdentity, "%v", err)
+		f := fail(exitIdentity, "%v", err)
+		if errors.Is(err, os.ErrNotExist) {
+			f.hint("%s", whereToLook)
+		}
+		return nil, f
 	}
 	a.conn = c
 	return c, nil
@@ -231,6 +240,13 @@ func (a *app) dial() (*client.Client, error) {
 func (a *app) close() {
 	if a.conn != nil {
 		_ = a.conn.Close() // nothing is lost with it
+	}
+}
+
+// note tells a person what to think of, without stopping.
+func (a *app) note(format string, args ...any) {
+	if !a.opt.json {
+		a.errs.line("%s %s", alert("note:"), fmt.Sprintf(format, args...))
 	}
 }
 

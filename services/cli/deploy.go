@@ -350,7 +350,7 @@ func otherwise(st *procedure.State, r *procedure.Revision, apply *procedure.Appl
 	switch apply.State {
 	case procedure.BackedOut, procedure.RolledBack:
 		return differs("%s was not applied; it is proven that %s holds the tree before it, %s", r.ID, host, apply.HostTree).
-			hint("what happened: epatch timeline --from %d", apply.Position).hint("then a new revision: epatch patch register FILE")
+			hint("what happened: epatch timeline --from %d", apply.Position).hint("then a new revision: epatch patch register FILE --bug ID")
 	case procedure.ApplyFailed:
 		return differs("%s was not applied on %s: the agent reports a failure, and not yet what the host holds", r.ID, host).
 			hint("what happened: epatch details %d", apply.Last).hint("restore and prove the former tree: epatch back-out")

@@ -124,17 +124,25 @@ func (a *app) refused(r *procedure.Refusal) report {
 	}
 	for _, allowance := range r.Allow {
 		hint := allowance.Description
-		if line := allowed(r.Reason, allowance); line != "" {
+		if line := a.allowed(r.Reason, allowance); line != "" {
 			hint += ": " + line
 		}
 		out.Hints = append(out.Hints, hint)
 	}
+	if r.Reason == procedure.ReasonIncident {
+		if len(r.Allow) == 1 && r.Allow[0].Command == "" {
+			out.Hints[0] += ": epatch incidents --all"
+		} else {
+			out.Hints = append(out.Hints, "which there are: epatch incidents --all")
+		}
+	}
 	return out
 }
 
-// allowed is what to type for what would allow an act; a waiver names the control that is missing.
-func allowed(why procedure.Reason, a procedure.Allowance) string {
-	if a.Command == "WaiveControl" {
+// allowed is what to type for what would allow an act; a waiver names the control that is missing, a merge both incidents.
+func (a *app) allowed(why procedure.Reason, to procedure.Allowance) string {
+	switch to.Command {
+	case "WaiveControl":
 		switch why {
 		case procedure.ReasonTestQuorum:
 			return "epatch waive tests --reason TEXT"
@@ -142,8 +150,19 @@ func allowed(why procedure.Reason, a procedure.Allowance) string {
 			return "epatch waive observer --reason TEXT"
 		default:
 		}
+	case "MergeInto":
+		duplicate, target := a.merging[0], a.merging[1]
+		if why == procedure.ReasonMergeIntoLater {
+			duplicate, target = target, duplicate
+		}
+		if target != "" {
+			return "epatch merge " + duplicate + " --into " + target + " --reason TEXT"
+		}
 	}
-	return commandLine(a.Command, a.Subject)
+	if why == procedure.ReasonObligationsOpen { // its subject is the obligation
+		return howTyped(to.Command)
+	}
+	return commandLine(to.Command, to.Subject)
 }
 
 // transport explains what is no rule's answer.

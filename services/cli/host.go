@@ -131,7 +131,7 @@ func (a *app) dryRun(ctx context.Context, s *scene, r *procedure.Revision) error
 	if i < 0 || !s.state.DryRuns[i].Clean {
 		return fail(exitDiffers, "the dry run of %s on %s is not clean: the patch does not give exactly the reviewed tree there", r.ID, host).
 			hint("nothing was changed on %s", host).hint("what differs: epatch timeline --from %d", answer.GetCommitted().GetFirstPosition()).
-			hint("compare host and branch: epatch replication check").hint("then a revision against what the host runs: epatch patch register FILE")
+			hint("compare host and branch: epatch replication check").hint("then a revision against what the host runs: epatch patch register FILE --bug ID")
 	}
 	if !a.opt.json {
 		a.recorded(answer.GetCommitted(), fmt.Sprintf("dry run of %s on %s is clean: it gives exactly the reviewed tree", r.ID, host))

@@ -118,6 +118,7 @@ The duplicate ends, its history stays, and its responders are told to answer in 
 			if req.Target == "" {
 				return usage("into which incident? name it with --into")
 			}
+			a.merging = [2]string{args[0], req.Target}
 			req.Meta = &emergencyv1.CommandMeta{Incident: args[0]}
 			_, err := a.act(cmd.Context(), req, "%s merged into %s", args[0], req.Target)
 			return err
@@ -177,9 +178,10 @@ func (a *app) leadCmd() *cobra.Command {
 	list := words(emergencyv1.LeadDecision(0))
 	cmd := leaf("lead-decision DECISION", "Record the critical team lead's decision (SP 3.2.3.1)", `
 Say whether the handling is approved and whether it is referred to dispute resolution. Not referring a high severity is a
-deviation and needs a reason (SP 5.4).`, `
-  epatch lead-decision approve --refer
-  epatch lead-decision approve --reason "regular handling, no data was exposed"`,
+deviation and needs a reason (SP 5.4). A referred case waits for a dispute, which this version cannot file yet; until then the
+incident cannot be closed.`, `
+  epatch lead-decision approve --reason "regular handling, no data was exposed"
+  epatch lead-decision approve --refer`,
 		oneOf(list, 0), func(cmd *cobra.Command, args []string) (err error) {
 			if req.Decision, err = parse[emergencyv1.LeadDecision]("decision", args[0]); err != nil {
 				return err
@@ -193,11 +195,12 @@ deviation and needs a reason (SP 5.4).`, `
 			referred := "not referred to dispute resolution"
 			if req.Refer {
 				referred = "referred to dispute resolution"
+				a.note("a referred case waits for a dispute, which this version cannot file yet; the incident cannot be closed until then")
 			}
 			_, err = a.act(cmd.Context(), req, "decision recorded: %s, %s", args[0], referred)
 			return err
 		})
-	cmd.Flags().BoolVar(&req.Refer, "refer", false, "refer the handling to dispute resolution")
+	cmd.Flags().BoolVar(&req.Refer, "refer", false, "refer the handling to dispute resolution; the incident then waits for a dispute that this version cannot file")
 	cmd.Flags().StringVar(&req.Reason, "reason", "", "why; needed when not referred; restricted")
 	cmd.ValidArgs = list
 	return cmd

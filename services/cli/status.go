@@ -281,10 +281,13 @@ func (a *app) owed(i *dashboardv1.Incident) {
 	}
 }
 
-// howTyped is what to type to discharge an obligation; some are discharged by what this program does not do.
+// howTyped is what to type to discharge an obligation; filing a dispute is the one thing that nothing does yet.
 func howTyped(how string) string {
 	if line := commandLine(how, ""); line != "" {
 		return line
+	}
+	if how == "FileDispute" {
+		return "cannot be discharged in this version"
 	}
 	return how
 }

@@ -165,6 +165,17 @@ func TestCommandLine(t *testing.T) {
 	}
 }
 
+func TestObligationsAreTyped(t *testing.T) {
+	t.Parallel()
+	open := &procedure.Refusal{Reason: procedure.ReasonObligationsOpen, Allow: []procedure.Allowance{
+		{Command: "FileDispute", Subject: "DISPUTE/REFERRED", Description: "a"}, {Command: "ReportTest", Subject: "TEST_DEBT/1", Description: "b"},
+	}}
+	want := []string{"a: cannot be discharged in this version", "b: epatch test RESULT REVISION --steps TEXT (RESULT: pass or fail)"}
+	if got := testApp().refused(open).Hints; !slices.Equal(got, want) {
+		t.Errorf("%q, want %q", got, want)
+	}
+}
+
 func TestTheIncidentIsNamed(t *testing.T) {
 	t.Parallel()
 	for _, x := range []struct {
