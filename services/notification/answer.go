@@ -44,7 +44,7 @@ var answerPage = template.Must(template.ParseFS(answerFiles, "answer.html"))
 
 type answerView struct {
 	Incident, Team, Person, Slot, Note string
-	SignedIn, Answered                 bool
+	SignedIn, Answered, Drill          bool
 }
 
 // Answer serves the page that a link leads to, below the path where it is mounted.
@@ -79,7 +79,7 @@ func (s *Server) linked(r *http.Request) (view answerView, page procedure.Page, 
 	if page.ID == "" {
 		return view, page, errLink
 	}
-	view = answerView{Incident: incident, Team: procedure.TeamWord(page.Team), Person: page.Person, Answered: len(st.Held(page.Person)) > 0 || st.Status != procedure.Open}
+	view = answerView{Incident: incident, Drill: st.Declared.Drill, Team: procedure.TeamWord(page.Team), Person: page.Person, Answered: len(st.Held(page.Person)) > 0 || st.Status != procedure.Open}
 	if _, used := st.Requests[procedure.RequestKey{Person: page.Person, Command: "Respond", RequestID: linkRequest(r)}]; used {
 		view.Answered = true // also if what was answered then no longer holds: a link is used once
 	}

@@ -38,9 +38,9 @@ func (s *Server) plan(ctx context.Context, rec *projection.Record, e projection.
 	case *emergencyv1.ResponderHandedOver:
 		return s.tellAsked(rec, e, p.GetTo(), p.GetSlot())
 	case *emergencyv1.IncidentStoodDown:
-		return s.tellCalled(ctx, rec, e, "stood down: "+p.GetReason())
+		return s.tellCalled(ctx, rec, e, " stood down", "It was stood down: "+p.GetReason()+"\n\n")
 	case *emergencyv1.IncidentMerged:
-		return s.tellCalled(ctx, rec, e, "merged into "+p.GetTarget()+"; please answer there")
+		return s.tellCalled(ctx, rec, e, " merged into "+p.GetTarget()+"; please answer there", "")
 	case *emergencyv1.ObligationEscalated:
 		return s.tellOwed(ctx, rec, e, p)
 	}
@@ -51,7 +51,7 @@ func (s *Server) plan(ctx context.Context, rec *projection.Record, e projection.
 // it is refused, the refusal is in the history and there is nothing to repeat.
 func (s *Server) callOut(rec *projection.Record, e projection.Event, p *emergencyv1.EmergencyDeclared) effect.Effect {
 	return effect.Effect{Key: rec.ID(e) + "/call-out", Repeatable: true, Run: func(ctx context.Context) error {
-		cmd := &emergencyv1.CallOutRequest{Meta: service.FollowMeta(rec, e, "call-out"), Message: "Emergency on " + p.GetSystem()}
+		cmd := &emergencyv1.CallOutRequest{Meta: service.FollowMeta(rec, e, "call-out"), Message: inDrill(rec.Incident, "Emergency on "+p.GetSystem())}
 		_, err := s.Follow(ctx, cmd, rec, e, s.OnBehalf(rec), procedure.Facts{})
 		return unlessRefused(err)
 	}}
@@ -92,7 +92,7 @@ func (s *Server) page(incident string, p *emergencyv1.CalledPage, greeting strin
 	team := procedure.TeamWord(p.GetTeam())
 	text := fmt.Sprintf("%s for the %s team.\n\nTake a slot:  epatch accept --incident %s --team %s --contact YOUR-PHONE\nOr say no:    epatch decline --incident %s\n", greeting, team, incident, team, incident)
 	page := channel.Page{
-		ID: incident + "/" + p.GetPage(), Incident: incident, Headline: fmt.Sprintf("CAcert emergency %s: %s team", incident, team), Text: text,
+		ID: incident + "/" + p.GetPage(), Incident: incident, Headline: subject(incident, ": "+team+" team"), Text: inDrill(incident, text),
 		Recipient: channel.Recipient{Person: p.GetPerson()}, Urgent: true, At: s.Clock.Now(),
 	}
 	if s.cfg.Link != "" {
@@ -100,6 +100,26 @@ func (s *Server) page(incident string, p *emergencyv1.CalledPage, greeting strin
 	}
 	return page
 }
+
+// subject is the subject of a message about an incident. A drill is never to be taken for an emergency, and no text that
+// somebody typed stands in it.
+func subject(incident, what string) string {
+	if isDrill(incident) {
+		return "CAcert DRILL " + incident + what
+	}
+	return "CAcert emergency " + incident + what
+}
+
+// inDrill is a message's text, which says so in a drill.
+func inDrill(incident, text string) string {
+	if isDrill(incident) {
+		return "This is a drill.\n\n" + text
+	}
+	return text
+}
+
+// isDrill tells a drill by its id (procedure.md 0.12).
+func isDrill(incident string) bool { return strings.HasPrefix(incident, "x") }
 
 // report records what became of a page, as the mailer. The page has gone out, so the report is tried until it is taken: also
 // once more when the service is told to stop.
@@ -203,11 +223,11 @@ func (s *Server) outcome(o channel.Outcome) {
 
 // tell sends a message that is no page: nobody has to answer, and nothing is reported. It goes over the person's first
 // channel that takes it.
-func (s *Server) tell(key, incident, person, headline, text string) effect.Effect {
+func (s *Server) tell(key, incident, person, what, text string) effect.Effect {
 	return effect.Effect{Key: key + "/" + person, Run: func(ctx context.Context) error {
 		tried := false
 		for _, c := range s.Incidents.Book().Contacts(person) {
-			p := channel.Page{ID: key + "/" + person, Incident: incident, Headline: headline, Text: text, Recipient: channel.Recipient{Person: person}, At: s.Clock.Now()}
+			p := channel.Page{ID: key + "/" + person, Incident: incident, Headline: subject(incident, what), Text: inDrill(incident, text), Recipient: channel.Recipient{Person: person}, At: s.Clock.Now()}
 			r, begun := s.send(ctx, c.GetChannel(), c.GetAddress().GetCommitment(), p)
 			if r.State != channel.Failed {
 				return nil
@@ -221,7 +241,7 @@ func (s *Server) tell(key, incident, person, headline, text string) effect.Effec
 	}}
 }
 
-func (s *Server) tellCalled(ctx context.Context, rec *projection.Record, e projection.Event, what string) []effect.Effect {
+func (s *Server) tellCalled(ctx context.Context, rec *projection.Record, e projection.Event, what, why string) []effect.Effect {
 	st, err := s.stateOf(ctx, rec)
 	if err != nil {
 		s.Log.WarnContext(ctx, "nobody told", "incident", rec.Incident, "error", err)
@@ -232,7 +252,7 @@ func (s *Server) tellCalled(ctx context.Context, rec *projection.Record, e proje
 	for _, p := range st.Pages {
 		if !slices.Contains(told, p.Person) {
 			told = append(told, p.Person)
-			list = append(list, s.tell(rec.ID(e), rec.Incident, p.Person, "CAcert emergency "+rec.Incident+" "+what, "You need do nothing more here.\n"))
+			list = append(list, s.tell(rec.ID(e), rec.Incident, p.Person, what, why+"You need do nothing more here.\n"))
 		}
 	}
 	return list
@@ -254,7 +274,7 @@ func (s *Server) tellGap(rec *projection.Record, e projection.Event, p *emergenc
 	var list []effect.Effect
 	for _, person := range people {
 		if person != "" {
-			list = append(list, s.tell(rec.ID(e), rec.Incident, person, fmt.Sprintf("CAcert emergency %s: nobody is on duty for the %s team", rec.Incident, team),
+			list = append(list, s.tell(rec.ID(e), rec.Incident, person, ": nobody is on duty for the "+team+" team",
 				fmt.Sprintf("Find somebody of the team, who can then take a slot:  epatch accept --incident %s --team %s --contact PHONE\n", rec.Incident, team)))
 		}
 	}
@@ -263,7 +283,7 @@ func (s *Server) tellGap(rec *projection.Record, e projection.Event, p *emergenc
 
 // tellAsked tells a person whom somebody else named for a slot; it is the person's by checking in.
 func (s *Server) tellAsked(rec *projection.Record, e projection.Event, person, slot string) []effect.Effect {
-	return []effect.Effect{s.tell(rec.ID(e), rec.Incident, person, fmt.Sprintf("CAcert emergency %s: you are asked to take %s", rec.Incident, slot),
+	return []effect.Effect{s.tell(rec.ID(e), rec.Incident, person, ": you are asked to take "+slot,
 		fmt.Sprintf("Take it by checking in:  epatch check-in %s --incident %s\n", slot, rec.Incident))}
 }
 
@@ -292,7 +312,7 @@ func (s *Server) tellOwed(ctx context.Context, rec *projection.Record, e project
 	kind, _, _ := strings.Cut(p.GetId(), "/")
 	var list []effect.Effect
 	for _, person := range people {
-		list = append(list, s.tell(rec.ID(e), rec.Incident, person, fmt.Sprintf("CAcert emergency %s: %s is owed", rec.Incident, kind), "See what it is:  epatch status --incident "+rec.Incident+"\n"))
+		list = append(list, s.tell(rec.ID(e), rec.Incident, person, ": "+kind+" is owed", "See what it is:  epatch status --incident "+rec.Incident+"\n"))
 	}
 	return list
 }
@@ -319,7 +339,7 @@ func (s *Server) tellNext(ctx context.Context, rec *projection.Record, e project
 			}
 			key := fmt.Sprintf("%s/next/%s/%s", rec.Incident, step.Command, step.Subject)
 			text := fmt.Sprintf("It is your turn: %s (step %s), due %s.\n\nSee it:  epatch status --incident %s\n", step.Title, step.Number, step.Due.UTC().Format("2006-01-02 15:04 MST"), rec.Incident)
-			list = append(list, s.tell(key, rec.Incident, person, fmt.Sprintf("CAcert emergency %s: %s", rec.Incident, step.Title), text))
+			list = append(list, s.tell(key, rec.Incident, person, ": "+step.Title, text))
 		}
 	}
 	return list

@@ -5,6 +5,8 @@ package notification_test
 import (
 	"context"
 	"errors"
+	"net/http"
+	"net/http/httptest"
 	"strings"
 	"sync"
 	"testing"
@@ -345,4 +347,33 @@ func TestRestartInTheMiddle(t *testing.T) {
 		t.Error("nobody was called")
 	}
 	x.Check()
+}
+
+// Nobody may take a drill for an emergency: neither the page, nor the link's page, nor what is told later. What was typed on
+// standing down is in the text and in no subject.
+func TestDrillSaysSo(t *testing.T) {
+	t.Parallel()
+	const drill = "x20261124.1"
+	mail, irc := newWay("mail", takes), newWay("irc", takes)
+	x := newRig(t, mail, irc)
+	x.start()
+	c := proceduretest.Declare()
+	c.Drill, c.Meta = true, &emergencyv1.CommandMeta{RequestId: x.RequestID()}
+	x.must(x.Dispatcher(procedure.OwnerIncident).Declare(t.Context(), c, dispatch.Input{Actor: proceduretest.Actor("carla")}, x.incidents))
+	pages := mail.await(t, onDuty, urgent)
+	down := proceduretest.StandDown()
+	x.must(x.Do(x.Dispatcher(procedure.OwnerIncident), drill, "carla", down))
+	for _, p := range append(pages, mail.await(t, onDuty, about("stood down"))...) {
+		if !strings.HasPrefix(p.Headline, "CAcert DRILL "+drill) || !strings.Contains(p.Text, "This is a drill.") || strings.Contains(p.Headline, down.GetReason()) {
+			t.Errorf("%q\n%s", p.Headline, p.Text)
+		}
+		if !p.Urgent && !strings.Contains(p.Text, down.GetReason()) {
+			t.Errorf("the reason is not told: %s", p.Text)
+		}
+	}
+	w := httptest.NewRecorder()
+	x.server.Answer().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, strings.TrimPrefix(pages[0].Link, "https://emergency.example/r"), nil))
+	if body := w.Body.String(); !strings.Contains(body, "<title>CAcert DRILL "+drill) || !strings.Contains(body, "This is a drill.") {
+		t.Errorf("the link's page: %s", body)
+	}
 }
