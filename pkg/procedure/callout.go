@@ -5,6 +5,7 @@ package procedure
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"cacert.org/emergency/pkg/rulebook"
@@ -239,37 +240,56 @@ func (d *decision) ofTeam(person string, t emergencyv1.Team) bool {
 	return slices.ContainsFunc(teamRoles(t), func(r emergencyv1.Role) bool { return d.env.Book.Has(person, r, d.env.Now) })
 }
 
-// fitting chooses the slot: the named one, or the team's first open one for the step.
-func (d *decision) fitting(a *emergencyv1.Acceptance) (*Slot, *Refusal) {
+// fitting chooses the slot: the named one, or the team's first open one for the step. When none of those is open, it is all
+// of them.
+func (d *decision) fitting(a *emergencyv1.Acceptance) ([]*Slot, *Refusal) {
 	if a.GetSlot() != "" {
 		if sl, ok := d.s.Slot(a.GetSlot()); ok {
-			return sl, nil
+			return []*Slot{sl}, nil
 		}
 		return nil, refuse(ReasonSlot, "strategy %d has no slot %s", d.s.Strategy, a.GetSlot()).under("G4")
 	}
-	var taken *Slot
+	var taken []*Slot
 	for i := range d.s.Slots {
 		sl := &d.s.Slots[i]
 		if sl.Team != a.GetTeam() || a.GetStep() != 0 && sl.Step != a.GetStep() {
 			continue
 		}
 		if sl.State == SlotOpen {
-			return sl, nil
+			return []*Slot{sl}, nil
 		}
-		taken = sl
+		taken = append(taken, sl)
 	}
-	if taken != nil {
-		return taken, nil
+	if len(taken) == 0 {
+		return nil, refuse(ReasonSlot, "strategy %d has no slot of that team for that step", d.s.Strategy)
 	}
-	return nil, refuse(ReasonSlot, "strategy %d has no slot of that team for that step", d.s.Strategy)
+	return taken, nil
+}
+
+// slotTaken says who holds what and how one of it could become free.
+func slotTaken(slots []*Slot) *Refusal {
+	var held []string
+	refusal := refuse(ReasonSlotTaken, "")
+	for _, sl := range slots {
+		if sl.State == SlotEnded {
+			held = append(held, fmt.Sprintf("slot %s was held by %s until the step was done", sl.ID, sl.Person))
+			continue
+		}
+		held = append(held, fmt.Sprintf("slot %s is held by %s", sl.ID, sl.Person))
+		refusal.allow("Respond", sl.ID, "%s hands it over (hand-over)", sl.Person).
+			allow("EndStandby", sl.ID, "%s releases it (end-standby --released)", sl.Person)
+	}
+	refusal.Message = strings.Join(held, ", ")
+	return refusal
 }
 
 // accept fills a slot with one named person, a contact path and a step (seed 1.3).
 func (d *decision) accept(a *emergencyv1.Acceptance) *Refusal {
-	sl, refusal := d.fitting(a)
+	slots, refusal := d.fitting(a)
 	if refusal != nil {
 		return refusal
 	}
+	sl := slots[0]
 	person := a.GetPerson()
 	if person == "" {
 		person = d.person
@@ -284,7 +304,7 @@ func (d *decision) accept(a *emergencyv1.Acceptance) *Refusal {
 		}
 	}
 	if sl.State != SlotOpen {
-		return refuse(ReasonSlotTaken, "slot %s is held by %s", sl.ID, sl.Person).allow("Respond", sl.ID, "%s hands it over or releases it", sl.Person)
+		return slotTaken(slots)
 	}
 	if refusal := d.contactPath(sl, person, a.GetContactPath()); refusal != nil {
 		return refusal
@@ -292,6 +312,9 @@ func (d *decision) accept(a *emergencyv1.Acceptance) *Refusal {
 	if !slices.Contains(stepsOf(sl.Team), step) {
 		return refuse(ReasonStepMissing, "the step that %s will do is none of the %s team's", person, teamWord(sl.Team)).
 			allow("Respond", sl.ID, "name no step, and it is to %s", StepWord(sl.Planned))
+	}
+	if refusal := d.oneSlot(sl, person); refusal != nil {
+		return refusal
 	}
 	if refusal := d.oneTeam(sl, person, a.GetSecondTeamReason()); refusal != nil {
 		return refusal
@@ -306,7 +329,7 @@ func (d *decision) accept(a *emergencyv1.Acceptance) *Refusal {
 	return nil
 }
 
-// teamMember, contactPath and oneTeam are the conditions on whoever is to hold a slot.
+// teamMember, contactPath, oneSlot and oneTeam are the conditions on whoever is to hold a slot.
 func (d *decision) teamMember(person string, sl *Slot) *Refusal {
 	if d.ofTeam(person, sl.Team) {
 		return nil
@@ -320,6 +343,31 @@ func (d *decision) contactPath(sl *Slot, person, contact string) *Refusal {
 		return nil
 	}
 	return refuse(ReasonContactPathMissing, "how to reach %s is not said", person).allow("Respond", sl.ID, "give a contact path, such as a phone number")
+}
+
+// oneSlot keeps one person from two slots of a team: their steps are for different persons, and the second person would
+// find no slot.
+func (d *decision) oneSlot(sl *Slot, person string) *Refusal {
+	for _, held := range d.s.Held(person) {
+		if held.Team != sl.Team || held.ID == sl.ID {
+			continue
+		}
+		refusal := refuse(ReasonSamePerson, "%s already holds slot %s; the %s team's slots are for different persons", person, held.ID, teamWord(sl.Team))
+		switch sl.Team {
+		case emergencyv1.Team_TEAM_CRITICAL:
+			refusal.under("X10 (SP 1.2, 4.1)")
+		case emergencyv1.Team_TEAM_TESTING:
+			refusal.under("X9")
+		case emergencyv1.Team_TEAM_ASSESSMENT:
+			refusal.under("X7")
+		case emergencyv1.Team_TEAM_DEVELOPMENT, emergencyv1.Team_TEAM_UNSPECIFIED:
+			refusal.under("4.2 Respond")
+		}
+		return refusal.allow("Respond", held.ID, "%s hands %s over (hand-over) first", person, held.ID).
+			allow("EndStandby", held.ID, "%s ends the standby for %s (end-standby) first", person, held.ID).
+			allow("Respond", sl.ID, "another of the team takes it; ask %s", d.whoHas(teamRoles(sl.Team)))
+	}
+	return nil
 }
 
 func (d *decision) oneTeam(sl *Slot, person, secondTeam string) *Refusal {
@@ -364,7 +412,7 @@ func (d *decision) handOver(h *emergencyv1.Handover) *Refusal {
 	if sl.State != SlotAccepted && sl.State != SlotStandby || sl.Person != d.person && !d.ofTeam(d.person, sl.Team) {
 		return refuse(ReasonNotHolder, "%s neither holds slot %s nor is of its team", d.person, sl.ID).allow("Respond", sl.ID, "its holder hands it over")
 	}
-	for _, refusal := range []*Refusal{d.teamMember(h.GetTo(), sl), d.contactPath(sl, h.GetTo(), h.GetContactPath()), d.oneTeam(sl, h.GetTo(), "")} {
+	for _, refusal := range []*Refusal{d.teamMember(h.GetTo(), sl), d.contactPath(sl, h.GetTo(), h.GetContactPath()), d.oneSlot(sl, h.GetTo()), d.oneTeam(sl, h.GetTo(), "")} {
 		if refusal != nil {
 			return refusal
 		}

@@ -167,6 +167,12 @@ func TestRespondAccept(t *testing.T) {
 			}
 		}},
 		{name: "all of the team's taken", given: history(pt.Story(pt.Accepted)), when: accept(step(0)), by: "clara", refused: procedure.ReasonSlotTaken},
+		{name: "a second slot of the team", given: history(called, pt.Does("carla", pt.Accept("critical/1"))), when: pt.Accept("critical/2"), by: "carla", refused: procedure.ReasonSamePerson},
+		{name: "a second slot by the team's name", given: history(called, pt.Does("carla", pt.Accept("critical/1"))), when: accept(step(0)), by: "carla", refused: procedure.ReasonSamePerson},
+		{name: "a second slot for a team mate", given: history(called, pt.Does("carla", pt.Accept("critical/1"))), when: accept(func(a *emergencyv1.Acceptance) { a.Slot, a.Person = "critical/2", "carla" }), by: "carl", refused: procedure.ReasonSamePerson},
+		{name: "a second slot of the testers", given: history(called, pt.Does("theo", pt.Accept("testing/1"))), when: pt.Accept("testing/2"), by: "theo", refused: procedure.ReasonSamePerson},
+		{name: "another slot after the first was released", by: "carla", when: pt.Accept("critical/2"), then: events("ResponderAccepted"),
+			given: history(called, pt.Does("carla", pt.Accept("critical/1")), pt.Does("carla", &emergencyv1.EndStandbyRequest{Slot: "critical/1", Reason: emergencyv1.StandbyEndReason_STANDBY_END_REASON_RELEASED}))},
 		{name: "no such slot", given: history(called), when: pt.Accept("critical/3"), by: "carla", refused: procedure.ReasonSlot},
 		{name: "no slot for that step", given: history(called), when: accept(step(emergencyv1.ResponderStep_RESPONDER_STEP_TEST)), by: "carla", refused: procedure.ReasonSlot},
 		{name: "another step of the team", given: history(called), when: accept(func(a *emergencyv1.Acceptance) { a.Step = observe }), by: "carla", then: events("ResponderAccepted")},
@@ -188,6 +194,13 @@ func TestRespondAccept(t *testing.T) {
 		{name: "no answer", given: history(called), when: &emergencyv1.RespondRequest{}, by: "carla", refused: procedure.ReasonField},
 		{name: "neither slot nor team", given: history(called), when: accept(func(a *emergencyv1.Acceptance) { a.Slot = "" }), by: "carla", refused: procedure.ReasonField},
 		{name: "later than a day", given: history(called), when: accept(func(a *emergencyv1.Acceptance) { a.EtaMinutes = 24*60 + 1 }), by: "carla", refused: procedure.ReasonField},
+	})
+	t.Run("all of the team's taken: the refusal says by whom and how one becomes free", func(t *testing.T) {
+		t.Parallel()
+		r := given(t, pt.Story(pt.Accepted)).When(accept(step(0))).By("clara").ThenRefused(procedure.ReasonSlotTaken)
+		if r.Message != "slot critical/1 is held by carla, slot critical/2 is held by carl" || len(r.Allow) != 4 || r.Allow[3].Description != "carl releases it (end-standby --released)" {
+			t.Errorf("%s; %v", r.Message, r.Allow)
+		}
 	})
 	t.Run("another step lasts only as long as its holder", func(t *testing.T) {
 		t.Parallel()
@@ -242,6 +255,9 @@ func TestRespondHandOver(t *testing.T) {
 		{name: "to an outsider", given: history(accepted), when: pt.HandOver("critical/1", "theo"), by: "carla", refused: procedure.ReasonNotTeamMember},
 		{name: "without a contact path", given: history(accepted), when: bare, by: "carla", refused: procedure.ReasonContactPathMissing},
 		{name: "to somebody who serves another team", given: history(pt.Story(pt.Called), pt.Does("anna", pt.Accept("assessment/1")), pt.Does("vera", pt.Answer(&emergencyv1.Acceptance{Slot: "testing/1", ContactPath: "x"}))), when: pt.HandOver("assessment/1", "vera"), by: "anna", refused: procedure.ReasonOneTeam},
+		{name: "to the holder of the team's other slot", given: history(accepted), when: pt.HandOver("critical/1", "carl"), by: "carla", refused: procedure.ReasonSamePerson},
+		{name: "to somebody who took the team's other slot since", by: "clara", when: &emergencyv1.CheckInRequest{Slot: "critical/1"}, refused: procedure.ReasonSamePerson,
+			given: history(pt.Story(pt.Called), pt.Does("carla", pt.Accept("critical/1")), pt.Does("carla", pt.HandOver("critical/1", "clara")), pt.Does("clara", pt.Accept("critical/2")))},
 		{name: "no such slot", given: history(accepted), when: pt.HandOver("critical/9", "clara"), by: "carla", refused: procedure.ReasonSlot},
 		{name: "to nobody", given: history(accepted), when: pt.HandOver("critical/1", ""), by: "carla", refused: procedure.ReasonField},
 	})

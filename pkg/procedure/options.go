@@ -200,7 +200,7 @@ func NextSteps(s *State) []Step {
 	for _, sl := range s.Slots {
 		switch sl.State {
 		case SlotOpen:
-			list = append(list, Step{Number: "1.3", Title: "a responder for " + sl.ID, Command: "Respond", Subject: sl.ID, Persons: s.calledFor(sl.Team), Due: s.due("s1.slots")})
+			list = append(list, Step{Number: "1.3", Title: "a responder for " + sl.ID, Command: "Respond", Subject: sl.ID, Persons: s.calledFor(sl.Team), Not: s.holdersOf(sl.Team), Due: s.due("s1.slots")})
 		case SlotAccepted:
 			who := []string{sl.Person}
 			list = append(list, Step{Number: "1.4", Title: "standby of " + sl.Person, Command: "CheckIn", Subject: sl.ID, Persons: who, Due: sl.Since.Add(s.Policy.Duration("callout.ack_expiry"))})
@@ -222,6 +222,17 @@ func (s *State) calledFor(t emergencyv1.Team) []string {
 		declined := slices.ContainsFunc(s.Declined, func(x Declined) bool { return x.Person == p.Person && x.Team == t })
 		if p.Team == t && !declined && !slices.Contains(list, p.Person) && len(s.Held(p.Person)) == 0 {
 			list = append(list, p.Person)
+		}
+	}
+	return list
+}
+
+// holdersOf are the persons who hold a slot of a team.
+func (s *State) holdersOf(t emergencyv1.Team) []string {
+	var list []string
+	for _, sl := range s.Slots {
+		if sl.Team == t && (sl.State == SlotAccepted || sl.State == SlotStandby) {
+			list = append(list, sl.Person)
 		}
 	}
 	return list

@@ -44,6 +44,11 @@ func decideCheckIn(d *decision, c *emergencyv1.CheckInRequest) *Refusal {
 	if sl.Person != d.person && !takesOver || sl.State != SlotAccepted && sl.State != SlotStandby {
 		return refuse(ReasonNotHolder, "%s does not hold slot %s", d.person, sl.ID).allow("Respond", sl.ID, "accept the slot first")
 	}
+	if takesOver {
+		if refusal := d.oneSlot(sl, d.person); refusal != nil {
+			return refusal
+		}
+	}
 	if sl.State == SlotAccepted || takesOver {
 		d.emit(&emergencyv1.StandbyStarted{Slot: sl.ID, Person: d.person})
 	} else {
