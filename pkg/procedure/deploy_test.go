@@ -127,7 +127,7 @@ func TestStartApply(t *testing.T) {
 		{name: "backed out", given: backedOut, when: start, by: "carla", refused: procedure.ReasonRevisionSpent},
 		{name: "vetoed", given: history(observed, pt.Does("beate", pt.Veto())), when: start, by: "carla", refused: procedure.ReasonVetoOpen},
 		{name: "a test turned to fail", given: history(observed, pt.Does("tom", pt.Test(fail))), when: start, by: "carla", refused: procedure.ReasonTestFailed},
-		{name: "one of two tests turned to fail", given: history(observed, pt.Does("theo", pt.Test(fail))), when: start, by: "carla", refused: procedure.ReasonTestQuorum},
+		{name: "one of two tests turned to fail", given: history(observed, pt.Does("theo", pt.Test(fail))), when: start, by: "carla", refused: procedure.ReasonTestFailed},
 		{name: "no dry run", given: history(pt.Story(pt.Forwarded), pt.Does("carl", pt.Observe())), when: start, by: "carla", refused: procedure.ReasonDryRunMissing},
 		{name: "dry run exactly two hours old", given: history(observed, dryAge(2*time.Hour)), when: start, by: "carla", then: events("ApplyStarted")},
 		{name: "dry run older than two hours", given: history(observed, dryAge(2*time.Hour+1)), when: start, by: "carla", refused: procedure.ReasonDryRunMissing},

@@ -5,6 +5,7 @@ package procedure
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -265,11 +266,13 @@ func mainStep(s *State) []Step {
 	case r.First == nil:
 		return []Step{{Number: "1.6", Title: "first review of " + r.ID, Command: "RecordFirstReview", Subject: r.ID, Persons: s.holders(emergencyv1.ResponderStep_RESPONDER_STEP_FIRST_REVIEW), Not: []string{r.Author, r.By}, Due: s.due("s1.review1")}}
 	case !r.firstApproved() || r.Second != nil && !r.secondApproved():
-		return []Step{{Number: "1.5", Title: "a new revision of " + r.Patch, Command: "RegisterPatch", Subject: r.ID, Persons: []string{r.Author, r.By}}}
+		return []Step{{Number: "1.5", Title: "a new revision of " + r.Patch, Command: "RegisterPatch", Subject: r.ID, Persons: distinct([]string{r.Author, r.By})}}
 	case r.Transfer == nil:
 		return []Step{{Number: "1.6", Title: "transfer of " + r.ID + " to the repository", Command: "Transfer", Subject: r.ID, Persons: []string{r.First.By}, Due: s.due("s1.review1")}}
 	case r.TestServer == nil:
 		return []Step{{Number: "1.6", Title: r.ID + " on the test server", Due: s.due("s1.review1")}}
+	case len(failing(r)) > 0:
+		return failedSteps(s, r)
 	case s.testedAt(r).IsZero():
 		return []Step{{Number: "1.7", Title: "tests of " + r.ID, Command: "ReportTest", Subject: r.ID, Persons: s.holders(emergencyv1.ResponderStep_RESPONDER_STEP_TEST), Not: testersOf(r), Due: s.due("s1.tests")}}
 	case r.Second == nil:
@@ -278,6 +281,26 @@ func mainStep(s *State) []Step {
 		return []Step{{Number: "1.8", Title: "forwarding of " + r.ID, Command: "Forward", Subject: r.ID, Persons: []string{r.Second.By}, Due: s.due("s1.review2")}}
 	}
 	return deploySteps(s, r)
+}
+
+// failedSteps are what a failing test waits for: a new revision, or that its tester tests again.
+func failedSteps(s *State, r *Revision) []Step {
+	by := failing(r)
+	return []Step{
+		{Number: "1.5", Title: fmt.Sprintf("a new revision of %s: %s's test failed", r.Patch, strings.Join(by, "'s and ")), Command: "RegisterPatch", Subject: r.ID, Persons: distinct([]string{r.Author, r.By})},
+		{Number: "1.7", Title: "another test of " + r.ID + " by " + strings.Join(by, " and "), Command: "ReportTest", Subject: r.ID, Persons: by, Due: s.due("s1.tests")},
+	}
+}
+
+// failing are the persons whose latest test failed.
+func failing(r *Revision) []string {
+	var list []string
+	for _, t := range r.Tests {
+		if !t.Pass {
+			list = append(list, t.By)
+		}
+	}
+	return list
 }
 
 func testersOf(r *Revision) []string {
@@ -307,7 +330,7 @@ func applySteps(s *State, r *Revision, a *Apply) []Step {
 	case ApplyFailed, Mismatch, BackOutUnproven:
 		return []Step{{Number: "1.9", Title: "back out " + r.ID, Command: "BackOut", Subject: r.ID, Persons: executor}}
 	case BackedOut, RolledBack:
-		return []Step{{Number: "1.5", Title: "a new revision of " + r.Patch + ", or close", Command: "RegisterPatch", Subject: r.ID, Persons: []string{r.Author, r.By}}}
+		return []Step{{Number: "1.5", Title: "a new revision of " + r.Patch + ", or close", Command: "RegisterPatch", Subject: r.ID, Persons: distinct([]string{r.Author, r.By})}}
 	case Verified:
 		if len(s.openDebts()) == 0 {
 			return []Step{{Number: "1", Title: "close the incident", Command: "Close"}}

@@ -157,6 +157,9 @@ func TestNextSteps(t *testing.T) {
 		{"reviewed", history(pt.Story(pt.Reviewed)), "1.6", "Transfer"},
 		{"transferred", history(pt.Story(pt.Transferred)), "1.6", ""},
 		{"on the test server", history(pt.Story(pt.OnTestServer)), "1.7", "ReportTest"},
+		{"one test passed and one failed", history(pt.Story(pt.OnTestServer), pt.Does("theo", pt.Test(pass)), pt.Does("tina", pt.Test(fail))), "1.5", "RegisterPatch"},
+		{"a test failed after the quorum", history(pt.Story(pt.Tested), pt.Does("tom", pt.Test(fail))), "1.5", "RegisterPatch"},
+		{"tested again", history(pt.Story(pt.Tested), pt.Does("theo", pt.Test(fail)), pt.Does("theo", pt.Test(pass))), "1.8", "RecordSecondReview"},
 		{"tested", history(pt.Story(pt.Tested)), "1.8", "RecordSecondReview"},
 		{"reviewed twice", history(pt.Story(pt.ReviewedTwice)), "1.8", "Forward"},
 		{"forwarded", history(pt.Story(pt.Forwarded)), "1.9", "ConfirmObserver"},
@@ -178,5 +181,22 @@ func TestNextSteps(t *testing.T) {
 	}
 	if steps := procedure.NextSteps(given(t, pt.Story(pt.ClosedDown)).World().State); len(steps) > 0 {
 		t.Errorf("closed, and still %+v", steps)
+	}
+}
+
+// A failing test is named to its author and to its tester, and it is the reason that a review is refused for.
+func TestFailingTestStaysVisible(t *testing.T) {
+	t.Parallel()
+	w := given(t, pt.Story(pt.OnTestServer), pt.Does("theo", pt.Test(fail))).World()
+	steps := procedure.NextSteps(w.State)
+	if steps[0].Title != "a new revision of P1: theo's test failed" || !slices.Equal(steps[0].Persons, []string{"dora"}) {
+		t.Errorf("%+v", steps[0])
+	}
+	if steps[1].Command != "ReportTest" || !slices.Equal(steps[1].Persons, []string{"theo"}) {
+		t.Errorf("%+v", steps[1])
+	}
+	r := pt.GivenWorld(t, w).Counting(seen).When(pt.SecondReview(changes)).By("bert").ThenRefused(procedure.ReasonTestFailed)
+	if last := r.Allow[len(r.Allow)-1]; last.Command != "RaiseVeto" {
+		t.Errorf("no way to stop it: %+v", r.Allow)
 	}
 }

@@ -264,18 +264,16 @@ func passes(r *Revision) int {
 	return n
 }
 
-// tested holds with a quorum of passing tests, or with the quorum waived, and no failing one.
+// tested holds with no failing test, and a quorum of passing ones or the quorum waived. A failure is named first: more passing
+// tests do not mend it.
 func (d *decision) tested(r *Revision) *Refusal {
-	if refusal := d.enoughTests(r); refusal != nil {
-		return refusal
-	}
 	for _, t := range r.Tests {
 		if !t.Pass {
 			return refuse(ReasonTestFailed, "%s's test of %s failed", t.By, r.ID).
 				allow("RegisterPatch", r.ID, "a new revision mends it").allow("ReportTest", r.ID, "%s tests again", t.By)
 		}
 	}
-	return nil
+	return d.enoughTests(r)
 }
 
 func (d *decision) enoughTests(r *Revision) *Refusal {
@@ -305,7 +303,13 @@ func decideSecondReview(d *decision, c *emergencyv1.RecordSecondReviewRequest) *
 	if r.Second != nil {
 		return refuse(ReasonReviewExists, "%s has a second review by %s: %s", r.ID, r.Second.By, r.Second.Result)
 	}
-	if refusal := r.each(d.tested, d.noVeto); refusal != nil {
+	if refusal := d.tested(r); refusal != nil {
+		if c.GetVerdict() != emergencyv1.ReviewVerdict_REVIEW_VERDICT_APPROVE {
+			refusal.allow("RaiseVeto", r.ID, "raise a veto instead; it waits for no test")
+		}
+		return refusal
+	}
+	if refusal := d.noVeto(r); refusal != nil {
 		return refusal
 	}
 	d.emit(&emergencyv1.SecondReviewRecorded{Binding: r.bind(), Reviewer: d.person, Verdict: c.GetVerdict(), Reason: d.seal(c.GetReason()), Phase: emergencyv1.Phase_PHASE_BEFORE})

@@ -240,7 +240,7 @@ func TestSecondReview(t *testing.T) {
 		{name: "one test", given: history(server, passes("theo")), when: pt.SecondReview(approve), by: "bert", refused: procedure.ReasonTestQuorum},
 		{name: "one person's two tests", given: history(server, passes("theo", "theo2")), when: pt.SecondReview(approve), by: "bert", refused: procedure.ReasonTestQuorum},
 		{name: "one test and a waiver", given: history(server, passes("theo"), pt.Does("albert", pt.Waive(tests))), when: pt.SecondReview(approve), by: "bert", then: events("SecondReviewRecorded")},
-		{name: "a waiver, and the one test turned to fail", given: history(server, passes("theo"), pt.Does("albert", pt.Waive(tests)), fails("theo")), when: pt.SecondReview(approve), by: "bert", refused: procedure.ReasonTestQuorum},
+		{name: "a waiver, and the one test turned to fail", given: history(server, passes("theo"), pt.Does("albert", pt.Waive(tests)), fails("theo")), when: pt.SecondReview(approve), by: "bert", refused: procedure.ReasonTestFailed},
 		{name: "two passed and one failed", given: history(tested, fails("tom")), when: pt.SecondReview(approve), by: "bert", refused: procedure.ReasonTestFailed},
 		{name: "the failed one passes now", given: history(tested, fails("tom"), passes("tom")), when: pt.SecondReview(approve), by: "bert", then: events("SecondReviewRecorded")},
 		{name: "tests come before the veto", given: history(server, pt.Does("beate", pt.Veto())), when: pt.SecondReview(approve), by: "bert", refused: procedure.ReasonTestQuorum},

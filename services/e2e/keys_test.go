@@ -51,7 +51,7 @@ func TestTwoKeysTwoTesters(t *testing.T) {
 	s.Refused("bert", s.SecondReview(testenv.Approve), procedure.ReasonTestQuorum)
 	s.Do(tina, s.Test(testenv.Fail))
 	s.Do("theo", s.Test(testenv.Pass))
-	s.Refused("bert", s.SecondReview(testenv.Approve), procedure.ReasonTestQuorum) // tina's own pass counts no more
+	s.Refused("bert", s.SecondReview(testenv.Approve), procedure.ReasonTestFailed) // tina's own pass counts no more
 	s.Do("tina", s.Test(testenv.Pass))
 	s.Do("bert", s.SecondReview(testenv.Approve))
 }
