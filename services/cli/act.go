@@ -104,12 +104,24 @@ func (a *app) then(ctx context.Context, incident string) {
 // mine shows the step that waits for the person, if there is one.
 func (a *app) mine(s *scene) bool {
 	for _, o := range s.options(a.proc.Now()) {
+		if o.Next && o.Command == "CallOut" && beingCalled(s.state, a.proc.Now()) {
+			a.out.line("%s", dim("the teams are being called"))
+			return true
+		}
 		if o.Next {
 			a.out.line("%s %s: %s", bold("next:"), o.Title, a.typing(commandLine(o.Command, o.Subject)))
 			return true
 		}
 	}
 	return false
+}
+
+// callTime is how long the services take at most to call the teams after a declaration, which they do by themselves.
+const callTime = 10 * time.Second
+
+// beingCalled tells whether the first call-out is still on its way, so that a second one would only wake people twice.
+func beingCalled(st *procedure.State, now time.Time) bool {
+	return len(st.Rounds) == 0 && now.Sub(st.Declared.At) < callTime
 }
 
 // sequel shows the step that waits for the person, or else the one that waits for others.
@@ -121,10 +133,21 @@ func (a *app) sequel(s *scene) {
 		waits := slices.DeleteFunc(slices.Clone(steps[0].Persons), func(p string) bool { return slices.Contains(steps[0].Not, p) })
 		whom := ""
 		if len(waits) > 0 {
-			whom = ", waits for " + strings.Join(waits, ", ")
+			whom = ", waits for " + strings.Join(once(waits), ", ")
 		}
 		a.out.line("next: %s%s", steps[0].Title, whom)
 	}
+}
+
+// once leaves out what was there before.
+func once(list []string) []string {
+	var out []string
+	for _, x := range list {
+		if !slices.Contains(out, x) {
+			out = append(out, x)
+		}
+	}
+	return out
 }
 
 // leaf builds a command that takes part in the procedure.

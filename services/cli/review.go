@@ -338,7 +338,11 @@ The veto is the only open one, unless it is named.`, fmt.Sprintf(`
 			}
 			return err
 		})
-	cmd.Flags().StringVar(&reason, "reason", "", "why; at least 40 characters to overrule; restricted until disclosure")
+	least := "10"
+	if how == "overrule" {
+		least = "40"
+	}
+	cmd.Flags().StringVar(&reason, "reason", "", "why, at least "+least+" characters; restricted until disclosure")
 	return cmd
 }
 

@@ -5,6 +5,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -51,14 +52,16 @@ func (a *app) status(ctx context.Context) error {
 	}
 	a.headline(answer.GetIncident())
 	a.symptom(ctx, answer.GetIncident())
+	var st *procedure.State
 	if a.opt.keyring != "" {
 		s, err := a.scene(ctx)
 		if err != nil {
 			return err
 		}
 		a.mine(s)
+		st = s.state
 	}
-	a.body(answer.GetIncident())
+	a.body(answer.GetIncident(), st)
 	a.freshness(answer.GetFreshness())
 	a.out.line("%s", dim(verified))
 	return nil
@@ -116,13 +119,13 @@ func (a *app) symptom(ctx context.Context, i *dashboardv1.Incident) {
 	}
 }
 
-// body shows the rest, each part only where there is something.
-func (a *app) body(i *dashboardv1.Incident) {
+// body shows the rest, each part only where there is something. The state is nil where nothing can be verified.
+func (a *app) body(i *dashboardv1.Incident, st *procedure.State) {
 	a.slots(i)
 	a.pages(i)
 	a.revisions(i)
 	a.vetoes(i)
-	a.deployments(i)
+	a.deployments(i, st)
 	a.owed(i)
 	if len(i.GetDeviations()) > 0 {
 		var list []string
@@ -221,7 +224,7 @@ func (a *app) vetoes(i *dashboardv1.Incident) {
 	}
 }
 
-func (a *app) deployments(i *dashboardv1.Incident) {
+func (a *app) deployments(i *dashboardv1.Incident, st *procedure.State) {
 	if len(i.GetDeployments()) > 0 {
 		a.part("host " + i.GetHost())
 	}
@@ -230,13 +233,58 @@ func (a *app) deployments(i *dashboardv1.Incident) {
 		if d.GetHostTree() != "" {
 			a.out.line("      tree %s", d.GetHostTree())
 		}
-		if d.GetHealth() != "" {
-			a.out.line("      health %s", strings.ToLower(d.GetHealth()))
+		if old := before(d, lastHealth(st, d)); d.GetHealth() != "" {
+			a.out.line("      health %s%s", strings.ToLower(d.GetHealth()), old)
 		}
 	}
-	if i.GetReplication() != "" {
-		a.out.line("  host and branch: %s", strings.ToLower(i.GetReplication()))
+	if i.GetReplication() == "" {
+		return
 	}
+	old := ""
+	if n := len(i.GetDeployments()); n > 0 {
+		old = before(i.GetDeployments()[n-1], lastComparison(st, i.GetDeployments()[n-1]))
+	}
+	a.out.line("  host and branch: %s%s", strings.ToLower(i.GetReplication()), old)
+}
+
+// before marks what was found before the host went back to the former tree: it says nothing of the host as it is.
+func before(d *dashboardv1.Deployment, later bool) string {
+	if later {
+		return ""
+	}
+	switch procedure.ApplyState(d.GetState()) {
+	case procedure.RollingBack, procedure.RolledBack:
+		return ", before the roll-back"
+	case procedure.BackingOut, procedure.BackedOut, procedure.BackOutUnproven:
+		return ", before the back-out"
+	case procedure.Applying, procedure.Applied, procedure.Verified, procedure.Mismatch, procedure.ApplyFailed:
+	}
+	return ""
+}
+
+// ended is where the host was proven to hold the former tree again; 0 where that is not known.
+func ended(st *procedure.State, d *dashboardv1.Deployment) uint64 {
+	if st == nil {
+		return 0
+	}
+	for _, a := range st.Applies {
+		if a.Position == d.GetPosition() {
+			return a.Ended.Position
+		}
+	}
+	return 0
+}
+
+// lastHealth tells whether the last health note of a deployment came after the host had gone back.
+func lastHealth(st *procedure.State, d *dashboardv1.Deployment) bool {
+	end := ended(st, d)
+	return end > 0 && slices.ContainsFunc(st.Health, func(h procedure.Mark) bool { return h.Revision == d.GetRevision() && h.Position > end })
+}
+
+// lastComparison tells whether host and branch were compared after the host had gone back.
+func lastComparison(st *procedure.State, d *dashboardv1.Deployment) bool {
+	end := ended(st, d)
+	return end > 0 && slices.ContainsFunc(st.Replications, func(r procedure.Replication) bool { return r.Position > end })
 }
 
 func deploymentWord(state string) styled {

@@ -181,17 +181,37 @@ The reason is restricted.`, `
 			if req.Team, err = maybe[emergencyv1.Team]("team", team); err != nil {
 				return err
 			}
-			meta, err := a.meta(cmd.Context())
+			s, err := a.scene(cmd.Context())
 			if err != nil {
 				return err
 			}
+			held := s.state.Held(s.person)
 			req.Reason = strings.Join(args, " ")
-			_, err = a.act(cmd.Context(), &emergencyv1.RespondRequest{Meta: meta, Answer: &emergencyv1.RespondRequest_Decline{Decline: req}}, "declined; you are not called for this any more")
-			return err
+			if _, err = a.act(cmd.Context(), &emergencyv1.RespondRequest{Meta: s.meta, Answer: &emergencyv1.RespondRequest_Decline{Decline: req}}, "declined; you are not called for this any more"); err != nil {
+				return err
+			}
+			a.gaveUp(cmd.Context(), s, held)
+			return nil
 		})
 	cmd.Flags().StringVar(&team, "team", "", "team that you were called for, if more than one")
 	complete(cmd, "team", words(emergencyv1.Team(0))...)
 	return cmd
+}
+
+// gaveUp says which of the slots that a person held are open again; without an answer nothing is said, as the act is recorded.
+func (a *app) gaveUp(ctx context.Context, s *scene, held []*procedure.Slot) {
+	if a.opt.json || len(held) == 0 {
+		return
+	}
+	st, err := s.client.State(ctx, s.state.Incident)
+	if err != nil {
+		return
+	}
+	for _, h := range held {
+		if now, ok := st.Slot(h.ID); ok && now.Person != s.person {
+			a.out.line("      you gave up %s, which is open again", h.ID)
+		}
+	}
 }
 
 func (a *app) handOverCmd() *cobra.Command {
@@ -234,12 +254,12 @@ func (s *scene) ownSlot(named string) (string, error) {
 	if len(held) == 1 {
 		return held[0].ID, nil
 	}
-	err := fail(exitRefused, "you hold %s of %s", plural(len(held), "slot", "slots"), s.state.Incident)
+	if len(held) == 0 {
+		return "", fail(exitRefused, "you hold no slot of %s", s.state.Incident).hint("take one: epatch accept")
+	}
+	err := fail(exitRefused, "you hold %d slots of %s", len(held), s.state.Incident)
 	for _, h := range held {
 		err = err.hint("name it: %s", h.ID)
-	}
-	if len(held) == 0 {
-		err = err.hint("take one: epatch accept")
 	}
 	return "", err
 }
@@ -271,11 +291,15 @@ With --released the slot opens again, for somebody else.`, `
   epatch end-standby
   epatch end-standby testing/2 --released`,
 		cobra.MaximumNArgs(1), func(cmd *cobra.Command, args []string) error {
-			meta, err := a.meta(cmd.Context())
+			s, err := a.scene(cmd.Context())
 			if err != nil {
 				return err
 			}
-			req := &emergencyv1.EndStandbyRequest{Meta: meta, Slot: strings.Join(args, ""), Reason: emergencyv1.StandbyEndReason_STANDBY_END_REASON_STEP_DONE}
+			slot, err := s.ownSlot(strings.Join(args, ""))
+			if err != nil {
+				return err
+			}
+			req := &emergencyv1.EndStandbyRequest{Meta: s.meta, Slot: slot, Reason: emergencyv1.StandbyEndReason_STANDBY_END_REASON_STEP_DONE}
 			done := "standby ended, step done; thank you"
 			if released {
 				req.Reason, done = emergencyv1.StandbyEndReason_STANDBY_END_REASON_RELEASED, "released; the slot is open again"
