@@ -58,15 +58,17 @@ func decideDryRun(d *decision, c *emergencyv1.DryRunRequest) *Refusal {
 	return nil
 }
 
+// forwarded refuses a revision that was not forwarded, and names the first step that is missing before that.
 func (d *decision) forwarded(r *Revision) *Refusal {
 	if r.Forward != nil {
 		return nil
 	}
-	who := "the second reviewer"
-	if r.Second != nil {
-		who = r.Second.By
+	refusal := refuse(ReasonNotForwarded, "%s was not forwarded to the critical team", r.ID)
+	if missing := r.each(d.firstMissing, d.secondMissing); missing != nil {
+		refusal.Allow = missing.Allow
+		return refusal
 	}
-	return refuse(ReasonNotForwarded, "%s was not forwarded to the critical team", r.ID).allow("Forward", r.ID, "%s forwards it", who)
+	return refusal.allow("Forward", r.ID, "%s forwards it", r.Second.By)
 }
 
 func observerFields(f *fields, c *emergencyv1.ConfirmObserverRequest) {

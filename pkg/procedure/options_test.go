@@ -200,3 +200,31 @@ func TestFailingTestStaysVisible(t *testing.T) {
 		t.Errorf("no way to stop it: %+v", r.Allow)
 	}
 }
+
+// Whoever is far too early is told the first step that is missing.
+func TestTooEarlyNamesTheFirstMissingStep(t *testing.T) {
+	t.Parallel()
+	for _, x := range []struct {
+		to   pt.Milestone
+		when procedure.Command
+		by   string
+		want string
+	}{
+		{pt.Registered, pt.Test(pass), "theo", "RecordFirstReview"},
+		{pt.Reviewed, pt.Test(pass), "theo", "Transfer"},
+		{pt.Transferred, pt.Test(pass), "theo", "ConfirmTestServer"},
+		{pt.Registered, &emergencyv1.DryRunRequest{}, "carla", "RecordFirstReview"},
+		{pt.Tested, &emergencyv1.DryRunRequest{}, "carla", "RecordSecondReview"},
+		{pt.ReviewedTwice, &emergencyv1.DryRunRequest{}, "carla", "Forward"},
+		{pt.Registered, &emergencyv1.ForwardRequest{RollbackPlan: "take it back"}, "bert", "RecordFirstReview"},
+	} {
+		t.Run(string(x.to)+" "+x.want, func(t *testing.T) {
+			t.Parallel()
+			w := given(t, pt.Story(x.to)).World()
+			refusal := w.Try(x.by, x.when).Refusal
+			if refusal == nil || len(refusal.Allow) == 0 || refusal.Allow[0].Command != x.want {
+				t.Errorf("%+v", refusal)
+			}
+		})
+	}
+}

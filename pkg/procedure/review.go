@@ -222,7 +222,7 @@ func decideReportTest(d *decision, c *emergencyv1.ReportTestRequest) *Refusal {
 		return refusal
 	}
 	if r.TestServer == nil {
-		return refuse(ReasonTestServerNotReady, "no test server has confirmed %s", r.ID).allow("ConfirmTestServer", r.ID, "wait for the agent on %s", d.s.TestEnvironment())
+		return d.serverMissing(r)
 	}
 	tree := c.GetEnvironmentTree()
 	if tree == "" {
@@ -251,6 +251,19 @@ func decideReportTest(d *decision, c *emergencyv1.ReportTestRequest) *Refusal {
 		Binding: r.bind(), Tester: d.person, Result: c.GetResult(), Steps: d.seal(c.GetSteps()), BugNote: note, EnvironmentTree: tree, Phase: emergencyv1.Phase_PHASE_BEFORE,
 	})
 	return nil
+}
+
+// serverMissing names the first step that is missing before the test server can confirm.
+func (d *decision) serverMissing(r *Revision) *Refusal {
+	refusal := refuse(ReasonTestServerNotReady, "no test server has confirmed %s", r.ID)
+	if missing := d.firstMissing(r); missing != nil {
+		refusal.Allow = missing.Allow
+		return refusal
+	}
+	if r.Transfer == nil {
+		return refusal.allow("Transfer", r.ID, "%s, who gave the first review, transfers it", r.First.By)
+	}
+	return refusal.allow("ConfirmTestServer", r.ID, "wait for the agent on %s", d.s.TestEnvironment())
 }
 
 // passes counts the persons whose latest test of a revision passed.
