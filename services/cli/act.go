@@ -161,9 +161,28 @@ func leaf(use, about, long, example string, args cobra.PositionalArgs, run func(
 
 // group builds a command that only holds others.
 func group(use, about string, list ...*cobra.Command) *cobra.Command {
-	c := &cobra.Command{Use: use, Short: about, Args: cobra.NoArgs, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	c := &cobra.Command{Use: use, Short: about, Args: noCommand, RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() }}
+	var examples []string
+	for _, sub := range list {
+		first, _, _ := strings.Cut(sub.Example, "\n")
+		examples = append(examples, first)
+	}
+	c.Example = strings.Join(examples, "\n")
 	c.AddCommand(list...)
 	return c
+}
+
+// noCommand refuses what is no command of a group, with those that may have been meant.
+func noCommand(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	cmd.SuggestionsMinimumDistance = 2
+	f := usage("unknown command %q for %q", args[0], cmd.CommandPath())
+	for _, s := range cmd.SuggestionsFor(args[0]) {
+		f = f.hint("did you mean: %s %s", cmd.CommandPath(), s)
+	}
+	return f
 }
 
 // oneOf asks for a first argument out of an enumeration's words, and at most some more.

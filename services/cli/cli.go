@@ -54,7 +54,12 @@ func Run(ctx context.Context, p Process) int {
 	case err == nil:
 		return exitOK
 	case !a.started:
-		return a.show(usage("%v", err).hint("usage: %s%s", cmd.UseLine(), choice(cmd.UseLine())).hint("%s --help says more", cmd.CommandPath()))
+		f := usage("%v", err)
+		var said *failure
+		if errors.As(err, &said) {
+			f.hints = said.hints
+		}
+		return a.show(f.hint("usage: %s%s", cmd.UseLine(), choice(cmd.UseLine())).hint("%s --help says more", cmd.CommandPath()))
 	}
 	return a.show(err)
 }
@@ -99,7 +104,7 @@ func (a *app) root() *cobra.Command {
   epatch options                     what I can do now, and why not the rest
   epatch accept                      take the open slot I was called for
   epatch review first approve P1r1`,
-		SilenceErrors: true, SilenceUsage: true, Args: cobra.NoArgs,
+		SilenceErrors: true, SilenceUsage: true, Args: noCommand,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			err := a.setUp(cmd)
 			a.started = true
@@ -132,7 +137,7 @@ func (a *app) root() *cobra.Command {
 
 func (a *app) flags(fs *pflag.FlagSet) {
 	o := &a.opt
-	fs.StringVar(&o.server, "server", "localhost:7443", "address of the services, host:port")
+	fs.StringVar(&o.server, "server", "localhost:7443", "address of the services, host:port; of one that is elsewhere: --server-NAME, such as --server-review")
 	fs.StringVar(&o.profile, "profile", "", "folder with your cert.pem, key.pem and ca.pem")
 	fs.StringVar(&o.as, "as", "", "a person of the demo instead of --profile: the folder people/NAME below --data")
 	fs.StringVar(&o.data, "data", "epatch-data", "folder of a local epatchd, for --as and the keyring")
@@ -143,6 +148,7 @@ func (a *app) flags(fs *pflag.FlagSet) {
 	o.servers = map[string]*string{}
 	for _, name := range append(procedure.Owners(), client.Dashboard) {
 		o.servers[name] = fs.String("server-"+name, "", "address of the "+name+" service, if it is another")
+		fs.Lookup("server-" + name).Hidden = true // one line of help says it for all of them
 	}
 	config.Describe(fs)
 }

@@ -176,6 +176,16 @@ func TestObligationsAreTyped(t *testing.T) {
 	}
 }
 
+// TestGroupsShowExamples: who asks for the help of a group wants to see one line of each part.
+func TestGroupsShowExamples(t *testing.T) {
+	t.Parallel()
+	for _, c := range testApp().root().Commands() {
+		if n := len(c.Commands()); n > 0 && len(strings.Split(c.Example, "\n")) != n {
+			t.Errorf("%s has %d commands and the examples\n%s", c.CommandPath(), n, c.Example)
+		}
+	}
+}
+
 func TestTheIncidentIsNamed(t *testing.T) {
 	t.Parallel()
 	for _, x := range []struct {
