@@ -296,7 +296,7 @@ func (d *decision) wellFormed(c Command) *Refusal {
 func (d *decision) permit(c Command, actor *emergencyv1.Actor) *Refusal {
 	checks := []func() *Refusal{
 		d.exists, // G4
-		func() *Refusal { return d.roleAllows(actor) }, // G5
+		func() *Refusal { return d.roleAllows(c, actor) }, // G5
 		d.exclusivity,  // G6
 		d.stateAccepts, // G7
 		func() *Refusal { return d.steppedUp(c) }, // G8
@@ -319,14 +319,15 @@ func (d *decision) exists() *Refusal {
 }
 
 // roleAllows checks the matrix of procedure.md 2.2.
-func (d *decision) roleAllows(actor *emergencyv1.Actor) *Refusal {
+func (d *decision) roleAllows(c Command, actor *emergencyv1.Actor) *Refusal {
 	if d.person == "" {
 		if slices.Contains(d.row.systems, actor.GetSystem()) {
 			return nil
 		}
-		return refuse(ReasonRole, "%s may not be given by %s", d.row.name, actor.GetSystem())
+		return refuse(ReasonRole, "%s may not be given by the %s", d.row.name, systemWord(actor.GetSystem()))
 	}
-	wanted := d.row.roles
+	allowed := rolesFor(c, d.row)
+	wanted := allowed
 	if st := d.statementRole(); st != emergencyv1.Role_ROLE_UNSPECIFIED && slices.Contains(wanted, st) {
 		wanted = []emergencyv1.Role{st} // the role the person signed in
 	}
@@ -336,8 +337,25 @@ func (d *decision) roleAllows(actor *emergencyv1.Actor) *Refusal {
 			return nil
 		}
 	}
-	return refuse(ReasonRole, "%s is for %s", d.row.name, roleList(d.row.roles)).
-		allow(d.row.name, "", "ask %s", d.whoHas(d.row.roles))
+	what := d.row.name
+	if w, ok := c.(*emergencyv1.WaiveControlRequest); ok {
+		what = "waiving " + controlWord(w.GetControl())
+	}
+	return refuse(ReasonRole, "%s is for %s", what, roleList(allowed)).allow(d.row.name, "", "ask %s", d.whoHas(allowed))
+}
+
+// rolesFor are the roles that may give a command. Each control has its own lead who may waive it (10.3, 10.5).
+func rolesFor(c Command, row *commandRow) []emergencyv1.Role {
+	if w, ok := c.(*emergencyv1.WaiveControlRequest); ok {
+		switch w.GetControl() {
+		case emergencyv1.Control_CONTROL_TEST_QUORUM:
+			return roles(al)
+		case emergencyv1.Control_CONTROL_OBSERVER:
+			return roles(cl)
+		case emergencyv1.Control_CONTROL_UNSPECIFIED:
+		}
+	}
+	return row.roles
 }
 
 // exclusivity checks X1 to X3 (SP 3.4.2). Safety commands go through with a deviation (2.3 (b)).

@@ -38,7 +38,7 @@ func decideDocument(d *decision, c *emergencyv1.DocumentRequest) *Refusal {
 			return r.GetPosition() == dev.Position && r.GetDeviation() == dev.Deviation && r.GetReason() != ""
 		})
 		if !explained && !d.hypothetical {
-			return refuse(ReasonDeviationUnexplained, "deviation %s at position %d has no reason", deviationWord(dev.Deviation), dev.Position).
+			return refuse(ReasonDeviationUnexplained, "the deviation %q at position %d has no reason", deviationWord(dev.Deviation), dev.Position).
 				allow("Document", "", "give a reason for each of the %d deviations", len(d.s.Deviations))
 		}
 	}

@@ -134,6 +134,18 @@ func roleList(list []emergencyv1.Role) string {
 	return strings.Join(words, " or ")
 }
 
+func systemWord(k emergencyv1.SystemKind) string {
+	return strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(k.String(), "SYSTEM_KIND_")), "_", " ")
+}
+
+func controlWord(c emergencyv1.Control) string {
+	return "the " + strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(c.String(), "CONTROL_")), "_", " ")
+}
+
+func deviationWord(v emergencyv1.Deviation) string {
+	return strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(v.String(), "DEVIATION_")), "_", " ")
+}
+
 func teamWord(t emergencyv1.Team) string {
 	return strings.ToLower(strings.TrimPrefix(t.String(), "TEAM_"))
 }

@@ -41,7 +41,7 @@ func Options(s *State, env Env) []Option {
 		row, _ := commandOf(c.cmd)
 		refusal := ask(s, c.cmd, row, env)
 		o := Option{Command: row.name, Subject: c.subject, Title: c.title, Refusal: refusal}
-		for _, r := range row.roles {
+		for _, r := range rolesFor(c.cmd, row) {
 			for _, p := range env.Book.PersonsWith(r, env.Now) {
 				if !slices.Contains(o.Who, p) {
 					o.Who = append(o.Who, p)
@@ -247,7 +247,7 @@ func (s *State) holders(step emergencyv1.ResponderStep) []string {
 			list = append(list, sl.Person)
 		}
 	}
-	return list
+	return distinct(list)
 }
 
 // mainStep is where the patch stands on its way (chapter 1.1, 1.5 to 1.9).
@@ -264,7 +264,7 @@ func mainStep(s *State) []Step {
 	}
 	switch {
 	case r.First == nil:
-		return []Step{{Number: "1.6", Title: "first review of " + r.ID, Command: "RecordFirstReview", Subject: r.ID, Persons: s.holders(emergencyv1.ResponderStep_RESPONDER_STEP_FIRST_REVIEW), Not: []string{r.Author, r.By}, Due: s.due("s1.review1")}}
+		return []Step{{Number: "1.6", Title: "first review of " + r.ID, Command: "RecordFirstReview", Subject: r.ID, Persons: s.holders(emergencyv1.ResponderStep_RESPONDER_STEP_FIRST_REVIEW), Not: distinct([]string{r.Author, r.By}), Due: s.due("s1.review1")}}
 	case !r.firstApproved() || r.Second != nil && !r.secondApproved():
 		return []Step{{Number: "1.5", Title: "a new revision of " + r.Patch, Command: "RegisterPatch", Subject: r.ID, Persons: distinct([]string{r.Author, r.By})}}
 	case r.Transfer == nil:
@@ -276,7 +276,7 @@ func mainStep(s *State) []Step {
 	case s.testedAt(r).IsZero():
 		return []Step{{Number: "1.7", Title: "tests of " + r.ID, Command: "ReportTest", Subject: r.ID, Persons: s.holders(emergencyv1.ResponderStep_RESPONDER_STEP_TEST), Not: testersOf(r), Due: s.due("s1.tests")}}
 	case r.Second == nil:
-		return []Step{{Number: "1.8", Title: "second review of " + r.ID, Command: "RecordSecondReview", Subject: r.ID, Persons: s.holders(emergencyv1.ResponderStep_RESPONDER_STEP_SECOND_REVIEW), Not: []string{r.First.By, r.Author, r.By}, Due: s.due("s1.review2")}}
+		return []Step{{Number: "1.8", Title: "second review of " + r.ID, Command: "RecordSecondReview", Subject: r.ID, Persons: s.holders(emergencyv1.ResponderStep_RESPONDER_STEP_SECOND_REVIEW), Not: distinct([]string{r.First.By, r.Author, r.By}), Due: s.due("s1.review2")}}
 	case r.Forward == nil:
 		return []Step{{Number: "1.8", Title: "forwarding of " + r.ID, Command: "Forward", Subject: r.ID, Persons: []string{r.Second.By}, Due: s.due("s1.review2")}}
 	}
@@ -308,7 +308,7 @@ func testersOf(r *Revision) []string {
 	for _, t := range r.Tests {
 		list = append(list, t.By)
 	}
-	return list
+	return distinct(list)
 }
 
 func deploySteps(s *State, r *Revision) []Step {

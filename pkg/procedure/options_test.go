@@ -228,3 +228,18 @@ func TestTooEarlyNamesTheFirstMissingStep(t *testing.T) {
 		})
 	}
 }
+
+// A control is waived by one lead, and only that one is named.
+func TestWaiverNamesItsOwnLead(t *testing.T) {
+	t.Parallel()
+	w := given(t, pt.Story(pt.Registered)).World()
+	for control, want := range map[emergencyv1.Control]string{
+		emergencyv1.Control_CONTROL_TEST_QUORUM: "waiving the test quorum is for assessment team lead; ask assessment team lead: albert",
+		emergencyv1.Control_CONTROL_OBSERVER:    "waiving the observer is for critical team lead; ask critical team lead: clara",
+	} {
+		r := w.Try("theo", pt.Waive(control)).Refusal
+		if r == nil || r.Reason != procedure.ReasonRole || r.Message+"; "+r.Allow[0].Description != want {
+			t.Errorf("%+v", r)
+		}
+	}
+}

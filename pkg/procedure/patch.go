@@ -205,7 +205,7 @@ func (d *decision) noVeto(r *Revision) *Refusal {
 	refusal := refuse(ReasonVetoOpen, "%s is stopped by veto %s of %s", r.ID, open[0].ID, open[0].By)
 	for _, v := range open {
 		refusal.allow("WithdrawVeto", v.ID, "%s withdraws it", v.By).
-			allow("OverruleVeto", v.ID, "%s overrules it, as a deviation", d.whoHas(roles(al)))
+			allow("OverruleVeto", v.ID, "overrule it, as a deviation; ask %s", d.whoHas(roles(al)))
 	}
 	return refusal.allow("RegisterPatch", r.ID, "a new revision answers it")
 }

@@ -4,7 +4,6 @@ package procedure
 
 import (
 	"slices"
-	"strings"
 	"time"
 
 	"cacert.org/emergency/pkg/rulebook"
@@ -136,10 +135,10 @@ func (d *decision) secondSigner(c *emergencyv1.PublishPolicyRequest) (string, *R
 		return "", refuse(ReasonSignature, "the second signature's key %s is no person's valid key", short(a.GetKeyId()))
 	}
 	if person == d.person {
-		return "", refuse(ReasonSamePerson, "%s signed twice", person).under("4.6 PublishPolicy").allow("PublishPolicy", "", "%s signs", d.another(bd, cl))
+		return "", refuse(ReasonSamePerson, "%s signed twice", person).under("4.6 PublishPolicy").allow("PublishPolicy", "", "have it signed by %s", d.another(bd, cl))
 	}
 	if !d.env.Book.Has(person, bd, d.env.Now) && !d.env.Book.Has(person, cl, d.env.Now) {
-		return "", refuse(ReasonRole, "%s is neither of the Board nor the critical team lead", person).allow("PublishPolicy", "", "%s signs", d.another(bd, cl))
+		return "", refuse(ReasonRole, "%s is neither of the Board nor the critical team lead", person).allow("PublishPolicy", "", "have it signed by %s", d.another(bd, cl))
 	}
 	st, err := OpenApproval(a, entry.Key.GetPublicKey())
 	if err != nil {
@@ -314,7 +313,3 @@ func decideReachability(d *decision, c *emergencyv1.RecordReachabilityRequest) *
 }
 
 func sortPositions(list []uint64) { slices.Sort(list) }
-
-func deviationWord(v emergencyv1.Deviation) string {
-	return strings.TrimPrefix(v.String(), "DEVIATION_")
-}

@@ -300,7 +300,7 @@ func (d *decision) enoughTests(r *Revision) *Refusal {
 	}
 	refusal := refuse(ReasonTestQuorum, "%s has %d of %d passing tests", r.ID, passes(r), need).allow("ReportTest", r.ID, "ask %s", d.whoHas(roles(te)))
 	if !waived {
-		refusal.allow("WaiveControl", r.ID, "with one passing test %s may waive the rest, as debt", d.whoHas(roles(al)))
+		refusal.allow("WaiveControl", r.ID, "with one passing test the rest may be waived, as debt; ask %s", d.whoHas(roles(al)))
 	}
 	return refusal
 }
