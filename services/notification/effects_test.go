@@ -14,6 +14,7 @@ import (
 
 	"cacert.org/emergency/pkg/dispatch"
 	"cacert.org/emergency/pkg/history/historytest"
+	"cacert.org/emergency/pkg/identity"
 	"cacert.org/emergency/pkg/procedure"
 	"cacert.org/emergency/pkg/procedure/proceduretest"
 	"cacert.org/emergency/pkg/vault"
@@ -375,5 +376,27 @@ func TestDrillSaysSo(t *testing.T) {
 	x.server.Answer().ServeHTTP(w, httptest.NewRequestWithContext(t.Context(), http.MethodGet, strings.TrimPrefix(pages[0].Link, "https://emergency.example/r"), nil))
 	if body := w.Body.String(); !strings.Contains(body, "<title>CAcert DRILL "+drill) || !strings.Contains(body, "This is a drill.") {
 		t.Errorf("the link's page: %s", body)
+	}
+}
+
+// An address on a channel that the service does not have would never be used: it is refused, with the channels that are there.
+func TestContactsOnUnknownChannel(t *testing.T) {
+	t.Parallel()
+	x := newRig(t, newWay("mail", takes), newWay("irc", takes))
+	x.start()
+	ctx := identity.WithCaller(t.Context(), identity.Caller{KeyID: proceduretest.Actor("theo").KeyID})
+	set := func(channel string) error {
+		_, err := x.server.SetContacts(ctx, &emergencyv1.SetContactsRequest{
+			Meta: &emergencyv1.CommandMeta{Incident: procedure.RuleBook, RequestId: x.RequestID()}, Person: "theo",
+			Contacts: []*emergencyv1.Contact{{Channel: channel, Address: "theo"}},
+		})
+		return err
+	}
+	var refusal *procedure.Refusal
+	if err := set("pigeon"); !errors.As(err, &refusal) || refusal.Reason != procedure.ReasonField || refusal.Message != `channel "pigeon" is not configured; configured: mail, irc` {
+		t.Errorf("%v", err)
+	}
+	if err := set("irc"); err != nil {
+		t.Error(err)
 	}
 }

@@ -4,8 +4,12 @@ package notification
 
 import (
 	"context"
+	"fmt"
+	"slices"
+	"strings"
 
 	"cacert.org/emergency/pkg/procedure"
+	"cacert.org/emergency/pkg/service"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 )
 
@@ -45,10 +49,33 @@ func (s *Server) SetRota(ctx context.Context, req *emergencyv1.SetRotaRequest) (
 	return &emergencyv1.SetRotaResponse{Committed: c}, err
 }
 
-// SetContacts replaces a person's addresses.
+// SetContacts replaces a person's addresses. An address on a channel that this service does not have is refused: a page
+// over it would reach nobody.
 func (s *Server) SetContacts(ctx context.Context, req *emergencyv1.SetContactsRequest) (*emergencyv1.SetContactsResponse, error) {
+	if _, known := s.Incidents.Book().Key(service.Caller(ctx).KeyID); known { // others learn nothing of the channels
+		if refusal := s.unknownChannel(req.GetContacts()); refusal != nil {
+			return nil, refusal
+		}
+	}
 	c, err := s.Do(ctx, req, procedure.Facts{})
 	return &emergencyv1.SetContactsResponse{Committed: c}, err
+}
+
+func (s *Server) unknownChannel(contacts []*emergencyv1.Contact) error {
+	var names []string
+	for _, c := range s.cfg.Channels {
+		names = append(names, c.Name())
+	}
+	for _, c := range contacts {
+		if !slices.Contains(names, c.GetChannel()) {
+			return &procedure.Refusal{
+				Code: procedure.InvalidArgument, Reason: procedure.ReasonField, Rule: "G2",
+				Message: fmt.Sprintf("channel %.40q is not configured; configured: %s", c.GetChannel(), strings.Join(names, ", ")),
+				Allow:   []procedure.Allowance{{Command: "SetContacts", Description: "name one of the configured channels, or have the operator configure it"}},
+			}
+		}
+	}
+	return nil
 }
 
 // RecordReachability records whether a person was reached; refused to everybody but the mailer.
