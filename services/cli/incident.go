@@ -132,7 +132,8 @@ The duplicate ends, its history stays, and its responders are told to answer in 
 
 func (a *app) standDownCmd() *cobra.Command {
 	return leaf("stand-down REASON", "End the emergency while nothing was changed on the host", `
-Everybody who was called is told. The reason is public: it stands in the public log. What is owed stays owed until it is done, and then the incident can be closed.`, `
+Everybody who was called is told. The reason is public: it stands in the public log. What is owed stays owed until it is
+done, and then the incident can be closed.`, `
   epatch stand-down "false alarm: the monitor's own certificate had expired"`,
 		cobra.ExactArgs(1), func(cmd *cobra.Command, args []string) error {
 			meta, err := a.meta(cmd.Context())
