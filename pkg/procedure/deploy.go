@@ -227,8 +227,8 @@ func (d *decision) observer(r *Revision, c *emergencyv1.StartApplyRequest) (stri
 		return "", nil
 	}
 	return "", refuse(ReasonObserverMissing, "no second critical admin has confirmed to observe %s", r.ID).
-		allow("ConfirmObserver", r.ID, "%s confirms", d.another(ca)).
-		allow("WaiveControl", r.ID, "%s waives it, as debt, when none can be had", d.whoHas(roles(cl)))
+		allow("ConfirmObserver", r.ID, "have it confirmed by %s", d.another(ca)).
+		allow("WaiveControl", r.ID, "when none can be had, a waiver as debt; ask %s", d.whoHas(roles(cl)))
 }
 
 // gateEvidence is the green gate, line by line, with the positions that prove each.

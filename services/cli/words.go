@@ -86,7 +86,7 @@ func (a *app) typing(text string) string {
 	if id == "" {
 		id = a.opt.incident
 	}
-	_, line, found := cutLast(text, "epatch ")
+	line, found := afterLast(text, "epatch ")
 	if !found || id == "" || a.opt.incident == "" && !a.several || strings.Contains(line, id) {
 		return text
 	}
@@ -97,12 +97,12 @@ func (a *app) typing(text string) string {
 	return scoped(text, id)
 }
 
-func cutLast(text, sep string) (before, after string, found bool) {
+func afterLast(text, sep string) (after string, found bool) {
 	i := strings.LastIndex(text, sep)
 	if i < 0 {
-		return text, "", false
+		return "", false
 	}
-	return text[:i], text[i+len(sep):], true
+	return text[i+len(sep):], true
 }
 
 // aboutIncident tells whether a command takes its incident from -i.
@@ -121,7 +121,7 @@ func (a *app) aboutIncident(name string) bool {
 
 // scoped adds an incident to a command line, before what explains it.
 func scoped(line, incident string) string {
-	_, tail, _ := cutLast(line, "epatch ")
+	tail, _ := afterLast(line, "epatch ")
 	if note := choice(tail); note != "" && strings.HasSuffix(line, note) {
 		return strings.TrimSuffix(line, note) + " -i " + incident + note
 	}
