@@ -144,7 +144,7 @@ func TestRegistrationThatFails(t *testing.T) {
 			return nil, strings.HasPrefix(line, "USER")
 		}, true, "nick and 4 others"},
 		{"nick refused", nil, on("NICK", ":srv 432 * pager :erroneous"), false, "irc.nick"},
-		{"password", func(c *Config) { c.ServerPassword = "wrong" }, on("PASS wrong", ":srv 464 * :incorrect", hangUp), false, "irc.server_password"},
+		{"password", func(c *Config) { c.ServerPassword = "wrong" }, on("USER", ":srv 464 * :incorrect", hangUp), false, "irc.server_password"},
 		{"banned", nil, on("USER", ":srv 465 * :banned"), false, "(465)"},
 		{"error", nil, on("USER", "ERROR :Trying to reconnect too fast."), true, "before the welcome"},
 		{"hangs up", nil, on("NICK", hangUp), true, "no connection"},
