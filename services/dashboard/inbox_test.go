@@ -11,6 +11,7 @@ import (
 
 	pt "cacert.org/emergency/pkg/procedure/proceduretest"
 	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
+	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 )
 
 // inbox is what waits for somebody: command, subject and incident of each item.
@@ -89,7 +90,7 @@ func TestInboxOverIncidents(t *testing.T) {
 	t.Parallel()
 	r := newRig(t)
 	r.told("e20261124.2", func(w *pt.World) { w.Wait(time.Hour) }, pt.Story(pt.Forwarded))
-	r.told("e20261124.3", pt.Story(pt.OnStandby), pt.Does("carla", pt.HandOver("critical/1", "carl")))
+	r.told("e20261124.3", pt.Story(pt.OnStandby), pt.Does("carl", released("critical/2")), pt.Does("carla", pt.HandOver("critical/1", "carl")))
 	r.told(one, pt.Story(pt.Forwarded))
 	r.clock.Advance(2 * time.Hour)
 	got := r.inbox("carl")
@@ -102,4 +103,9 @@ func TestInboxOverIncidents(t *testing.T) {
 	if got := r.inbox("agent"); len(got) > 0 {
 		t.Errorf("an agent's inbox: %q", got)
 	}
+}
+
+// released gives a slot free again.
+func released(slot string) *emergencyv1.EndStandbyRequest {
+	return &emergencyv1.EndStandbyRequest{Slot: slot, Reason: emergencyv1.StandbyEndReason_STANDBY_END_REASON_RELEASED}
 }

@@ -18,6 +18,9 @@ var (
 	seed     = flag.Uint64("hammer.seed", 1, "where its choices come from")
 )
 
+// fullRun is from how many commands on a run must have seen everything.
+const fullRun = 2500
+
 // Sixteen clients, all commands, one real log.
 func TestHammer(t *testing.T) {
 	t.Parallel()
@@ -40,6 +43,9 @@ func TestHammer(t *testing.T) {
 	report.Write(t.Output())
 	if err := h.Check(t.Context()); err != nil {
 		t.Error(err)
+	}
+	if *commands < fullRun {
+		return // a short run is for the race detector; what it happens to send is no matter
 	}
 	for _, c := range procedure.Commands() {
 		if n := report.ByCommand[c.Name]; n == nil {
