@@ -717,7 +717,9 @@ type ObligationDischarged struct {
 	// Position of the event that discharged it.
 	By uint64 `protobuf:"varint,2,opt,name=by,proto3" json:"by,omitempty"`
 	// By how much it was late, in milliseconds; 0 if in time.
-	LateByMs      int64 `protobuf:"varint,3,opt,name=late_by_ms,json=lateByMs,proto3" json:"late_by_ms,omitempty"`
+	LateByMs int64 `protobuf:"varint,3,opt,name=late_by_ms,json=lateByMs,proto3" json:"late_by_ms,omitempty"`
+	// Lifted by an arbitrator's ruling instead of being met: its case number or dispute.
+	LiftedBy      string `protobuf:"bytes,4,opt,name=lifted_by,json=liftedBy,proto3" json:"lifted_by,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -771,6 +773,13 @@ func (x *ObligationDischarged) GetLateByMs() int64 {
 		return x.LateByMs
 	}
 	return 0
+}
+
+func (x *ObligationDischarged) GetLiftedBy() string {
+	if x != nil {
+		return x.LiftedBy
+	}
+	return ""
 }
 
 // ObligationOverdue says that an obligation's due time has passed.
@@ -943,12 +952,13 @@ const file_emergency_v1_arbitration_proto_rawDesc = "" +
 	"\x06due_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05dueAt\x12\x14\n" +
 	"\x05owner\x18\x03 \x01(\tR\x05owner\x121\n" +
 	"\n" +
-	"owner_role\x18\x04 \x01(\x0e2\x12.emergency.v1.RoleR\townerRole\"T\n" +
+	"owner_role\x18\x04 \x01(\x0e2\x12.emergency.v1.RoleR\townerRole\"q\n" +
 	"\x14ObligationDischarged\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x0e\n" +
 	"\x02by\x18\x02 \x01(\x04R\x02by\x12\x1c\n" +
 	"\n" +
-	"late_by_ms\x18\x03 \x01(\x03R\blateByMs\"V\n" +
+	"late_by_ms\x18\x03 \x01(\x03R\blateByMs\x12\x1b\n" +
+	"\tlifted_by\x18\x04 \x01(\tR\bliftedBy\"V\n" +
 	"\x11ObligationOverdue\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x121\n" +
 	"\x06due_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05dueAt\"a\n" +

@@ -145,6 +145,8 @@ const (
 	SystemKind_SYSTEM_KIND_REACTOR SystemKind = 6
 	// One of the services, calling another.
 	SystemKind_SYSTEM_KIND_SERVICE SystemKind = 7
+	// The broker of watched consoles, acting for the person whose credential it has verified, or by itself.
+	SystemKind_SYSTEM_KIND_CONSOLE_GATEWAY SystemKind = 8
 )
 
 // Enum value maps for SystemKind.
@@ -158,16 +160,18 @@ var (
 		5: "SYSTEM_KIND_MAILER",
 		6: "SYSTEM_KIND_REACTOR",
 		7: "SYSTEM_KIND_SERVICE",
+		8: "SYSTEM_KIND_CONSOLE_GATEWAY",
 	}
 	SystemKind_value = map[string]int32{
-		"SYSTEM_KIND_UNSPECIFIED": 0,
-		"SYSTEM_KIND_TIMER":       1,
-		"SYSTEM_KIND_HOST_AGENT":  2,
-		"SYSTEM_KIND_REPO_AGENT":  3,
-		"SYSTEM_KIND_TEST_AGENT":  4,
-		"SYSTEM_KIND_MAILER":      5,
-		"SYSTEM_KIND_REACTOR":     6,
-		"SYSTEM_KIND_SERVICE":     7,
+		"SYSTEM_KIND_UNSPECIFIED":     0,
+		"SYSTEM_KIND_TIMER":           1,
+		"SYSTEM_KIND_HOST_AGENT":      2,
+		"SYSTEM_KIND_REPO_AGENT":      3,
+		"SYSTEM_KIND_TEST_AGENT":      4,
+		"SYSTEM_KIND_MAILER":          5,
+		"SYSTEM_KIND_REACTOR":         6,
+		"SYSTEM_KIND_SERVICE":         7,
+		"SYSTEM_KIND_CONSOLE_GATEWAY": 8,
 	}
 )
 
@@ -953,7 +957,10 @@ type CommandMeta struct {
 	// Ground named by the actor: policy clause, seed step or case number. The service fills in the seed step if empty.
 	Authority string `protobuf:"bytes,4,opt,name=authority,proto3" json:"authority,omitempty"`
 	// The person's own signature over a Statement, for the commands that need one.
-	Approval      *Approval `protobuf:"bytes,5,opt,name=approval,proto3" json:"approval,omitempty"`
+	Approval *Approval `protobuf:"bytes,5,opt,name=approval,proto3" json:"approval,omitempty"`
+	// Set when the act happened while the system could not record it: when it was captured (G9). The approval must have been signed
+	// then, for every command. Deadlines still run by when it is recorded.
+	CapturedAt    *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=captured_at,json=capturedAt,proto3" json:"captured_at,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1019,6 +1026,13 @@ func (x *CommandMeta) GetAuthority() string {
 func (x *CommandMeta) GetApproval() *Approval {
 	if x != nil {
 		return x.Approval
+	}
+	return nil
+}
+
+func (x *CommandMeta) GetCapturedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.CapturedAt
 	}
 	return nil
 }
@@ -1420,14 +1434,16 @@ const file_emergency_v1_common_proto_rawDesc = "" +
 	"\x06key_id\x18\x03 \x01(\tR\x05keyId\x120\n" +
 	"\x06system\x18\x04 \x01(\x0e2\x18.emergency.v1.SystemKindR\x06system\x12\x1f\n" +
 	"\vsystem_name\x18\x05 \x01(\tR\n" +
-	"systemName\"\xe2\x01\n" +
+	"systemName\"\x9f\x02\n" +
 	"\vCommandMeta\x12\x1a\n" +
 	"\bincident\x18\x01 \x01(\tR\bincident\x12\x1d\n" +
 	"\n" +
 	"request_id\x18\x02 \x01(\tR\trequestId\x120\n" +
 	"\x11expected_position\x18\x03 \x01(\x04H\x00R\x10expectedPosition\x88\x01\x01\x12\x1c\n" +
 	"\tauthority\x18\x04 \x01(\tR\tauthority\x122\n" +
-	"\bapproval\x18\x05 \x01(\v2\x16.emergency.v1.ApprovalR\bapprovalB\x14\n" +
+	"\bapproval\x18\x05 \x01(\v2\x16.emergency.v1.ApprovalR\bapproval\x12;\n" +
+	"\vcaptured_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"capturedAtB\x14\n" +
 	"\x12_expected_position\"|\n" +
 	"\bApproval\x12!\n" +
 	"\fpayload_type\x18\x01 \x01(\tR\vpayloadType\x12\x18\n" +
@@ -1481,7 +1497,7 @@ const file_emergency_v1_common_proto_rawDesc = "" +
 	"\x14ROLE_DISPUTE_OFFICER\x10\f\x12\x0e\n" +
 	"\n" +
 	"ROLE_BOARD\x10\r\x12\x0f\n" +
-	"\vROLE_MEMBER\x10\x0e*\xde\x01\n" +
+	"\vROLE_MEMBER\x10\x0e*\xff\x01\n" +
 	"\n" +
 	"SystemKind\x12\x1b\n" +
 	"\x17SYSTEM_KIND_UNSPECIFIED\x10\x00\x12\x15\n" +
@@ -1491,7 +1507,8 @@ const file_emergency_v1_common_proto_rawDesc = "" +
 	"\x16SYSTEM_KIND_TEST_AGENT\x10\x04\x12\x16\n" +
 	"\x12SYSTEM_KIND_MAILER\x10\x05\x12\x17\n" +
 	"\x13SYSTEM_KIND_REACTOR\x10\x06\x12\x17\n" +
-	"\x13SYSTEM_KIND_SERVICE\x10\a*l\n" +
+	"\x13SYSTEM_KIND_SERVICE\x10\a\x12\x1f\n" +
+	"\x1bSYSTEM_KIND_CONSOLE_GATEWAY\x10\b*l\n" +
 	"\x04Team\x12\x14\n" +
 	"\x10TEAM_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rTEAM_CRITICAL\x10\x01\x12\x13\n" +
@@ -1585,16 +1602,17 @@ var file_emergency_v1_common_proto_depIdxs = []int32{
 	0,  // 0: emergency.v1.Actor.role:type_name -> emergency.v1.Role
 	1,  // 1: emergency.v1.Actor.system:type_name -> emergency.v1.SystemKind
 	15, // 2: emergency.v1.CommandMeta.approval:type_name -> emergency.v1.Approval
-	0,  // 3: emergency.v1.Statement.role:type_name -> emergency.v1.Role
-	12, // 4: emergency.v1.Statement.binding:type_name -> emergency.v1.Binding
-	17, // 5: emergency.v1.Statement.claims:type_name -> emergency.v1.Claim
-	19, // 6: emergency.v1.Statement.signed_at:type_name -> google.protobuf.Timestamp
-	19, // 7: emergency.v1.Committed.recorded_at:type_name -> google.protobuf.Timestamp
-	8,  // [8:8] is the sub-list for method output_type
-	8,  // [8:8] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	19, // 3: emergency.v1.CommandMeta.captured_at:type_name -> google.protobuf.Timestamp
+	0,  // 4: emergency.v1.Statement.role:type_name -> emergency.v1.Role
+	12, // 5: emergency.v1.Statement.binding:type_name -> emergency.v1.Binding
+	17, // 6: emergency.v1.Statement.claims:type_name -> emergency.v1.Claim
+	19, // 7: emergency.v1.Statement.signed_at:type_name -> google.protobuf.Timestamp
+	19, // 8: emergency.v1.Committed.recorded_at:type_name -> google.protobuf.Timestamp
+	9,  // [9:9] is the sub-list for method output_type
+	9,  // [9:9] is the sub-list for method input_type
+	9,  // [9:9] is the sub-list for extension type_name
+	9,  // [9:9] is the sub-list for extension extendee
+	0,  // [0:9] is the sub-list for field type_name
 }
 
 func init() { file_emergency_v1_common_proto_init() }

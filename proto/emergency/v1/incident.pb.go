@@ -138,6 +138,132 @@ func (Outcome) EnumDescriptor() ([]byte, []int) {
 	return file_emergency_v1_incident_proto_rawDescGZIP(), []int{1}
 }
 
+// EscalationGround says why strategy 2 is needed (procedure.md 4.1.1). Each is proven from the history, or signed with a code.
+type EscalationGround int32
+
+const (
+	// No ground given.
+	EscalationGround_ESCALATION_GROUND_UNSPECIFIED EscalationGround = 0
+	// A team was paged often and long enough and did not come.
+	EscalationGround_ESCALATION_GROUND_TEAM_UNREACHABLE EscalationGround = 1
+	// A called team has nobody on duty.
+	EscalationGround_ESCALATION_GROUND_COVERAGE_GAP EscalationGround = 2
+	// A step failed: a test, a veto, an apply, a deployment that differs.
+	EscalationGround_ESCALATION_GROUND_STEP_FAILED EscalationGround = 3
+	// Strategy 1 does not fit; the code says why, the actor signs it.
+	EscalationGround_ESCALATION_GROUND_UNFIT EscalationGround = 4
+)
+
+// Enum value maps for EscalationGround.
+var (
+	EscalationGround_name = map[int32]string{
+		0: "ESCALATION_GROUND_UNSPECIFIED",
+		1: "ESCALATION_GROUND_TEAM_UNREACHABLE",
+		2: "ESCALATION_GROUND_COVERAGE_GAP",
+		3: "ESCALATION_GROUND_STEP_FAILED",
+		4: "ESCALATION_GROUND_UNFIT",
+	}
+	EscalationGround_value = map[string]int32{
+		"ESCALATION_GROUND_UNSPECIFIED":      0,
+		"ESCALATION_GROUND_TEAM_UNREACHABLE": 1,
+		"ESCALATION_GROUND_COVERAGE_GAP":     2,
+		"ESCALATION_GROUND_STEP_FAILED":      3,
+		"ESCALATION_GROUND_UNFIT":            4,
+	}
+)
+
+func (x EscalationGround) Enum() *EscalationGround {
+	p := new(EscalationGround)
+	*p = x
+	return p
+}
+
+func (x EscalationGround) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (EscalationGround) Descriptor() protoreflect.EnumDescriptor {
+	return file_emergency_v1_incident_proto_enumTypes[2].Descriptor()
+}
+
+func (EscalationGround) Type() protoreflect.EnumType {
+	return &file_emergency_v1_incident_proto_enumTypes[2]
+}
+
+func (x EscalationGround) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use EscalationGround.Descriptor instead.
+func (EscalationGround) EnumDescriptor() ([]byte, []int) {
+	return file_emergency_v1_incident_proto_rawDescGZIP(), []int{2}
+}
+
+// UnfitCode says why strategy 1 does not fit.
+type UnfitCode int32
+
+const (
+	// No code given.
+	UnfitCode_UNFIT_CODE_UNSPECIFIED UnfitCode = 0
+	// The weakness is being used.
+	UnfitCode_UNFIT_CODE_EXPLOIT_ACTIVE UnfitCode = 1
+	// Less than a quarter of the overall time is left.
+	UnfitCode_UNFIT_CODE_TIME UnfitCode = 2
+	// There is no environment to test in.
+	UnfitCode_UNFIT_CODE_NO_TEST_ENVIRONMENT UnfitCode = 3
+	// The repository cannot be reached.
+	UnfitCode_UNFIT_CODE_REPOSITORY_UNAVAILABLE UnfitCode = 4
+	// The live state of the system is needed.
+	UnfitCode_UNFIT_CODE_LIVE_STATE_NEEDED UnfitCode = 5
+)
+
+// Enum value maps for UnfitCode.
+var (
+	UnfitCode_name = map[int32]string{
+		0: "UNFIT_CODE_UNSPECIFIED",
+		1: "UNFIT_CODE_EXPLOIT_ACTIVE",
+		2: "UNFIT_CODE_TIME",
+		3: "UNFIT_CODE_NO_TEST_ENVIRONMENT",
+		4: "UNFIT_CODE_REPOSITORY_UNAVAILABLE",
+		5: "UNFIT_CODE_LIVE_STATE_NEEDED",
+	}
+	UnfitCode_value = map[string]int32{
+		"UNFIT_CODE_UNSPECIFIED":            0,
+		"UNFIT_CODE_EXPLOIT_ACTIVE":         1,
+		"UNFIT_CODE_TIME":                   2,
+		"UNFIT_CODE_NO_TEST_ENVIRONMENT":    3,
+		"UNFIT_CODE_REPOSITORY_UNAVAILABLE": 4,
+		"UNFIT_CODE_LIVE_STATE_NEEDED":      5,
+	}
+)
+
+func (x UnfitCode) Enum() *UnfitCode {
+	p := new(UnfitCode)
+	*p = x
+	return p
+}
+
+func (x UnfitCode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (UnfitCode) Descriptor() protoreflect.EnumDescriptor {
+	return file_emergency_v1_incident_proto_enumTypes[3].Descriptor()
+}
+
+func (UnfitCode) Type() protoreflect.EnumType {
+	return &file_emergency_v1_incident_proto_enumTypes[3]
+}
+
+func (x UnfitCode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use UnfitCode.Descriptor instead.
+func (UnfitCode) EnumDescriptor() ([]byte, []int) {
+	return file_emergency_v1_incident_proto_rawDescGZIP(), []int{3}
+}
+
 // DeclareRequest declares a critical issue to be an emergency (seed 1.1).
 type DeclareRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1766,6 +1892,837 @@ func (x *DeadlineBreached) GetDueAt() *timestamppb.Timestamp {
 	return nil
 }
 
+// EscalateRequest goes from strategy 1 to strategy 2 (seed 2). Signed by the actor.
+type EscalateRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Common part.
+	Meta *CommandMeta `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
+	// Ground.
+	Ground EscalationGround `protobuf:"varint,2,opt,name=ground,proto3,enum=emergency.v1.EscalationGround" json:"ground,omitempty"`
+	// Team that is unreachable or has a coverage gap.
+	Team Team `protobuf:"varint,3,opt,name=team,proto3,enum=emergency.v1.Team" json:"team,omitempty"`
+	// Position of the step that failed.
+	Evidence uint64 `protobuf:"varint,4,opt,name=evidence,proto3" json:"evidence,omitempty"`
+	// Why strategy 1 does not fit.
+	Code UnfitCode `protobuf:"varint,5,opt,name=code,proto3,enum=emergency.v1.UnfitCode" json:"code,omitempty"`
+	// In words, at least 40 characters for an unfit strategy; restricted.
+	Reason string `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Why the actor escalates although owing overdue obligations; asked only then.
+	DebtReason    string `protobuf:"bytes,7,opt,name=debt_reason,json=debtReason,proto3" json:"debt_reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EscalateRequest) Reset() {
+	*x = EscalateRequest{}
+	mi := &file_emergency_v1_incident_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EscalateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EscalateRequest) ProtoMessage() {}
+
+func (x *EscalateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_emergency_v1_incident_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EscalateRequest.ProtoReflect.Descriptor instead.
+func (*EscalateRequest) Descriptor() ([]byte, []int) {
+	return file_emergency_v1_incident_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *EscalateRequest) GetMeta() *CommandMeta {
+	if x != nil {
+		return x.Meta
+	}
+	return nil
+}
+
+func (x *EscalateRequest) GetGround() EscalationGround {
+	if x != nil {
+		return x.Ground
+	}
+	return EscalationGround_ESCALATION_GROUND_UNSPECIFIED
+}
+
+func (x *EscalateRequest) GetTeam() Team {
+	if x != nil {
+		return x.Team
+	}
+	return Team_TEAM_UNSPECIFIED
+}
+
+func (x *EscalateRequest) GetEvidence() uint64 {
+	if x != nil {
+		return x.Evidence
+	}
+	return 0
+}
+
+func (x *EscalateRequest) GetCode() UnfitCode {
+	if x != nil {
+		return x.Code
+	}
+	return UnfitCode_UNFIT_CODE_UNSPECIFIED
+}
+
+func (x *EscalateRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *EscalateRequest) GetDebtReason() string {
+	if x != nil {
+		return x.DebtReason
+	}
+	return ""
+}
+
+// EscalateResponse says what was recorded.
+type EscalateResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What was recorded.
+	Committed     *Committed `protobuf:"bytes,1,opt,name=committed,proto3" json:"committed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EscalateResponse) Reset() {
+	*x = EscalateResponse{}
+	mi := &file_emergency_v1_incident_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EscalateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EscalateResponse) ProtoMessage() {}
+
+func (x *EscalateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_emergency_v1_incident_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EscalateResponse.ProtoReflect.Descriptor instead.
+func (*EscalateResponse) Descriptor() ([]byte, []int) {
+	return file_emergency_v1_incident_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *EscalateResponse) GetCommitted() *Committed {
+	if x != nil {
+		return x.Committed
+	}
+	return nil
+}
+
+// SignJointDeclarationRequest signs one half of the joint declaration that leads to strategy 3 (seed 3.2): one critical admin, one software assessor, two persons. Signed by the actor.
+type SignJointDeclarationRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Common part.
+	Meta *CommandMeta `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
+	// Why strategy 1 does not solve it; at least 40 characters, restricted.
+	WhyNot_1 string `protobuf:"bytes,2,opt,name=why_not_1,json=whyNot1,proto3" json:"why_not_1,omitempty"`
+	// Why strategy 2 does not solve it; at least 40 characters, restricted.
+	WhyNot_2 string `protobuf:"bytes,3,opt,name=why_not_2,json=whyNot2,proto3" json:"why_not_2,omitempty"`
+	// Why the live system must be analysed; at least 40 characters, restricted.
+	WhyLive       string `protobuf:"bytes,4,opt,name=why_live,json=whyLive,proto3" json:"why_live,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignJointDeclarationRequest) Reset() {
+	*x = SignJointDeclarationRequest{}
+	mi := &file_emergency_v1_incident_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignJointDeclarationRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignJointDeclarationRequest) ProtoMessage() {}
+
+func (x *SignJointDeclarationRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_emergency_v1_incident_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignJointDeclarationRequest.ProtoReflect.Descriptor instead.
+func (*SignJointDeclarationRequest) Descriptor() ([]byte, []int) {
+	return file_emergency_v1_incident_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *SignJointDeclarationRequest) GetMeta() *CommandMeta {
+	if x != nil {
+		return x.Meta
+	}
+	return nil
+}
+
+func (x *SignJointDeclarationRequest) GetWhyNot_1() string {
+	if x != nil {
+		return x.WhyNot_1
+	}
+	return ""
+}
+
+func (x *SignJointDeclarationRequest) GetWhyNot_2() string {
+	if x != nil {
+		return x.WhyNot_2
+	}
+	return ""
+}
+
+func (x *SignJointDeclarationRequest) GetWhyLive() string {
+	if x != nil {
+		return x.WhyLive
+	}
+	return ""
+}
+
+// SignJointDeclarationResponse says what was recorded.
+type SignJointDeclarationResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What was recorded.
+	Committed     *Committed `protobuf:"bytes,1,opt,name=committed,proto3" json:"committed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SignJointDeclarationResponse) Reset() {
+	*x = SignJointDeclarationResponse{}
+	mi := &file_emergency_v1_incident_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SignJointDeclarationResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SignJointDeclarationResponse) ProtoMessage() {}
+
+func (x *SignJointDeclarationResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_emergency_v1_incident_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SignJointDeclarationResponse.ProtoReflect.Descriptor instead.
+func (*SignJointDeclarationResponse) Descriptor() ([]byte, []int) {
+	return file_emergency_v1_incident_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *SignJointDeclarationResponse) GetCommitted() *Committed {
+	if x != nil {
+		return x.Committed
+	}
+	return nil
+}
+
+// JointDeclarationSigned is one half of a joint declaration.
+type JointDeclarationSigned struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Half: critical admin or software assessor.
+	Half Role `protobuf:"varint,1,opt,name=half,proto3,enum=emergency.v1.Role" json:"half,omitempty"`
+	// Person.
+	Person string `protobuf:"bytes,2,opt,name=person,proto3" json:"person,omitempty"`
+	// SHA-256 over the three texts, each ended by LF, lower-case hex.
+	TextsDigest string `protobuf:"bytes,3,opt,name=texts_digest,json=textsDigest,proto3" json:"texts_digest,omitempty"`
+	// Why not strategy 1.
+	WhyNot_1 *Restricted `protobuf:"bytes,4,opt,name=why_not_1,json=whyNot1,proto3" json:"why_not_1,omitempty"`
+	// Why not strategy 2.
+	WhyNot_2 *Restricted `protobuf:"bytes,5,opt,name=why_not_2,json=whyNot2,proto3" json:"why_not_2,omitempty"`
+	// Why the live system.
+	WhyLive *Restricted `protobuf:"bytes,6,opt,name=why_live,json=whyLive,proto3" json:"why_live,omitempty"`
+	// Position of an earlier first half that had lapsed; 0 if there was none.
+	LapsedHalf    uint64 `protobuf:"varint,7,opt,name=lapsed_half,json=lapsedHalf,proto3" json:"lapsed_half,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JointDeclarationSigned) Reset() {
+	*x = JointDeclarationSigned{}
+	mi := &file_emergency_v1_incident_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JointDeclarationSigned) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JointDeclarationSigned) ProtoMessage() {}
+
+func (x *JointDeclarationSigned) ProtoReflect() protoreflect.Message {
+	mi := &file_emergency_v1_incident_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JointDeclarationSigned.ProtoReflect.Descriptor instead.
+func (*JointDeclarationSigned) Descriptor() ([]byte, []int) {
+	return file_emergency_v1_incident_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *JointDeclarationSigned) GetHalf() Role {
+	if x != nil {
+		return x.Half
+	}
+	return Role_ROLE_UNSPECIFIED
+}
+
+func (x *JointDeclarationSigned) GetPerson() string {
+	if x != nil {
+		return x.Person
+	}
+	return ""
+}
+
+func (x *JointDeclarationSigned) GetTextsDigest() string {
+	if x != nil {
+		return x.TextsDigest
+	}
+	return ""
+}
+
+func (x *JointDeclarationSigned) GetWhyNot_1() *Restricted {
+	if x != nil {
+		return x.WhyNot_1
+	}
+	return nil
+}
+
+func (x *JointDeclarationSigned) GetWhyNot_2() *Restricted {
+	if x != nil {
+		return x.WhyNot_2
+	}
+	return nil
+}
+
+func (x *JointDeclarationSigned) GetWhyLive() *Restricted {
+	if x != nil {
+		return x.WhyLive
+	}
+	return nil
+}
+
+func (x *JointDeclarationSigned) GetLapsedHalf() uint64 {
+	if x != nil {
+		return x.LapsedHalf
+	}
+	return 0
+}
+
+// StrategyEscalated changes the strategy upwards.
+type StrategyEscalated struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Strategy before.
+	From uint32 `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"`
+	// Strategy now.
+	To uint32 `protobuf:"varint,2,opt,name=to,proto3" json:"to,omitempty"`
+	// Ground; to strategy 2.
+	Ground EscalationGround `protobuf:"varint,3,opt,name=ground,proto3,enum=emergency.v1.EscalationGround" json:"ground,omitempty"`
+	// Team that the ground is about.
+	Team Team `protobuf:"varint,4,opt,name=team,proto3,enum=emergency.v1.Team" json:"team,omitempty"`
+	// Why strategy 1 does not fit.
+	Code UnfitCode `protobuf:"varint,5,opt,name=code,proto3,enum=emergency.v1.UnfitCode" json:"code,omitempty"`
+	// Positions of the events that prove the ground.
+	Evidence []uint64 `protobuf:"varint,6,rep,packed,name=evidence,proto3" json:"evidence,omitempty"`
+	// Controls of the strategy before that the new one skips, such as second_review.
+	SkippedControls []string `protobuf:"bytes,7,rep,name=skipped_controls,json=skippedControls,proto3" json:"skipped_controls,omitempty"`
+	// Positions of both halves of the joint declaration; to strategy 3.
+	Signatures []uint64 `protobuf:"varint,8,rep,packed,name=signatures,proto3" json:"signatures,omitempty"`
+	// In words.
+	Reason *Restricted `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Why although the actor owes overdue obligations.
+	DebtReason    *Restricted `protobuf:"bytes,10,opt,name=debt_reason,json=debtReason,proto3" json:"debt_reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StrategyEscalated) Reset() {
+	*x = StrategyEscalated{}
+	mi := &file_emergency_v1_incident_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StrategyEscalated) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StrategyEscalated) ProtoMessage() {}
+
+func (x *StrategyEscalated) ProtoReflect() protoreflect.Message {
+	mi := &file_emergency_v1_incident_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StrategyEscalated.ProtoReflect.Descriptor instead.
+func (*StrategyEscalated) Descriptor() ([]byte, []int) {
+	return file_emergency_v1_incident_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *StrategyEscalated) GetFrom() uint32 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *StrategyEscalated) GetTo() uint32 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+func (x *StrategyEscalated) GetGround() EscalationGround {
+	if x != nil {
+		return x.Ground
+	}
+	return EscalationGround_ESCALATION_GROUND_UNSPECIFIED
+}
+
+func (x *StrategyEscalated) GetTeam() Team {
+	if x != nil {
+		return x.Team
+	}
+	return Team_TEAM_UNSPECIFIED
+}
+
+func (x *StrategyEscalated) GetCode() UnfitCode {
+	if x != nil {
+		return x.Code
+	}
+	return UnfitCode_UNFIT_CODE_UNSPECIFIED
+}
+
+func (x *StrategyEscalated) GetEvidence() []uint64 {
+	if x != nil {
+		return x.Evidence
+	}
+	return nil
+}
+
+func (x *StrategyEscalated) GetSkippedControls() []string {
+	if x != nil {
+		return x.SkippedControls
+	}
+	return nil
+}
+
+func (x *StrategyEscalated) GetSignatures() []uint64 {
+	if x != nil {
+		return x.Signatures
+	}
+	return nil
+}
+
+func (x *StrategyEscalated) GetReason() *Restricted {
+	if x != nil {
+		return x.Reason
+	}
+	return nil
+}
+
+func (x *StrategyEscalated) GetDebtReason() *Restricted {
+	if x != nil {
+		return x.DebtReason
+	}
+	return nil
+}
+
+// DeEscalateRequest goes back to a lower strategy; obligations stay.
+type DeEscalateRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Common part.
+	Meta *CommandMeta `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
+	// Strategy to go back to.
+	To uint32 `protobuf:"varint,2,opt,name=to,proto3" json:"to,omitempty"`
+	// Why, at least 20 characters.
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeEscalateRequest) Reset() {
+	*x = DeEscalateRequest{}
+	mi := &file_emergency_v1_incident_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeEscalateRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeEscalateRequest) ProtoMessage() {}
+
+func (x *DeEscalateRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_emergency_v1_incident_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeEscalateRequest.ProtoReflect.Descriptor instead.
+func (*DeEscalateRequest) Descriptor() ([]byte, []int) {
+	return file_emergency_v1_incident_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *DeEscalateRequest) GetMeta() *CommandMeta {
+	if x != nil {
+		return x.Meta
+	}
+	return nil
+}
+
+func (x *DeEscalateRequest) GetTo() uint32 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+func (x *DeEscalateRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// DeEscalateResponse says what was recorded.
+type DeEscalateResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What was recorded.
+	Committed     *Committed `protobuf:"bytes,1,opt,name=committed,proto3" json:"committed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeEscalateResponse) Reset() {
+	*x = DeEscalateResponse{}
+	mi := &file_emergency_v1_incident_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeEscalateResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeEscalateResponse) ProtoMessage() {}
+
+func (x *DeEscalateResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_emergency_v1_incident_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeEscalateResponse.ProtoReflect.Descriptor instead.
+func (*DeEscalateResponse) Descriptor() ([]byte, []int) {
+	return file_emergency_v1_incident_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *DeEscalateResponse) GetCommitted() *Committed {
+	if x != nil {
+		return x.Committed
+	}
+	return nil
+}
+
+// StrategyDeEscalated changes the strategy downwards.
+type StrategyDeEscalated struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Strategy before.
+	From uint32 `protobuf:"varint,1,opt,name=from,proto3" json:"from,omitempty"`
+	// Strategy now.
+	To uint32 `protobuf:"varint,2,opt,name=to,proto3" json:"to,omitempty"`
+	// Why.
+	Reason        string `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *StrategyDeEscalated) Reset() {
+	*x = StrategyDeEscalated{}
+	mi := &file_emergency_v1_incident_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *StrategyDeEscalated) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*StrategyDeEscalated) ProtoMessage() {}
+
+func (x *StrategyDeEscalated) ProtoReflect() protoreflect.Message {
+	mi := &file_emergency_v1_incident_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use StrategyDeEscalated.ProtoReflect.Descriptor instead.
+func (*StrategyDeEscalated) Descriptor() ([]byte, []int) {
+	return file_emergency_v1_incident_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *StrategyDeEscalated) GetFrom() uint32 {
+	if x != nil {
+		return x.From
+	}
+	return 0
+}
+
+func (x *StrategyDeEscalated) GetTo() uint32 {
+	if x != nil {
+		return x.To
+	}
+	return 0
+}
+
+func (x *StrategyDeEscalated) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// ConfirmLateRecordRequest confirms an event that was captured offline; by a second person.
+type ConfirmLateRecordRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Common part.
+	Meta *CommandMeta `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
+	// Position of the late event.
+	Event uint64 `protobuf:"varint,2,opt,name=event,proto3" json:"event,omitempty"`
+	// What the confirmation rests on.
+	Proof         string `protobuf:"bytes,3,opt,name=proof,proto3" json:"proof,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfirmLateRecordRequest) Reset() {
+	*x = ConfirmLateRecordRequest{}
+	mi := &file_emergency_v1_incident_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfirmLateRecordRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfirmLateRecordRequest) ProtoMessage() {}
+
+func (x *ConfirmLateRecordRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_emergency_v1_incident_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfirmLateRecordRequest.ProtoReflect.Descriptor instead.
+func (*ConfirmLateRecordRequest) Descriptor() ([]byte, []int) {
+	return file_emergency_v1_incident_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *ConfirmLateRecordRequest) GetMeta() *CommandMeta {
+	if x != nil {
+		return x.Meta
+	}
+	return nil
+}
+
+func (x *ConfirmLateRecordRequest) GetEvent() uint64 {
+	if x != nil {
+		return x.Event
+	}
+	return 0
+}
+
+func (x *ConfirmLateRecordRequest) GetProof() string {
+	if x != nil {
+		return x.Proof
+	}
+	return ""
+}
+
+// ConfirmLateRecordResponse says what was recorded.
+type ConfirmLateRecordResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What was recorded.
+	Committed     *Committed `protobuf:"bytes,1,opt,name=committed,proto3" json:"committed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConfirmLateRecordResponse) Reset() {
+	*x = ConfirmLateRecordResponse{}
+	mi := &file_emergency_v1_incident_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConfirmLateRecordResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConfirmLateRecordResponse) ProtoMessage() {}
+
+func (x *ConfirmLateRecordResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_emergency_v1_incident_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConfirmLateRecordResponse.ProtoReflect.Descriptor instead.
+func (*ConfirmLateRecordResponse) Descriptor() ([]byte, []int) {
+	return file_emergency_v1_incident_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *ConfirmLateRecordResponse) GetCommitted() *Committed {
+	if x != nil {
+		return x.Committed
+	}
+	return nil
+}
+
+// LateRecordConfirmed confirms an event that was captured offline.
+type LateRecordConfirmed struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Position of the late event.
+	Event uint64 `protobuf:"varint,1,opt,name=event,proto3" json:"event,omitempty"`
+	// What the confirmation rests on.
+	Proof         string `protobuf:"bytes,2,opt,name=proof,proto3" json:"proof,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LateRecordConfirmed) Reset() {
+	*x = LateRecordConfirmed{}
+	mi := &file_emergency_v1_incident_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LateRecordConfirmed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LateRecordConfirmed) ProtoMessage() {}
+
+func (x *LateRecordConfirmed) ProtoReflect() protoreflect.Message {
+	mi := &file_emergency_v1_incident_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LateRecordConfirmed.ProtoReflect.Descriptor instead.
+func (*LateRecordConfirmed) Descriptor() ([]byte, []int) {
+	return file_emergency_v1_incident_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *LateRecordConfirmed) GetEvent() uint64 {
+	if x != nil {
+		return x.Event
+	}
+	return 0
+}
+
+func (x *LateRecordConfirmed) GetProof() string {
+	if x != nil {
+		return x.Proof
+	}
+	return ""
+}
+
 var File_emergency_v1_incident_proto protoreflect.FileDescriptor
 
 const file_emergency_v1_incident_proto_rawDesc = "" +
@@ -1873,7 +2830,68 @@ const file_emergency_v1_incident_proto_rawDesc = "" +
 	"\x06due_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x05dueAt\"a\n" +
 	"\x10DeadlineBreached\x12\x1a\n" +
 	"\bdeadline\x18\x01 \x01(\tR\bdeadline\x121\n" +
-	"\x06due_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05dueAt*\x88\x01\n" +
+	"\x06due_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05dueAt\"\xa2\x02\n" +
+	"\x0fEscalateRequest\x12-\n" +
+	"\x04meta\x18\x01 \x01(\v2\x19.emergency.v1.CommandMetaR\x04meta\x126\n" +
+	"\x06ground\x18\x02 \x01(\x0e2\x1e.emergency.v1.EscalationGroundR\x06ground\x12&\n" +
+	"\x04team\x18\x03 \x01(\x0e2\x12.emergency.v1.TeamR\x04team\x12\x1a\n" +
+	"\bevidence\x18\x04 \x01(\x04R\bevidence\x12+\n" +
+	"\x04code\x18\x05 \x01(\x0e2\x17.emergency.v1.UnfitCodeR\x04code\x12\x16\n" +
+	"\x06reason\x18\x06 \x01(\tR\x06reason\x12\x1f\n" +
+	"\vdebt_reason\x18\a \x01(\tR\n" +
+	"debtReason\"I\n" +
+	"\x10EscalateResponse\x125\n" +
+	"\tcommitted\x18\x01 \x01(\v2\x17.emergency.v1.CommittedR\tcommitted\"\x9f\x01\n" +
+	"\x1bSignJointDeclarationRequest\x12-\n" +
+	"\x04meta\x18\x01 \x01(\v2\x19.emergency.v1.CommandMetaR\x04meta\x12\x1a\n" +
+	"\twhy_not_1\x18\x02 \x01(\tR\awhyNot1\x12\x1a\n" +
+	"\twhy_not_2\x18\x03 \x01(\tR\awhyNot2\x12\x19\n" +
+	"\bwhy_live\x18\x04 \x01(\tR\awhyLive\"U\n" +
+	"\x1cSignJointDeclarationResponse\x125\n" +
+	"\tcommitted\x18\x01 \x01(\v2\x17.emergency.v1.CommittedR\tcommitted\"\xbd\x02\n" +
+	"\x16JointDeclarationSigned\x12&\n" +
+	"\x04half\x18\x01 \x01(\x0e2\x12.emergency.v1.RoleR\x04half\x12\x16\n" +
+	"\x06person\x18\x02 \x01(\tR\x06person\x12!\n" +
+	"\ftexts_digest\x18\x03 \x01(\tR\vtextsDigest\x124\n" +
+	"\twhy_not_1\x18\x04 \x01(\v2\x18.emergency.v1.RestrictedR\awhyNot1\x124\n" +
+	"\twhy_not_2\x18\x05 \x01(\v2\x18.emergency.v1.RestrictedR\awhyNot2\x123\n" +
+	"\bwhy_live\x18\x06 \x01(\v2\x18.emergency.v1.RestrictedR\awhyLive\x12\x1f\n" +
+	"\vlapsed_half\x18\a \x01(\x04R\n" +
+	"lapsedHalf\"\x98\x03\n" +
+	"\x11StrategyEscalated\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\rR\x04from\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\rR\x02to\x126\n" +
+	"\x06ground\x18\x03 \x01(\x0e2\x1e.emergency.v1.EscalationGroundR\x06ground\x12&\n" +
+	"\x04team\x18\x04 \x01(\x0e2\x12.emergency.v1.TeamR\x04team\x12+\n" +
+	"\x04code\x18\x05 \x01(\x0e2\x17.emergency.v1.UnfitCodeR\x04code\x12\x1a\n" +
+	"\bevidence\x18\x06 \x03(\x04R\bevidence\x12)\n" +
+	"\x10skipped_controls\x18\a \x03(\tR\x0fskippedControls\x12\x1e\n" +
+	"\n" +
+	"signatures\x18\b \x03(\x04R\n" +
+	"signatures\x120\n" +
+	"\x06reason\x18\t \x01(\v2\x18.emergency.v1.RestrictedR\x06reason\x129\n" +
+	"\vdebt_reason\x18\n" +
+	" \x01(\v2\x18.emergency.v1.RestrictedR\n" +
+	"debtReason\"j\n" +
+	"\x11DeEscalateRequest\x12-\n" +
+	"\x04meta\x18\x01 \x01(\v2\x19.emergency.v1.CommandMetaR\x04meta\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\rR\x02to\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"K\n" +
+	"\x12DeEscalateResponse\x125\n" +
+	"\tcommitted\x18\x01 \x01(\v2\x17.emergency.v1.CommittedR\tcommitted\"Q\n" +
+	"\x13StrategyDeEscalated\x12\x12\n" +
+	"\x04from\x18\x01 \x01(\rR\x04from\x12\x0e\n" +
+	"\x02to\x18\x02 \x01(\rR\x02to\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"u\n" +
+	"\x18ConfirmLateRecordRequest\x12-\n" +
+	"\x04meta\x18\x01 \x01(\v2\x19.emergency.v1.CommandMetaR\x04meta\x12\x14\n" +
+	"\x05event\x18\x02 \x01(\x04R\x05event\x12\x14\n" +
+	"\x05proof\x18\x03 \x01(\tR\x05proof\"R\n" +
+	"\x19ConfirmLateRecordResponse\x125\n" +
+	"\tcommitted\x18\x01 \x01(\v2\x17.emergency.v1.CommittedR\tcommitted\"A\n" +
+	"\x13LateRecordConfirmed\x12\x14\n" +
+	"\x05event\x18\x01 \x01(\x04R\x05event\x12\x14\n" +
+	"\x05proof\x18\x02 \x01(\tR\x05proof*\x88\x01\n" +
 	"\fLeadDecision\x12\x1d\n" +
 	"\x19LEAD_DECISION_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15LEAD_DECISION_APPROVE\x10\x01\x12!\n" +
@@ -1883,7 +2901,20 @@ const file_emergency_v1_incident_proto_rawDesc = "" +
 	"\x13OUTCOME_UNSPECIFIED\x10\x00\x12\x11\n" +
 	"\rOUTCOME_FIXED\x10\x01\x12\x15\n" +
 	"\x11OUTCOME_NOT_FIXED\x10\x02\x12\x16\n" +
-	"\x12OUTCOME_NOT_NEEDED\x10\x03B5Z3cacert.org/emergency/proto/emergency/v1;emergencyv1b\x06proto3"
+	"\x12OUTCOME_NOT_NEEDED\x10\x03*\xc1\x01\n" +
+	"\x10EscalationGround\x12!\n" +
+	"\x1dESCALATION_GROUND_UNSPECIFIED\x10\x00\x12&\n" +
+	"\"ESCALATION_GROUND_TEAM_UNREACHABLE\x10\x01\x12\"\n" +
+	"\x1eESCALATION_GROUND_COVERAGE_GAP\x10\x02\x12!\n" +
+	"\x1dESCALATION_GROUND_STEP_FAILED\x10\x03\x12\x1b\n" +
+	"\x17ESCALATION_GROUND_UNFIT\x10\x04*\xc8\x01\n" +
+	"\tUnfitCode\x12\x1a\n" +
+	"\x16UNFIT_CODE_UNSPECIFIED\x10\x00\x12\x1d\n" +
+	"\x19UNFIT_CODE_EXPLOIT_ACTIVE\x10\x01\x12\x13\n" +
+	"\x0fUNFIT_CODE_TIME\x10\x02\x12\"\n" +
+	"\x1eUNFIT_CODE_NO_TEST_ENVIRONMENT\x10\x03\x12%\n" +
+	"!UNFIT_CODE_REPOSITORY_UNAVAILABLE\x10\x04\x12 \n" +
+	"\x1cUNFIT_CODE_LIVE_STATE_NEEDED\x10\x05B5Z3cacert.org/emergency/proto/emergency/v1;emergencyv1b\x06proto3"
 
 var (
 	file_emergency_v1_incident_proto_rawDescOnce sync.Once
@@ -1897,88 +2928,124 @@ func file_emergency_v1_incident_proto_rawDescGZIP() []byte {
 	return file_emergency_v1_incident_proto_rawDescData
 }
 
-var file_emergency_v1_incident_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
-var file_emergency_v1_incident_proto_msgTypes = make([]protoimpl.MessageInfo, 26)
+var file_emergency_v1_incident_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_emergency_v1_incident_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_emergency_v1_incident_proto_goTypes = []any{
-	(LeadDecision)(0),                  // 0: emergency.v1.LeadDecision
-	(Outcome)(0),                       // 1: emergency.v1.Outcome
-	(*DeclareRequest)(nil),             // 2: emergency.v1.DeclareRequest
-	(*DeclareResponse)(nil),            // 3: emergency.v1.DeclareResponse
-	(*EmergencyDeclared)(nil),          // 4: emergency.v1.EmergencyDeclared
-	(*MergeIntoRequest)(nil),           // 5: emergency.v1.MergeIntoRequest
-	(*MergeIntoResponse)(nil),          // 6: emergency.v1.MergeIntoResponse
-	(*AbsorbDuplicateRequest)(nil),     // 7: emergency.v1.AbsorbDuplicateRequest
-	(*DuplicateAbsorbed)(nil),          // 8: emergency.v1.DuplicateAbsorbed
-	(*IncidentMerged)(nil),             // 9: emergency.v1.IncidentMerged
-	(*StandDownRequest)(nil),           // 10: emergency.v1.StandDownRequest
-	(*StandDownResponse)(nil),          // 11: emergency.v1.StandDownResponse
-	(*IncidentStoodDown)(nil),          // 12: emergency.v1.IncidentStoodDown
-	(*WaiveControlRequest)(nil),        // 13: emergency.v1.WaiveControlRequest
-	(*WaiveControlResponse)(nil),       // 14: emergency.v1.WaiveControlResponse
-	(*ControlWaived)(nil),              // 15: emergency.v1.ControlWaived
-	(*RecordLeadDecisionRequest)(nil),  // 16: emergency.v1.RecordLeadDecisionRequest
-	(*RecordLeadDecisionResponse)(nil), // 17: emergency.v1.RecordLeadDecisionResponse
-	(*LeadDecisionRecorded)(nil),       // 18: emergency.v1.LeadDecisionRecorded
-	(*AnnotateLogRequest)(nil),         // 19: emergency.v1.AnnotateLogRequest
-	(*AnnotateLogResponse)(nil),        // 20: emergency.v1.AnnotateLogResponse
-	(*LogAnnotated)(nil),               // 21: emergency.v1.LogAnnotated
-	(*CloseRequest)(nil),               // 22: emergency.v1.CloseRequest
-	(*CloseResponse)(nil),              // 23: emergency.v1.CloseResponse
-	(*IncidentClosed)(nil),             // 24: emergency.v1.IncidentClosed
-	(*TickRequest)(nil),                // 25: emergency.v1.TickRequest
-	(*DeadlineWarned)(nil),             // 26: emergency.v1.DeadlineWarned
-	(*DeadlineBreached)(nil),           // 27: emergency.v1.DeadlineBreached
-	(*CommandMeta)(nil),                // 28: emergency.v1.CommandMeta
-	(Severity)(0),                      // 29: emergency.v1.Severity
-	(ReasonClass)(0),                   // 30: emergency.v1.ReasonClass
-	(*Committed)(nil),                  // 31: emergency.v1.Committed
-	(*Restricted)(nil),                 // 32: emergency.v1.Restricted
-	(Control)(0),                       // 33: emergency.v1.Control
-	(*Binding)(nil),                    // 34: emergency.v1.Binding
-	(*timestamppb.Timestamp)(nil),      // 35: google.protobuf.Timestamp
+	(LeadDecision)(0),                    // 0: emergency.v1.LeadDecision
+	(Outcome)(0),                         // 1: emergency.v1.Outcome
+	(EscalationGround)(0),                // 2: emergency.v1.EscalationGround
+	(UnfitCode)(0),                       // 3: emergency.v1.UnfitCode
+	(*DeclareRequest)(nil),               // 4: emergency.v1.DeclareRequest
+	(*DeclareResponse)(nil),              // 5: emergency.v1.DeclareResponse
+	(*EmergencyDeclared)(nil),            // 6: emergency.v1.EmergencyDeclared
+	(*MergeIntoRequest)(nil),             // 7: emergency.v1.MergeIntoRequest
+	(*MergeIntoResponse)(nil),            // 8: emergency.v1.MergeIntoResponse
+	(*AbsorbDuplicateRequest)(nil),       // 9: emergency.v1.AbsorbDuplicateRequest
+	(*DuplicateAbsorbed)(nil),            // 10: emergency.v1.DuplicateAbsorbed
+	(*IncidentMerged)(nil),               // 11: emergency.v1.IncidentMerged
+	(*StandDownRequest)(nil),             // 12: emergency.v1.StandDownRequest
+	(*StandDownResponse)(nil),            // 13: emergency.v1.StandDownResponse
+	(*IncidentStoodDown)(nil),            // 14: emergency.v1.IncidentStoodDown
+	(*WaiveControlRequest)(nil),          // 15: emergency.v1.WaiveControlRequest
+	(*WaiveControlResponse)(nil),         // 16: emergency.v1.WaiveControlResponse
+	(*ControlWaived)(nil),                // 17: emergency.v1.ControlWaived
+	(*RecordLeadDecisionRequest)(nil),    // 18: emergency.v1.RecordLeadDecisionRequest
+	(*RecordLeadDecisionResponse)(nil),   // 19: emergency.v1.RecordLeadDecisionResponse
+	(*LeadDecisionRecorded)(nil),         // 20: emergency.v1.LeadDecisionRecorded
+	(*AnnotateLogRequest)(nil),           // 21: emergency.v1.AnnotateLogRequest
+	(*AnnotateLogResponse)(nil),          // 22: emergency.v1.AnnotateLogResponse
+	(*LogAnnotated)(nil),                 // 23: emergency.v1.LogAnnotated
+	(*CloseRequest)(nil),                 // 24: emergency.v1.CloseRequest
+	(*CloseResponse)(nil),                // 25: emergency.v1.CloseResponse
+	(*IncidentClosed)(nil),               // 26: emergency.v1.IncidentClosed
+	(*TickRequest)(nil),                  // 27: emergency.v1.TickRequest
+	(*DeadlineWarned)(nil),               // 28: emergency.v1.DeadlineWarned
+	(*DeadlineBreached)(nil),             // 29: emergency.v1.DeadlineBreached
+	(*EscalateRequest)(nil),              // 30: emergency.v1.EscalateRequest
+	(*EscalateResponse)(nil),             // 31: emergency.v1.EscalateResponse
+	(*SignJointDeclarationRequest)(nil),  // 32: emergency.v1.SignJointDeclarationRequest
+	(*SignJointDeclarationResponse)(nil), // 33: emergency.v1.SignJointDeclarationResponse
+	(*JointDeclarationSigned)(nil),       // 34: emergency.v1.JointDeclarationSigned
+	(*StrategyEscalated)(nil),            // 35: emergency.v1.StrategyEscalated
+	(*DeEscalateRequest)(nil),            // 36: emergency.v1.DeEscalateRequest
+	(*DeEscalateResponse)(nil),           // 37: emergency.v1.DeEscalateResponse
+	(*StrategyDeEscalated)(nil),          // 38: emergency.v1.StrategyDeEscalated
+	(*ConfirmLateRecordRequest)(nil),     // 39: emergency.v1.ConfirmLateRecordRequest
+	(*ConfirmLateRecordResponse)(nil),    // 40: emergency.v1.ConfirmLateRecordResponse
+	(*LateRecordConfirmed)(nil),          // 41: emergency.v1.LateRecordConfirmed
+	(*CommandMeta)(nil),                  // 42: emergency.v1.CommandMeta
+	(Severity)(0),                        // 43: emergency.v1.Severity
+	(ReasonClass)(0),                     // 44: emergency.v1.ReasonClass
+	(*Committed)(nil),                    // 45: emergency.v1.Committed
+	(*Restricted)(nil),                   // 46: emergency.v1.Restricted
+	(Control)(0),                         // 47: emergency.v1.Control
+	(*Binding)(nil),                      // 48: emergency.v1.Binding
+	(*timestamppb.Timestamp)(nil),        // 49: google.protobuf.Timestamp
+	(Team)(0),                            // 50: emergency.v1.Team
+	(Role)(0),                            // 51: emergency.v1.Role
 }
 var file_emergency_v1_incident_proto_depIdxs = []int32{
-	28, // 0: emergency.v1.DeclareRequest.meta:type_name -> emergency.v1.CommandMeta
-	29, // 1: emergency.v1.DeclareRequest.severity:type_name -> emergency.v1.Severity
-	30, // 2: emergency.v1.DeclareRequest.reason_class:type_name -> emergency.v1.ReasonClass
-	31, // 3: emergency.v1.DeclareResponse.committed:type_name -> emergency.v1.Committed
-	32, // 4: emergency.v1.EmergencyDeclared.component:type_name -> emergency.v1.Restricted
-	32, // 5: emergency.v1.EmergencyDeclared.symptom:type_name -> emergency.v1.Restricted
-	29, // 6: emergency.v1.EmergencyDeclared.severity:type_name -> emergency.v1.Severity
-	30, // 7: emergency.v1.EmergencyDeclared.reason_class:type_name -> emergency.v1.ReasonClass
-	32, // 8: emergency.v1.EmergencyDeclared.reason:type_name -> emergency.v1.Restricted
-	28, // 9: emergency.v1.MergeIntoRequest.meta:type_name -> emergency.v1.CommandMeta
-	31, // 10: emergency.v1.MergeIntoResponse.committed:type_name -> emergency.v1.Committed
-	28, // 11: emergency.v1.AbsorbDuplicateRequest.meta:type_name -> emergency.v1.CommandMeta
-	28, // 12: emergency.v1.StandDownRequest.meta:type_name -> emergency.v1.CommandMeta
-	31, // 13: emergency.v1.StandDownResponse.committed:type_name -> emergency.v1.Committed
-	28, // 14: emergency.v1.WaiveControlRequest.meta:type_name -> emergency.v1.CommandMeta
-	33, // 15: emergency.v1.WaiveControlRequest.control:type_name -> emergency.v1.Control
-	34, // 16: emergency.v1.WaiveControlRequest.binding:type_name -> emergency.v1.Binding
-	31, // 17: emergency.v1.WaiveControlResponse.committed:type_name -> emergency.v1.Committed
-	33, // 18: emergency.v1.ControlWaived.control:type_name -> emergency.v1.Control
-	34, // 19: emergency.v1.ControlWaived.binding:type_name -> emergency.v1.Binding
-	32, // 20: emergency.v1.ControlWaived.reason:type_name -> emergency.v1.Restricted
-	28, // 21: emergency.v1.RecordLeadDecisionRequest.meta:type_name -> emergency.v1.CommandMeta
+	42, // 0: emergency.v1.DeclareRequest.meta:type_name -> emergency.v1.CommandMeta
+	43, // 1: emergency.v1.DeclareRequest.severity:type_name -> emergency.v1.Severity
+	44, // 2: emergency.v1.DeclareRequest.reason_class:type_name -> emergency.v1.ReasonClass
+	45, // 3: emergency.v1.DeclareResponse.committed:type_name -> emergency.v1.Committed
+	46, // 4: emergency.v1.EmergencyDeclared.component:type_name -> emergency.v1.Restricted
+	46, // 5: emergency.v1.EmergencyDeclared.symptom:type_name -> emergency.v1.Restricted
+	43, // 6: emergency.v1.EmergencyDeclared.severity:type_name -> emergency.v1.Severity
+	44, // 7: emergency.v1.EmergencyDeclared.reason_class:type_name -> emergency.v1.ReasonClass
+	46, // 8: emergency.v1.EmergencyDeclared.reason:type_name -> emergency.v1.Restricted
+	42, // 9: emergency.v1.MergeIntoRequest.meta:type_name -> emergency.v1.CommandMeta
+	45, // 10: emergency.v1.MergeIntoResponse.committed:type_name -> emergency.v1.Committed
+	42, // 11: emergency.v1.AbsorbDuplicateRequest.meta:type_name -> emergency.v1.CommandMeta
+	42, // 12: emergency.v1.StandDownRequest.meta:type_name -> emergency.v1.CommandMeta
+	45, // 13: emergency.v1.StandDownResponse.committed:type_name -> emergency.v1.Committed
+	42, // 14: emergency.v1.WaiveControlRequest.meta:type_name -> emergency.v1.CommandMeta
+	47, // 15: emergency.v1.WaiveControlRequest.control:type_name -> emergency.v1.Control
+	48, // 16: emergency.v1.WaiveControlRequest.binding:type_name -> emergency.v1.Binding
+	45, // 17: emergency.v1.WaiveControlResponse.committed:type_name -> emergency.v1.Committed
+	47, // 18: emergency.v1.ControlWaived.control:type_name -> emergency.v1.Control
+	48, // 19: emergency.v1.ControlWaived.binding:type_name -> emergency.v1.Binding
+	46, // 20: emergency.v1.ControlWaived.reason:type_name -> emergency.v1.Restricted
+	42, // 21: emergency.v1.RecordLeadDecisionRequest.meta:type_name -> emergency.v1.CommandMeta
 	0,  // 22: emergency.v1.RecordLeadDecisionRequest.decision:type_name -> emergency.v1.LeadDecision
-	31, // 23: emergency.v1.RecordLeadDecisionResponse.committed:type_name -> emergency.v1.Committed
+	45, // 23: emergency.v1.RecordLeadDecisionResponse.committed:type_name -> emergency.v1.Committed
 	0,  // 24: emergency.v1.LeadDecisionRecorded.decision:type_name -> emergency.v1.LeadDecision
-	32, // 25: emergency.v1.LeadDecisionRecorded.reason:type_name -> emergency.v1.Restricted
-	28, // 26: emergency.v1.AnnotateLogRequest.meta:type_name -> emergency.v1.CommandMeta
-	31, // 27: emergency.v1.AnnotateLogResponse.committed:type_name -> emergency.v1.Committed
-	32, // 28: emergency.v1.LogAnnotated.restricted_text:type_name -> emergency.v1.Restricted
-	28, // 29: emergency.v1.CloseRequest.meta:type_name -> emergency.v1.CommandMeta
+	46, // 25: emergency.v1.LeadDecisionRecorded.reason:type_name -> emergency.v1.Restricted
+	42, // 26: emergency.v1.AnnotateLogRequest.meta:type_name -> emergency.v1.CommandMeta
+	45, // 27: emergency.v1.AnnotateLogResponse.committed:type_name -> emergency.v1.Committed
+	46, // 28: emergency.v1.LogAnnotated.restricted_text:type_name -> emergency.v1.Restricted
+	42, // 29: emergency.v1.CloseRequest.meta:type_name -> emergency.v1.CommandMeta
 	1,  // 30: emergency.v1.CloseRequest.outcome:type_name -> emergency.v1.Outcome
-	31, // 31: emergency.v1.CloseResponse.committed:type_name -> emergency.v1.Committed
+	45, // 31: emergency.v1.CloseResponse.committed:type_name -> emergency.v1.Committed
 	1,  // 32: emergency.v1.IncidentClosed.outcome:type_name -> emergency.v1.Outcome
-	28, // 33: emergency.v1.TickRequest.meta:type_name -> emergency.v1.CommandMeta
-	35, // 34: emergency.v1.DeadlineWarned.due_at:type_name -> google.protobuf.Timestamp
-	35, // 35: emergency.v1.DeadlineBreached.due_at:type_name -> google.protobuf.Timestamp
-	36, // [36:36] is the sub-list for method output_type
-	36, // [36:36] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	42, // 33: emergency.v1.TickRequest.meta:type_name -> emergency.v1.CommandMeta
+	49, // 34: emergency.v1.DeadlineWarned.due_at:type_name -> google.protobuf.Timestamp
+	49, // 35: emergency.v1.DeadlineBreached.due_at:type_name -> google.protobuf.Timestamp
+	42, // 36: emergency.v1.EscalateRequest.meta:type_name -> emergency.v1.CommandMeta
+	2,  // 37: emergency.v1.EscalateRequest.ground:type_name -> emergency.v1.EscalationGround
+	50, // 38: emergency.v1.EscalateRequest.team:type_name -> emergency.v1.Team
+	3,  // 39: emergency.v1.EscalateRequest.code:type_name -> emergency.v1.UnfitCode
+	45, // 40: emergency.v1.EscalateResponse.committed:type_name -> emergency.v1.Committed
+	42, // 41: emergency.v1.SignJointDeclarationRequest.meta:type_name -> emergency.v1.CommandMeta
+	45, // 42: emergency.v1.SignJointDeclarationResponse.committed:type_name -> emergency.v1.Committed
+	51, // 43: emergency.v1.JointDeclarationSigned.half:type_name -> emergency.v1.Role
+	46, // 44: emergency.v1.JointDeclarationSigned.why_not_1:type_name -> emergency.v1.Restricted
+	46, // 45: emergency.v1.JointDeclarationSigned.why_not_2:type_name -> emergency.v1.Restricted
+	46, // 46: emergency.v1.JointDeclarationSigned.why_live:type_name -> emergency.v1.Restricted
+	2,  // 47: emergency.v1.StrategyEscalated.ground:type_name -> emergency.v1.EscalationGround
+	50, // 48: emergency.v1.StrategyEscalated.team:type_name -> emergency.v1.Team
+	3,  // 49: emergency.v1.StrategyEscalated.code:type_name -> emergency.v1.UnfitCode
+	46, // 50: emergency.v1.StrategyEscalated.reason:type_name -> emergency.v1.Restricted
+	46, // 51: emergency.v1.StrategyEscalated.debt_reason:type_name -> emergency.v1.Restricted
+	42, // 52: emergency.v1.DeEscalateRequest.meta:type_name -> emergency.v1.CommandMeta
+	45, // 53: emergency.v1.DeEscalateResponse.committed:type_name -> emergency.v1.Committed
+	42, // 54: emergency.v1.ConfirmLateRecordRequest.meta:type_name -> emergency.v1.CommandMeta
+	45, // 55: emergency.v1.ConfirmLateRecordResponse.committed:type_name -> emergency.v1.Committed
+	56, // [56:56] is the sub-list for method output_type
+	56, // [56:56] is the sub-list for method input_type
+	56, // [56:56] is the sub-list for extension type_name
+	56, // [56:56] is the sub-list for extension extendee
+	0,  // [0:56] is the sub-list for field type_name
 }
 
 func init() { file_emergency_v1_incident_proto_init() }
@@ -1992,8 +3059,8 @@ func file_emergency_v1_incident_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_emergency_v1_incident_proto_rawDesc), len(file_emergency_v1_incident_proto_rawDesc)),
-			NumEnums:      2,
-			NumMessages:   26,
+			NumEnums:      4,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

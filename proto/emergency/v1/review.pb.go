@@ -76,6 +76,63 @@ func (PatchOrigin) EnumDescriptor() ([]byte, []int) {
 	return file_emergency_v1_review_proto_rawDescGZIP(), []int{0}
 }
 
+// CycleOutcome of the regular review after the emergency.
+type CycleOutcome int32
+
+const (
+	// No outcome given.
+	CycleOutcome_CYCLE_OUTCOME_UNSPECIFIED CycleOutcome = 0
+	// The emergency patch stays as it is.
+	CycleOutcome_CYCLE_OUTCOME_BLESSED CycleOutcome = 1
+	// It was changed.
+	CycleOutcome_CYCLE_OUTCOME_CHANGED CycleOutcome = 2
+	// It was taken back.
+	CycleOutcome_CYCLE_OUTCOME_REVERTED CycleOutcome = 3
+)
+
+// Enum value maps for CycleOutcome.
+var (
+	CycleOutcome_name = map[int32]string{
+		0: "CYCLE_OUTCOME_UNSPECIFIED",
+		1: "CYCLE_OUTCOME_BLESSED",
+		2: "CYCLE_OUTCOME_CHANGED",
+		3: "CYCLE_OUTCOME_REVERTED",
+	}
+	CycleOutcome_value = map[string]int32{
+		"CYCLE_OUTCOME_UNSPECIFIED": 0,
+		"CYCLE_OUTCOME_BLESSED":     1,
+		"CYCLE_OUTCOME_CHANGED":     2,
+		"CYCLE_OUTCOME_REVERTED":    3,
+	}
+)
+
+func (x CycleOutcome) Enum() *CycleOutcome {
+	p := new(CycleOutcome)
+	*p = x
+	return p
+}
+
+func (x CycleOutcome) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (CycleOutcome) Descriptor() protoreflect.EnumDescriptor {
+	return file_emergency_v1_review_proto_enumTypes[1].Descriptor()
+}
+
+func (CycleOutcome) Type() protoreflect.EnumType {
+	return &file_emergency_v1_review_proto_enumTypes[1]
+}
+
+func (x CycleOutcome) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use CycleOutcome.Descriptor instead.
+func (CycleOutcome) EnumDescriptor() ([]byte, []int) {
+	return file_emergency_v1_review_proto_rawDescGZIP(), []int{1}
+}
+
 // RegisterPatchRequest registers a patch or a new revision of it (seed 1.5). Signed by the actor.
 type RegisterPatchRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -2186,6 +2243,372 @@ func (x *PatchForwarded) GetLocalTest() *Restricted {
 	return nil
 }
 
+// EnterUpdateCycleRequest brings an applied patch, or the difference a session left, into the regular update cycle (seed 2.5, 3.8).
+type EnterUpdateCycleRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Common part.
+	Meta *CommandMeta `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
+	// Revision.
+	Binding *Binding `protobuf:"bytes,2,opt,name=binding,proto3" json:"binding,omitempty"`
+	// Commit in the repository; the replicated one if empty.
+	Commit string `protobuf:"bytes,3,opt,name=commit,proto3" json:"commit,omitempty"`
+	// Bug id in the tracker; the revision's own if empty.
+	BugId         string `protobuf:"bytes,4,opt,name=bug_id,json=bugId,proto3" json:"bug_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EnterUpdateCycleRequest) Reset() {
+	*x = EnterUpdateCycleRequest{}
+	mi := &file_emergency_v1_review_proto_msgTypes[31]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EnterUpdateCycleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EnterUpdateCycleRequest) ProtoMessage() {}
+
+func (x *EnterUpdateCycleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_emergency_v1_review_proto_msgTypes[31]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EnterUpdateCycleRequest.ProtoReflect.Descriptor instead.
+func (*EnterUpdateCycleRequest) Descriptor() ([]byte, []int) {
+	return file_emergency_v1_review_proto_rawDescGZIP(), []int{31}
+}
+
+func (x *EnterUpdateCycleRequest) GetMeta() *CommandMeta {
+	if x != nil {
+		return x.Meta
+	}
+	return nil
+}
+
+func (x *EnterUpdateCycleRequest) GetBinding() *Binding {
+	if x != nil {
+		return x.Binding
+	}
+	return nil
+}
+
+func (x *EnterUpdateCycleRequest) GetCommit() string {
+	if x != nil {
+		return x.Commit
+	}
+	return ""
+}
+
+func (x *EnterUpdateCycleRequest) GetBugId() string {
+	if x != nil {
+		return x.BugId
+	}
+	return ""
+}
+
+// EnterUpdateCycleResponse says what was recorded.
+type EnterUpdateCycleResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What was recorded.
+	Committed     *Committed `protobuf:"bytes,1,opt,name=committed,proto3" json:"committed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EnterUpdateCycleResponse) Reset() {
+	*x = EnterUpdateCycleResponse{}
+	mi := &file_emergency_v1_review_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EnterUpdateCycleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EnterUpdateCycleResponse) ProtoMessage() {}
+
+func (x *EnterUpdateCycleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_emergency_v1_review_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EnterUpdateCycleResponse.ProtoReflect.Descriptor instead.
+func (*EnterUpdateCycleResponse) Descriptor() ([]byte, []int) {
+	return file_emergency_v1_review_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *EnterUpdateCycleResponse) GetCommitted() *Committed {
+	if x != nil {
+		return x.Committed
+	}
+	return nil
+}
+
+// UpdateCycleEntered says that a patch is in the regular update cycle.
+type UpdateCycleEntered struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Revision.
+	Binding *Binding `protobuf:"bytes,1,opt,name=binding,proto3" json:"binding,omitempty"`
+	// Commit in the repository.
+	Commit string `protobuf:"bytes,2,opt,name=commit,proto3" json:"commit,omitempty"`
+	// Bug id in the tracker.
+	BugId         string `protobuf:"bytes,3,opt,name=bug_id,json=bugId,proto3" json:"bug_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateCycleEntered) Reset() {
+	*x = UpdateCycleEntered{}
+	mi := &file_emergency_v1_review_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateCycleEntered) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateCycleEntered) ProtoMessage() {}
+
+func (x *UpdateCycleEntered) ProtoReflect() protoreflect.Message {
+	mi := &file_emergency_v1_review_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateCycleEntered.ProtoReflect.Descriptor instead.
+func (*UpdateCycleEntered) Descriptor() ([]byte, []int) {
+	return file_emergency_v1_review_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *UpdateCycleEntered) GetBinding() *Binding {
+	if x != nil {
+		return x.Binding
+	}
+	return nil
+}
+
+func (x *UpdateCycleEntered) GetCommit() string {
+	if x != nil {
+		return x.Commit
+	}
+	return ""
+}
+
+func (x *UpdateCycleEntered) GetBugId() string {
+	if x != nil {
+		return x.BugId
+	}
+	return ""
+}
+
+// ConcludeUpdateCycleRequest ends the regular review of an emergency patch.
+type ConcludeUpdateCycleRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Common part.
+	Meta *CommandMeta `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
+	// Revision.
+	Binding *Binding `protobuf:"bytes,2,opt,name=binding,proto3" json:"binding,omitempty"`
+	// Outcome.
+	Outcome CycleOutcome `protobuf:"varint,3,opt,name=outcome,proto3,enum=emergency.v1.CycleOutcome" json:"outcome,omitempty"`
+	// Commit that changed or reverted it; for those outcomes.
+	Commit        string `protobuf:"bytes,4,opt,name=commit,proto3" json:"commit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConcludeUpdateCycleRequest) Reset() {
+	*x = ConcludeUpdateCycleRequest{}
+	mi := &file_emergency_v1_review_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConcludeUpdateCycleRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConcludeUpdateCycleRequest) ProtoMessage() {}
+
+func (x *ConcludeUpdateCycleRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_emergency_v1_review_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConcludeUpdateCycleRequest.ProtoReflect.Descriptor instead.
+func (*ConcludeUpdateCycleRequest) Descriptor() ([]byte, []int) {
+	return file_emergency_v1_review_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *ConcludeUpdateCycleRequest) GetMeta() *CommandMeta {
+	if x != nil {
+		return x.Meta
+	}
+	return nil
+}
+
+func (x *ConcludeUpdateCycleRequest) GetBinding() *Binding {
+	if x != nil {
+		return x.Binding
+	}
+	return nil
+}
+
+func (x *ConcludeUpdateCycleRequest) GetOutcome() CycleOutcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return CycleOutcome_CYCLE_OUTCOME_UNSPECIFIED
+}
+
+func (x *ConcludeUpdateCycleRequest) GetCommit() string {
+	if x != nil {
+		return x.Commit
+	}
+	return ""
+}
+
+// ConcludeUpdateCycleResponse says what was recorded.
+type ConcludeUpdateCycleResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What was recorded.
+	Committed     *Committed `protobuf:"bytes,1,opt,name=committed,proto3" json:"committed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ConcludeUpdateCycleResponse) Reset() {
+	*x = ConcludeUpdateCycleResponse{}
+	mi := &file_emergency_v1_review_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ConcludeUpdateCycleResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ConcludeUpdateCycleResponse) ProtoMessage() {}
+
+func (x *ConcludeUpdateCycleResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_emergency_v1_review_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ConcludeUpdateCycleResponse.ProtoReflect.Descriptor instead.
+func (*ConcludeUpdateCycleResponse) Descriptor() ([]byte, []int) {
+	return file_emergency_v1_review_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *ConcludeUpdateCycleResponse) GetCommitted() *Committed {
+	if x != nil {
+		return x.Committed
+	}
+	return nil
+}
+
+// UpdateCycleConcluded ends the regular review of an emergency patch.
+type UpdateCycleConcluded struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Revision.
+	Binding *Binding `protobuf:"bytes,1,opt,name=binding,proto3" json:"binding,omitempty"`
+	// Outcome.
+	Outcome CycleOutcome `protobuf:"varint,2,opt,name=outcome,proto3,enum=emergency.v1.CycleOutcome" json:"outcome,omitempty"`
+	// Commit that changed or reverted it.
+	Commit        string `protobuf:"bytes,3,opt,name=commit,proto3" json:"commit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UpdateCycleConcluded) Reset() {
+	*x = UpdateCycleConcluded{}
+	mi := &file_emergency_v1_review_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UpdateCycleConcluded) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UpdateCycleConcluded) ProtoMessage() {}
+
+func (x *UpdateCycleConcluded) ProtoReflect() protoreflect.Message {
+	mi := &file_emergency_v1_review_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UpdateCycleConcluded.ProtoReflect.Descriptor instead.
+func (*UpdateCycleConcluded) Descriptor() ([]byte, []int) {
+	return file_emergency_v1_review_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *UpdateCycleConcluded) GetBinding() *Binding {
+	if x != nil {
+		return x.Binding
+	}
+	return nil
+}
+
+func (x *UpdateCycleConcluded) GetOutcome() CycleOutcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return CycleOutcome_CYCLE_OUTCOME_UNSPECIFIED
+}
+
+func (x *UpdateCycleConcluded) GetCommit() string {
+	if x != nil {
+		return x.Commit
+	}
+	return ""
+}
+
 var File_emergency_v1_review_proto protoreflect.FileDescriptor
 
 const file_emergency_v1_review_proto_rawDesc = "" +
@@ -2339,11 +2762,38 @@ const file_emergency_v1_review_proto_rawDesc = "" +
 	"\x02to\x18\x02 \x01(\tR\x02to\x12=\n" +
 	"\rrollback_plan\x18\x03 \x01(\v2\x18.emergency.v1.RestrictedR\frollbackPlan\x127\n" +
 	"\n" +
-	"local_test\x18\x04 \x01(\v2\x18.emergency.v1.RestrictedR\tlocalTest*`\n" +
+	"local_test\x18\x04 \x01(\v2\x18.emergency.v1.RestrictedR\tlocalTest\"\xa8\x01\n" +
+	"\x17EnterUpdateCycleRequest\x12-\n" +
+	"\x04meta\x18\x01 \x01(\v2\x19.emergency.v1.CommandMetaR\x04meta\x12/\n" +
+	"\abinding\x18\x02 \x01(\v2\x15.emergency.v1.BindingR\abinding\x12\x16\n" +
+	"\x06commit\x18\x03 \x01(\tR\x06commit\x12\x15\n" +
+	"\x06bug_id\x18\x04 \x01(\tR\x05bugId\"Q\n" +
+	"\x18EnterUpdateCycleResponse\x125\n" +
+	"\tcommitted\x18\x01 \x01(\v2\x17.emergency.v1.CommittedR\tcommitted\"t\n" +
+	"\x12UpdateCycleEntered\x12/\n" +
+	"\abinding\x18\x01 \x01(\v2\x15.emergency.v1.BindingR\abinding\x12\x16\n" +
+	"\x06commit\x18\x02 \x01(\tR\x06commit\x12\x15\n" +
+	"\x06bug_id\x18\x03 \x01(\tR\x05bugId\"\xca\x01\n" +
+	"\x1aConcludeUpdateCycleRequest\x12-\n" +
+	"\x04meta\x18\x01 \x01(\v2\x19.emergency.v1.CommandMetaR\x04meta\x12/\n" +
+	"\abinding\x18\x02 \x01(\v2\x15.emergency.v1.BindingR\abinding\x124\n" +
+	"\aoutcome\x18\x03 \x01(\x0e2\x1a.emergency.v1.CycleOutcomeR\aoutcome\x12\x16\n" +
+	"\x06commit\x18\x04 \x01(\tR\x06commit\"T\n" +
+	"\x1bConcludeUpdateCycleResponse\x125\n" +
+	"\tcommitted\x18\x01 \x01(\v2\x17.emergency.v1.CommittedR\tcommitted\"\x95\x01\n" +
+	"\x14UpdateCycleConcluded\x12/\n" +
+	"\abinding\x18\x01 \x01(\v2\x15.emergency.v1.BindingR\abinding\x124\n" +
+	"\aoutcome\x18\x02 \x01(\x0e2\x1a.emergency.v1.CycleOutcomeR\aoutcome\x12\x16\n" +
+	"\x06commit\x18\x03 \x01(\tR\x06commit*`\n" +
 	"\vPatchOrigin\x12\x1c\n" +
 	"\x18PATCH_ORIGIN_UNSPECIFIED\x10\x00\x12\x19\n" +
 	"\x15PATCH_ORIGIN_PREPARED\x10\x01\x12\x18\n" +
-	"\x14PATCH_ORIGIN_SESSION\x10\x02B5Z3cacert.org/emergency/proto/emergency/v1;emergencyv1b\x06proto3"
+	"\x14PATCH_ORIGIN_SESSION\x10\x02*\x7f\n" +
+	"\fCycleOutcome\x12\x1d\n" +
+	"\x19CYCLE_OUTCOME_UNSPECIFIED\x10\x00\x12\x19\n" +
+	"\x15CYCLE_OUTCOME_BLESSED\x10\x01\x12\x19\n" +
+	"\x15CYCLE_OUTCOME_CHANGED\x10\x02\x12\x1a\n" +
+	"\x16CYCLE_OUTCOME_REVERTED\x10\x03B5Z3cacert.org/emergency/proto/emergency/v1;emergencyv1b\x06proto3"
 
 var (
 	file_emergency_v1_review_proto_rawDescOnce sync.Once
@@ -2357,114 +2807,131 @@ func file_emergency_v1_review_proto_rawDescGZIP() []byte {
 	return file_emergency_v1_review_proto_rawDescData
 }
 
-var file_emergency_v1_review_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_emergency_v1_review_proto_msgTypes = make([]protoimpl.MessageInfo, 31)
+var file_emergency_v1_review_proto_enumTypes = make([]protoimpl.EnumInfo, 2)
+var file_emergency_v1_review_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
 var file_emergency_v1_review_proto_goTypes = []any{
-	(PatchOrigin)(0),                   // 0: emergency.v1.PatchOrigin
-	(*RegisterPatchRequest)(nil),       // 1: emergency.v1.RegisterPatchRequest
-	(*RegisterPatchResponse)(nil),      // 2: emergency.v1.RegisterPatchResponse
-	(*PatchRegistered)(nil),            // 3: emergency.v1.PatchRegistered
-	(*PatchSuperseded)(nil),            // 4: emergency.v1.PatchSuperseded
-	(*RecordFirstReviewRequest)(nil),   // 5: emergency.v1.RecordFirstReviewRequest
-	(*RecordFirstReviewResponse)(nil),  // 6: emergency.v1.RecordFirstReviewResponse
-	(*FirstReviewRecorded)(nil),        // 7: emergency.v1.FirstReviewRecorded
-	(*TransferRequest)(nil),            // 8: emergency.v1.TransferRequest
-	(*TransferResponse)(nil),           // 9: emergency.v1.TransferResponse
-	(*PatchTransferred)(nil),           // 10: emergency.v1.PatchTransferred
-	(*ConfirmTestServerRequest)(nil),   // 11: emergency.v1.ConfirmTestServerRequest
-	(*ConfirmTestServerResponse)(nil),  // 12: emergency.v1.ConfirmTestServerResponse
-	(*TestServerConfirmed)(nil),        // 13: emergency.v1.TestServerConfirmed
-	(*ReportTestRequest)(nil),          // 14: emergency.v1.ReportTestRequest
-	(*ReportTestResponse)(nil),         // 15: emergency.v1.ReportTestResponse
-	(*TestReported)(nil),               // 16: emergency.v1.TestReported
-	(*RecordSecondReviewRequest)(nil),  // 17: emergency.v1.RecordSecondReviewRequest
-	(*RecordSecondReviewResponse)(nil), // 18: emergency.v1.RecordSecondReviewResponse
-	(*SecondReviewRecorded)(nil),       // 19: emergency.v1.SecondReviewRecorded
-	(*RaiseVetoRequest)(nil),           // 20: emergency.v1.RaiseVetoRequest
-	(*RaiseVetoResponse)(nil),          // 21: emergency.v1.RaiseVetoResponse
-	(*VetoRaised)(nil),                 // 22: emergency.v1.VetoRaised
-	(*WithdrawVetoRequest)(nil),        // 23: emergency.v1.WithdrawVetoRequest
-	(*WithdrawVetoResponse)(nil),       // 24: emergency.v1.WithdrawVetoResponse
-	(*VetoWithdrawn)(nil),              // 25: emergency.v1.VetoWithdrawn
-	(*OverruleVetoRequest)(nil),        // 26: emergency.v1.OverruleVetoRequest
-	(*OverruleVetoResponse)(nil),       // 27: emergency.v1.OverruleVetoResponse
-	(*VetoOverruled)(nil),              // 28: emergency.v1.VetoOverruled
-	(*ForwardRequest)(nil),             // 29: emergency.v1.ForwardRequest
-	(*ForwardResponse)(nil),            // 30: emergency.v1.ForwardResponse
-	(*PatchForwarded)(nil),             // 31: emergency.v1.PatchForwarded
-	(*CommandMeta)(nil),                // 32: emergency.v1.CommandMeta
-	(*Committed)(nil),                  // 33: emergency.v1.Committed
-	(*Binding)(nil),                    // 34: emergency.v1.Binding
-	(*Artefact)(nil),                   // 35: emergency.v1.Artefact
-	(ReviewVerdict)(0),                 // 36: emergency.v1.ReviewVerdict
-	(Phase)(0),                         // 37: emergency.v1.Phase
-	(*Restricted)(nil),                 // 38: emergency.v1.Restricted
-	(TestResult)(0),                    // 39: emergency.v1.TestResult
+	(PatchOrigin)(0),                    // 0: emergency.v1.PatchOrigin
+	(CycleOutcome)(0),                   // 1: emergency.v1.CycleOutcome
+	(*RegisterPatchRequest)(nil),        // 2: emergency.v1.RegisterPatchRequest
+	(*RegisterPatchResponse)(nil),       // 3: emergency.v1.RegisterPatchResponse
+	(*PatchRegistered)(nil),             // 4: emergency.v1.PatchRegistered
+	(*PatchSuperseded)(nil),             // 5: emergency.v1.PatchSuperseded
+	(*RecordFirstReviewRequest)(nil),    // 6: emergency.v1.RecordFirstReviewRequest
+	(*RecordFirstReviewResponse)(nil),   // 7: emergency.v1.RecordFirstReviewResponse
+	(*FirstReviewRecorded)(nil),         // 8: emergency.v1.FirstReviewRecorded
+	(*TransferRequest)(nil),             // 9: emergency.v1.TransferRequest
+	(*TransferResponse)(nil),            // 10: emergency.v1.TransferResponse
+	(*PatchTransferred)(nil),            // 11: emergency.v1.PatchTransferred
+	(*ConfirmTestServerRequest)(nil),    // 12: emergency.v1.ConfirmTestServerRequest
+	(*ConfirmTestServerResponse)(nil),   // 13: emergency.v1.ConfirmTestServerResponse
+	(*TestServerConfirmed)(nil),         // 14: emergency.v1.TestServerConfirmed
+	(*ReportTestRequest)(nil),           // 15: emergency.v1.ReportTestRequest
+	(*ReportTestResponse)(nil),          // 16: emergency.v1.ReportTestResponse
+	(*TestReported)(nil),                // 17: emergency.v1.TestReported
+	(*RecordSecondReviewRequest)(nil),   // 18: emergency.v1.RecordSecondReviewRequest
+	(*RecordSecondReviewResponse)(nil),  // 19: emergency.v1.RecordSecondReviewResponse
+	(*SecondReviewRecorded)(nil),        // 20: emergency.v1.SecondReviewRecorded
+	(*RaiseVetoRequest)(nil),            // 21: emergency.v1.RaiseVetoRequest
+	(*RaiseVetoResponse)(nil),           // 22: emergency.v1.RaiseVetoResponse
+	(*VetoRaised)(nil),                  // 23: emergency.v1.VetoRaised
+	(*WithdrawVetoRequest)(nil),         // 24: emergency.v1.WithdrawVetoRequest
+	(*WithdrawVetoResponse)(nil),        // 25: emergency.v1.WithdrawVetoResponse
+	(*VetoWithdrawn)(nil),               // 26: emergency.v1.VetoWithdrawn
+	(*OverruleVetoRequest)(nil),         // 27: emergency.v1.OverruleVetoRequest
+	(*OverruleVetoResponse)(nil),        // 28: emergency.v1.OverruleVetoResponse
+	(*VetoOverruled)(nil),               // 29: emergency.v1.VetoOverruled
+	(*ForwardRequest)(nil),              // 30: emergency.v1.ForwardRequest
+	(*ForwardResponse)(nil),             // 31: emergency.v1.ForwardResponse
+	(*PatchForwarded)(nil),              // 32: emergency.v1.PatchForwarded
+	(*EnterUpdateCycleRequest)(nil),     // 33: emergency.v1.EnterUpdateCycleRequest
+	(*EnterUpdateCycleResponse)(nil),    // 34: emergency.v1.EnterUpdateCycleResponse
+	(*UpdateCycleEntered)(nil),          // 35: emergency.v1.UpdateCycleEntered
+	(*ConcludeUpdateCycleRequest)(nil),  // 36: emergency.v1.ConcludeUpdateCycleRequest
+	(*ConcludeUpdateCycleResponse)(nil), // 37: emergency.v1.ConcludeUpdateCycleResponse
+	(*UpdateCycleConcluded)(nil),        // 38: emergency.v1.UpdateCycleConcluded
+	(*CommandMeta)(nil),                 // 39: emergency.v1.CommandMeta
+	(*Committed)(nil),                   // 40: emergency.v1.Committed
+	(*Binding)(nil),                     // 41: emergency.v1.Binding
+	(*Artefact)(nil),                    // 42: emergency.v1.Artefact
+	(ReviewVerdict)(0),                  // 43: emergency.v1.ReviewVerdict
+	(Phase)(0),                          // 44: emergency.v1.Phase
+	(*Restricted)(nil),                  // 45: emergency.v1.Restricted
+	(TestResult)(0),                     // 46: emergency.v1.TestResult
 }
 var file_emergency_v1_review_proto_depIdxs = []int32{
-	32, // 0: emergency.v1.RegisterPatchRequest.meta:type_name -> emergency.v1.CommandMeta
+	39, // 0: emergency.v1.RegisterPatchRequest.meta:type_name -> emergency.v1.CommandMeta
 	0,  // 1: emergency.v1.RegisterPatchRequest.origin:type_name -> emergency.v1.PatchOrigin
-	33, // 2: emergency.v1.RegisterPatchResponse.committed:type_name -> emergency.v1.Committed
-	34, // 3: emergency.v1.PatchRegistered.binding:type_name -> emergency.v1.Binding
-	35, // 4: emergency.v1.PatchRegistered.patch:type_name -> emergency.v1.Artefact
+	40, // 2: emergency.v1.RegisterPatchResponse.committed:type_name -> emergency.v1.Committed
+	41, // 3: emergency.v1.PatchRegistered.binding:type_name -> emergency.v1.Binding
+	42, // 4: emergency.v1.PatchRegistered.patch:type_name -> emergency.v1.Artefact
 	0,  // 5: emergency.v1.PatchRegistered.origin:type_name -> emergency.v1.PatchOrigin
-	32, // 6: emergency.v1.RecordFirstReviewRequest.meta:type_name -> emergency.v1.CommandMeta
-	34, // 7: emergency.v1.RecordFirstReviewRequest.binding:type_name -> emergency.v1.Binding
-	36, // 8: emergency.v1.RecordFirstReviewRequest.verdict:type_name -> emergency.v1.ReviewVerdict
-	37, // 9: emergency.v1.RecordFirstReviewRequest.phase:type_name -> emergency.v1.Phase
-	33, // 10: emergency.v1.RecordFirstReviewResponse.committed:type_name -> emergency.v1.Committed
-	34, // 11: emergency.v1.FirstReviewRecorded.binding:type_name -> emergency.v1.Binding
-	36, // 12: emergency.v1.FirstReviewRecorded.verdict:type_name -> emergency.v1.ReviewVerdict
-	38, // 13: emergency.v1.FirstReviewRecorded.reason:type_name -> emergency.v1.Restricted
-	37, // 14: emergency.v1.FirstReviewRecorded.phase:type_name -> emergency.v1.Phase
-	32, // 15: emergency.v1.TransferRequest.meta:type_name -> emergency.v1.CommandMeta
-	34, // 16: emergency.v1.TransferRequest.binding:type_name -> emergency.v1.Binding
-	33, // 17: emergency.v1.TransferResponse.committed:type_name -> emergency.v1.Committed
-	34, // 18: emergency.v1.PatchTransferred.binding:type_name -> emergency.v1.Binding
-	32, // 19: emergency.v1.ConfirmTestServerRequest.meta:type_name -> emergency.v1.CommandMeta
-	34, // 20: emergency.v1.ConfirmTestServerRequest.binding:type_name -> emergency.v1.Binding
-	33, // 21: emergency.v1.ConfirmTestServerResponse.committed:type_name -> emergency.v1.Committed
-	34, // 22: emergency.v1.TestServerConfirmed.binding:type_name -> emergency.v1.Binding
-	32, // 23: emergency.v1.ReportTestRequest.meta:type_name -> emergency.v1.CommandMeta
-	34, // 24: emergency.v1.ReportTestRequest.binding:type_name -> emergency.v1.Binding
-	39, // 25: emergency.v1.ReportTestRequest.result:type_name -> emergency.v1.TestResult
-	37, // 26: emergency.v1.ReportTestRequest.phase:type_name -> emergency.v1.Phase
-	33, // 27: emergency.v1.ReportTestResponse.committed:type_name -> emergency.v1.Committed
-	34, // 28: emergency.v1.TestReported.binding:type_name -> emergency.v1.Binding
-	39, // 29: emergency.v1.TestReported.result:type_name -> emergency.v1.TestResult
-	38, // 30: emergency.v1.TestReported.steps:type_name -> emergency.v1.Restricted
-	37, // 31: emergency.v1.TestReported.phase:type_name -> emergency.v1.Phase
-	32, // 32: emergency.v1.RecordSecondReviewRequest.meta:type_name -> emergency.v1.CommandMeta
-	34, // 33: emergency.v1.RecordSecondReviewRequest.binding:type_name -> emergency.v1.Binding
-	36, // 34: emergency.v1.RecordSecondReviewRequest.verdict:type_name -> emergency.v1.ReviewVerdict
-	37, // 35: emergency.v1.RecordSecondReviewRequest.phase:type_name -> emergency.v1.Phase
-	33, // 36: emergency.v1.RecordSecondReviewResponse.committed:type_name -> emergency.v1.Committed
-	34, // 37: emergency.v1.SecondReviewRecorded.binding:type_name -> emergency.v1.Binding
-	36, // 38: emergency.v1.SecondReviewRecorded.verdict:type_name -> emergency.v1.ReviewVerdict
-	38, // 39: emergency.v1.SecondReviewRecorded.reason:type_name -> emergency.v1.Restricted
-	37, // 40: emergency.v1.SecondReviewRecorded.phase:type_name -> emergency.v1.Phase
-	32, // 41: emergency.v1.RaiseVetoRequest.meta:type_name -> emergency.v1.CommandMeta
-	34, // 42: emergency.v1.RaiseVetoRequest.binding:type_name -> emergency.v1.Binding
-	33, // 43: emergency.v1.RaiseVetoResponse.committed:type_name -> emergency.v1.Committed
-	34, // 44: emergency.v1.VetoRaised.binding:type_name -> emergency.v1.Binding
-	38, // 45: emergency.v1.VetoRaised.reason:type_name -> emergency.v1.Restricted
-	32, // 46: emergency.v1.WithdrawVetoRequest.meta:type_name -> emergency.v1.CommandMeta
-	33, // 47: emergency.v1.WithdrawVetoResponse.committed:type_name -> emergency.v1.Committed
-	38, // 48: emergency.v1.VetoWithdrawn.reason:type_name -> emergency.v1.Restricted
-	32, // 49: emergency.v1.OverruleVetoRequest.meta:type_name -> emergency.v1.CommandMeta
-	33, // 50: emergency.v1.OverruleVetoResponse.committed:type_name -> emergency.v1.Committed
-	38, // 51: emergency.v1.VetoOverruled.reason:type_name -> emergency.v1.Restricted
-	32, // 52: emergency.v1.ForwardRequest.meta:type_name -> emergency.v1.CommandMeta
-	34, // 53: emergency.v1.ForwardRequest.binding:type_name -> emergency.v1.Binding
-	33, // 54: emergency.v1.ForwardResponse.committed:type_name -> emergency.v1.Committed
-	34, // 55: emergency.v1.PatchForwarded.binding:type_name -> emergency.v1.Binding
-	38, // 56: emergency.v1.PatchForwarded.rollback_plan:type_name -> emergency.v1.Restricted
-	38, // 57: emergency.v1.PatchForwarded.local_test:type_name -> emergency.v1.Restricted
-	58, // [58:58] is the sub-list for method output_type
-	58, // [58:58] is the sub-list for method input_type
-	58, // [58:58] is the sub-list for extension type_name
-	58, // [58:58] is the sub-list for extension extendee
-	0,  // [0:58] is the sub-list for field type_name
+	39, // 6: emergency.v1.RecordFirstReviewRequest.meta:type_name -> emergency.v1.CommandMeta
+	41, // 7: emergency.v1.RecordFirstReviewRequest.binding:type_name -> emergency.v1.Binding
+	43, // 8: emergency.v1.RecordFirstReviewRequest.verdict:type_name -> emergency.v1.ReviewVerdict
+	44, // 9: emergency.v1.RecordFirstReviewRequest.phase:type_name -> emergency.v1.Phase
+	40, // 10: emergency.v1.RecordFirstReviewResponse.committed:type_name -> emergency.v1.Committed
+	41, // 11: emergency.v1.FirstReviewRecorded.binding:type_name -> emergency.v1.Binding
+	43, // 12: emergency.v1.FirstReviewRecorded.verdict:type_name -> emergency.v1.ReviewVerdict
+	45, // 13: emergency.v1.FirstReviewRecorded.reason:type_name -> emergency.v1.Restricted
+	44, // 14: emergency.v1.FirstReviewRecorded.phase:type_name -> emergency.v1.Phase
+	39, // 15: emergency.v1.TransferRequest.meta:type_name -> emergency.v1.CommandMeta
+	41, // 16: emergency.v1.TransferRequest.binding:type_name -> emergency.v1.Binding
+	40, // 17: emergency.v1.TransferResponse.committed:type_name -> emergency.v1.Committed
+	41, // 18: emergency.v1.PatchTransferred.binding:type_name -> emergency.v1.Binding
+	39, // 19: emergency.v1.ConfirmTestServerRequest.meta:type_name -> emergency.v1.CommandMeta
+	41, // 20: emergency.v1.ConfirmTestServerRequest.binding:type_name -> emergency.v1.Binding
+	40, // 21: emergency.v1.ConfirmTestServerResponse.committed:type_name -> emergency.v1.Committed
+	41, // 22: emergency.v1.TestServerConfirmed.binding:type_name -> emergency.v1.Binding
+	39, // 23: emergency.v1.ReportTestRequest.meta:type_name -> emergency.v1.CommandMeta
+	41, // 24: emergency.v1.ReportTestRequest.binding:type_name -> emergency.v1.Binding
+	46, // 25: emergency.v1.ReportTestRequest.result:type_name -> emergency.v1.TestResult
+	44, // 26: emergency.v1.ReportTestRequest.phase:type_name -> emergency.v1.Phase
+	40, // 27: emergency.v1.ReportTestResponse.committed:type_name -> emergency.v1.Committed
+	41, // 28: emergency.v1.TestReported.binding:type_name -> emergency.v1.Binding
+	46, // 29: emergency.v1.TestReported.result:type_name -> emergency.v1.TestResult
+	45, // 30: emergency.v1.TestReported.steps:type_name -> emergency.v1.Restricted
+	44, // 31: emergency.v1.TestReported.phase:type_name -> emergency.v1.Phase
+	39, // 32: emergency.v1.RecordSecondReviewRequest.meta:type_name -> emergency.v1.CommandMeta
+	41, // 33: emergency.v1.RecordSecondReviewRequest.binding:type_name -> emergency.v1.Binding
+	43, // 34: emergency.v1.RecordSecondReviewRequest.verdict:type_name -> emergency.v1.ReviewVerdict
+	44, // 35: emergency.v1.RecordSecondReviewRequest.phase:type_name -> emergency.v1.Phase
+	40, // 36: emergency.v1.RecordSecondReviewResponse.committed:type_name -> emergency.v1.Committed
+	41, // 37: emergency.v1.SecondReviewRecorded.binding:type_name -> emergency.v1.Binding
+	43, // 38: emergency.v1.SecondReviewRecorded.verdict:type_name -> emergency.v1.ReviewVerdict
+	45, // 39: emergency.v1.SecondReviewRecorded.reason:type_name -> emergency.v1.Restricted
+	44, // 40: emergency.v1.SecondReviewRecorded.phase:type_name -> emergency.v1.Phase
+	39, // 41: emergency.v1.RaiseVetoRequest.meta:type_name -> emergency.v1.CommandMeta
+	41, // 42: emergency.v1.RaiseVetoRequest.binding:type_name -> emergency.v1.Binding
+	40, // 43: emergency.v1.RaiseVetoResponse.committed:type_name -> emergency.v1.Committed
+	41, // 44: emergency.v1.VetoRaised.binding:type_name -> emergency.v1.Binding
+	45, // 45: emergency.v1.VetoRaised.reason:type_name -> emergency.v1.Restricted
+	39, // 46: emergency.v1.WithdrawVetoRequest.meta:type_name -> emergency.v1.CommandMeta
+	40, // 47: emergency.v1.WithdrawVetoResponse.committed:type_name -> emergency.v1.Committed
+	45, // 48: emergency.v1.VetoWithdrawn.reason:type_name -> emergency.v1.Restricted
+	39, // 49: emergency.v1.OverruleVetoRequest.meta:type_name -> emergency.v1.CommandMeta
+	40, // 50: emergency.v1.OverruleVetoResponse.committed:type_name -> emergency.v1.Committed
+	45, // 51: emergency.v1.VetoOverruled.reason:type_name -> emergency.v1.Restricted
+	39, // 52: emergency.v1.ForwardRequest.meta:type_name -> emergency.v1.CommandMeta
+	41, // 53: emergency.v1.ForwardRequest.binding:type_name -> emergency.v1.Binding
+	40, // 54: emergency.v1.ForwardResponse.committed:type_name -> emergency.v1.Committed
+	41, // 55: emergency.v1.PatchForwarded.binding:type_name -> emergency.v1.Binding
+	45, // 56: emergency.v1.PatchForwarded.rollback_plan:type_name -> emergency.v1.Restricted
+	45, // 57: emergency.v1.PatchForwarded.local_test:type_name -> emergency.v1.Restricted
+	39, // 58: emergency.v1.EnterUpdateCycleRequest.meta:type_name -> emergency.v1.CommandMeta
+	41, // 59: emergency.v1.EnterUpdateCycleRequest.binding:type_name -> emergency.v1.Binding
+	40, // 60: emergency.v1.EnterUpdateCycleResponse.committed:type_name -> emergency.v1.Committed
+	41, // 61: emergency.v1.UpdateCycleEntered.binding:type_name -> emergency.v1.Binding
+	39, // 62: emergency.v1.ConcludeUpdateCycleRequest.meta:type_name -> emergency.v1.CommandMeta
+	41, // 63: emergency.v1.ConcludeUpdateCycleRequest.binding:type_name -> emergency.v1.Binding
+	1,  // 64: emergency.v1.ConcludeUpdateCycleRequest.outcome:type_name -> emergency.v1.CycleOutcome
+	40, // 65: emergency.v1.ConcludeUpdateCycleResponse.committed:type_name -> emergency.v1.Committed
+	41, // 66: emergency.v1.UpdateCycleConcluded.binding:type_name -> emergency.v1.Binding
+	1,  // 67: emergency.v1.UpdateCycleConcluded.outcome:type_name -> emergency.v1.CycleOutcome
+	68, // [68:68] is the sub-list for method output_type
+	68, // [68:68] is the sub-list for method input_type
+	68, // [68:68] is the sub-list for extension type_name
+	68, // [68:68] is the sub-list for extension extendee
+	0,  // [0:68] is the sub-list for field type_name
 }
 
 func init() { file_emergency_v1_review_proto_init() }
@@ -2478,8 +2945,8 @@ func file_emergency_v1_review_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_emergency_v1_review_proto_rawDesc), len(file_emergency_v1_review_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   31,
+			NumEnums:      2,
+			NumMessages:   37,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -27,7 +27,7 @@ var File_emergency_arbitration_v1_arbitration_proto protoreflect.FileDescriptor
 
 const file_emergency_arbitration_v1_arbitration_proto_rawDesc = "" +
 	"\n" +
-	"*emergency/arbitration/v1/arbitration.proto\x12\x18emergency.arbitration.v1\x1a\x1eemergency/v1/arbitration.proto\x1a\x1bemergency/v1/rulebook.proto2\xd4\x04\n" +
+	"*emergency/arbitration/v1/arbitration.proto\x12\x18emergency.arbitration.v1\x1a\x1eemergency/v1/arbitration.proto\x1a\x1aemergency/v1/dispute.proto\x1a\x1bemergency/v1/rulebook.proto2\xd5\x0e\n" +
 	"\x12ArbitrationService\x12I\n" +
 	"\bDocument\x12\x1d.emergency.v1.DocumentRequest\x1a\x1e.emergency.v1.DocumentResponse\x12g\n" +
 	"\x12RecordBoardSummary\x12'.emergency.v1.RecordBoardSummaryRequest\x1a(.emergency.v1.RecordBoardSummaryResponse\x12X\n" +
@@ -36,23 +36,65 @@ const file_emergency_arbitration_v1_arbitration_proto_rawDesc = "" +
 	"\n" +
 	"RevokeRole\x12\x1f.emergency.v1.RevokeRoleRequest\x1a .emergency.v1.RevokeRoleResponse\x12C\n" +
 	"\x06AddKey\x12\x1b.emergency.v1.AddKeyRequest\x1a\x1c.emergency.v1.AddKeyResponse\x12L\n" +
-	"\tRevokeKey\x12\x1e.emergency.v1.RevokeKeyRequest\x1a\x1f.emergency.v1.RevokeKeyResponseBCZAcacert.org/emergency/proto/emergency/arbitration/v1;arbitrationv1b\x06proto3"
+	"\tRevokeKey\x12\x1e.emergency.v1.RevokeKeyRequest\x1a\x1f.emergency.v1.RevokeKeyResponse\x12R\n" +
+	"\vFileDispute\x12 .emergency.v1.FileDisputeRequest\x1a!.emergency.v1.FileDisputeResponse\x12I\n" +
+	"\bOpenCase\x12\x1d.emergency.v1.OpenCaseRequest\x1a\x1e.emergency.v1.OpenCaseResponse\x12d\n" +
+	"\x11ProposeArbitrator\x12&.emergency.v1.ProposeArbitratorRequest\x1a'.emergency.v1.ProposeArbitratorResponse\x12g\n" +
+	"\x12RespondAppointment\x12'.emergency.v1.RespondAppointmentRequest\x1a(.emergency.v1.RespondAppointmentResponse\x12X\n" +
+	"\rCloseDeclined\x12\".emergency.v1.CloseDeclinedRequest\x1a#.emergency.v1.CloseDeclinedResponse\x12j\n" +
+	"\x13RecordPreliminaries\x12(.emergency.v1.RecordPreliminariesRequest\x1a).emergency.v1.RecordPreliminariesResponse\x12X\n" +
+	"\rDeliverRuling\x12\".emergency.v1.DeliverRulingRequest\x1a#.emergency.v1.DeliverRulingResponse\x12X\n" +
+	"\rPublishRuling\x12\".emergency.v1.PublishRulingRequest\x1a#.emergency.v1.PublishRulingResponse\x12j\n" +
+	"\x13ReportDirectionDone\x12(.emergency.v1.ReportDirectionDoneRequest\x1a).emergency.v1.ReportDirectionDoneResponse\x12a\n" +
+	"\x10ConfirmDirection\x12%.emergency.v1.ConfirmDirectionRequest\x1a&.emergency.v1.ConfirmDirectionResponse\x12X\n" +
+	"\rRequestReview\x12\".emergency.v1.RequestReviewRequest\x1a#.emergency.v1.RequestReviewResponse\x12^\n" +
+	"\x0fFormAppealPanel\x12$.emergency.v1.FormAppealPanelRequest\x1a%.emergency.v1.FormAppealPanelResponse\x12C\n" +
+	"\x06Redact\x12\x1b.emergency.v1.RedactRequest\x1a\x1c.emergency.v1.RedactResponse\x12I\n" +
+	"\bDisclose\x12\x1d.emergency.v1.DiscloseRequest\x1a\x1e.emergency.v1.DiscloseResponseBCZAcacert.org/emergency/proto/emergency/arbitration/v1;arbitrationv1b\x06proto3"
 
 var file_emergency_arbitration_v1_arbitration_proto_goTypes = []any{
-	(*v1.DocumentRequest)(nil),            // 0: emergency.v1.DocumentRequest
-	(*v1.RecordBoardSummaryRequest)(nil),  // 1: emergency.v1.RecordBoardSummaryRequest
-	(*v1.PublishPolicyRequest)(nil),       // 2: emergency.v1.PublishPolicyRequest
-	(*v1.GrantRoleRequest)(nil),           // 3: emergency.v1.GrantRoleRequest
-	(*v1.RevokeRoleRequest)(nil),          // 4: emergency.v1.RevokeRoleRequest
-	(*v1.AddKeyRequest)(nil),              // 5: emergency.v1.AddKeyRequest
-	(*v1.RevokeKeyRequest)(nil),           // 6: emergency.v1.RevokeKeyRequest
-	(*v1.DocumentResponse)(nil),           // 7: emergency.v1.DocumentResponse
-	(*v1.RecordBoardSummaryResponse)(nil), // 8: emergency.v1.RecordBoardSummaryResponse
-	(*v1.PublishPolicyResponse)(nil),      // 9: emergency.v1.PublishPolicyResponse
-	(*v1.GrantRoleResponse)(nil),          // 10: emergency.v1.GrantRoleResponse
-	(*v1.RevokeRoleResponse)(nil),         // 11: emergency.v1.RevokeRoleResponse
-	(*v1.AddKeyResponse)(nil),             // 12: emergency.v1.AddKeyResponse
-	(*v1.RevokeKeyResponse)(nil),          // 13: emergency.v1.RevokeKeyResponse
+	(*v1.DocumentRequest)(nil),             // 0: emergency.v1.DocumentRequest
+	(*v1.RecordBoardSummaryRequest)(nil),   // 1: emergency.v1.RecordBoardSummaryRequest
+	(*v1.PublishPolicyRequest)(nil),        // 2: emergency.v1.PublishPolicyRequest
+	(*v1.GrantRoleRequest)(nil),            // 3: emergency.v1.GrantRoleRequest
+	(*v1.RevokeRoleRequest)(nil),           // 4: emergency.v1.RevokeRoleRequest
+	(*v1.AddKeyRequest)(nil),               // 5: emergency.v1.AddKeyRequest
+	(*v1.RevokeKeyRequest)(nil),            // 6: emergency.v1.RevokeKeyRequest
+	(*v1.FileDisputeRequest)(nil),          // 7: emergency.v1.FileDisputeRequest
+	(*v1.OpenCaseRequest)(nil),             // 8: emergency.v1.OpenCaseRequest
+	(*v1.ProposeArbitratorRequest)(nil),    // 9: emergency.v1.ProposeArbitratorRequest
+	(*v1.RespondAppointmentRequest)(nil),   // 10: emergency.v1.RespondAppointmentRequest
+	(*v1.CloseDeclinedRequest)(nil),        // 11: emergency.v1.CloseDeclinedRequest
+	(*v1.RecordPreliminariesRequest)(nil),  // 12: emergency.v1.RecordPreliminariesRequest
+	(*v1.DeliverRulingRequest)(nil),        // 13: emergency.v1.DeliverRulingRequest
+	(*v1.PublishRulingRequest)(nil),        // 14: emergency.v1.PublishRulingRequest
+	(*v1.ReportDirectionDoneRequest)(nil),  // 15: emergency.v1.ReportDirectionDoneRequest
+	(*v1.ConfirmDirectionRequest)(nil),     // 16: emergency.v1.ConfirmDirectionRequest
+	(*v1.RequestReviewRequest)(nil),        // 17: emergency.v1.RequestReviewRequest
+	(*v1.FormAppealPanelRequest)(nil),      // 18: emergency.v1.FormAppealPanelRequest
+	(*v1.RedactRequest)(nil),               // 19: emergency.v1.RedactRequest
+	(*v1.DiscloseRequest)(nil),             // 20: emergency.v1.DiscloseRequest
+	(*v1.DocumentResponse)(nil),            // 21: emergency.v1.DocumentResponse
+	(*v1.RecordBoardSummaryResponse)(nil),  // 22: emergency.v1.RecordBoardSummaryResponse
+	(*v1.PublishPolicyResponse)(nil),       // 23: emergency.v1.PublishPolicyResponse
+	(*v1.GrantRoleResponse)(nil),           // 24: emergency.v1.GrantRoleResponse
+	(*v1.RevokeRoleResponse)(nil),          // 25: emergency.v1.RevokeRoleResponse
+	(*v1.AddKeyResponse)(nil),              // 26: emergency.v1.AddKeyResponse
+	(*v1.RevokeKeyResponse)(nil),           // 27: emergency.v1.RevokeKeyResponse
+	(*v1.FileDisputeResponse)(nil),         // 28: emergency.v1.FileDisputeResponse
+	(*v1.OpenCaseResponse)(nil),            // 29: emergency.v1.OpenCaseResponse
+	(*v1.ProposeArbitratorResponse)(nil),   // 30: emergency.v1.ProposeArbitratorResponse
+	(*v1.RespondAppointmentResponse)(nil),  // 31: emergency.v1.RespondAppointmentResponse
+	(*v1.CloseDeclinedResponse)(nil),       // 32: emergency.v1.CloseDeclinedResponse
+	(*v1.RecordPreliminariesResponse)(nil), // 33: emergency.v1.RecordPreliminariesResponse
+	(*v1.DeliverRulingResponse)(nil),       // 34: emergency.v1.DeliverRulingResponse
+	(*v1.PublishRulingResponse)(nil),       // 35: emergency.v1.PublishRulingResponse
+	(*v1.ReportDirectionDoneResponse)(nil), // 36: emergency.v1.ReportDirectionDoneResponse
+	(*v1.ConfirmDirectionResponse)(nil),    // 37: emergency.v1.ConfirmDirectionResponse
+	(*v1.RequestReviewResponse)(nil),       // 38: emergency.v1.RequestReviewResponse
+	(*v1.FormAppealPanelResponse)(nil),     // 39: emergency.v1.FormAppealPanelResponse
+	(*v1.RedactResponse)(nil),              // 40: emergency.v1.RedactResponse
+	(*v1.DiscloseResponse)(nil),            // 41: emergency.v1.DiscloseResponse
 }
 var file_emergency_arbitration_v1_arbitration_proto_depIdxs = []int32{
 	0,  // 0: emergency.arbitration.v1.ArbitrationService.Document:input_type -> emergency.v1.DocumentRequest
@@ -62,15 +104,43 @@ var file_emergency_arbitration_v1_arbitration_proto_depIdxs = []int32{
 	4,  // 4: emergency.arbitration.v1.ArbitrationService.RevokeRole:input_type -> emergency.v1.RevokeRoleRequest
 	5,  // 5: emergency.arbitration.v1.ArbitrationService.AddKey:input_type -> emergency.v1.AddKeyRequest
 	6,  // 6: emergency.arbitration.v1.ArbitrationService.RevokeKey:input_type -> emergency.v1.RevokeKeyRequest
-	7,  // 7: emergency.arbitration.v1.ArbitrationService.Document:output_type -> emergency.v1.DocumentResponse
-	8,  // 8: emergency.arbitration.v1.ArbitrationService.RecordBoardSummary:output_type -> emergency.v1.RecordBoardSummaryResponse
-	9,  // 9: emergency.arbitration.v1.ArbitrationService.PublishPolicy:output_type -> emergency.v1.PublishPolicyResponse
-	10, // 10: emergency.arbitration.v1.ArbitrationService.GrantRole:output_type -> emergency.v1.GrantRoleResponse
-	11, // 11: emergency.arbitration.v1.ArbitrationService.RevokeRole:output_type -> emergency.v1.RevokeRoleResponse
-	12, // 12: emergency.arbitration.v1.ArbitrationService.AddKey:output_type -> emergency.v1.AddKeyResponse
-	13, // 13: emergency.arbitration.v1.ArbitrationService.RevokeKey:output_type -> emergency.v1.RevokeKeyResponse
-	7,  // [7:14] is the sub-list for method output_type
-	0,  // [0:7] is the sub-list for method input_type
+	7,  // 7: emergency.arbitration.v1.ArbitrationService.FileDispute:input_type -> emergency.v1.FileDisputeRequest
+	8,  // 8: emergency.arbitration.v1.ArbitrationService.OpenCase:input_type -> emergency.v1.OpenCaseRequest
+	9,  // 9: emergency.arbitration.v1.ArbitrationService.ProposeArbitrator:input_type -> emergency.v1.ProposeArbitratorRequest
+	10, // 10: emergency.arbitration.v1.ArbitrationService.RespondAppointment:input_type -> emergency.v1.RespondAppointmentRequest
+	11, // 11: emergency.arbitration.v1.ArbitrationService.CloseDeclined:input_type -> emergency.v1.CloseDeclinedRequest
+	12, // 12: emergency.arbitration.v1.ArbitrationService.RecordPreliminaries:input_type -> emergency.v1.RecordPreliminariesRequest
+	13, // 13: emergency.arbitration.v1.ArbitrationService.DeliverRuling:input_type -> emergency.v1.DeliverRulingRequest
+	14, // 14: emergency.arbitration.v1.ArbitrationService.PublishRuling:input_type -> emergency.v1.PublishRulingRequest
+	15, // 15: emergency.arbitration.v1.ArbitrationService.ReportDirectionDone:input_type -> emergency.v1.ReportDirectionDoneRequest
+	16, // 16: emergency.arbitration.v1.ArbitrationService.ConfirmDirection:input_type -> emergency.v1.ConfirmDirectionRequest
+	17, // 17: emergency.arbitration.v1.ArbitrationService.RequestReview:input_type -> emergency.v1.RequestReviewRequest
+	18, // 18: emergency.arbitration.v1.ArbitrationService.FormAppealPanel:input_type -> emergency.v1.FormAppealPanelRequest
+	19, // 19: emergency.arbitration.v1.ArbitrationService.Redact:input_type -> emergency.v1.RedactRequest
+	20, // 20: emergency.arbitration.v1.ArbitrationService.Disclose:input_type -> emergency.v1.DiscloseRequest
+	21, // 21: emergency.arbitration.v1.ArbitrationService.Document:output_type -> emergency.v1.DocumentResponse
+	22, // 22: emergency.arbitration.v1.ArbitrationService.RecordBoardSummary:output_type -> emergency.v1.RecordBoardSummaryResponse
+	23, // 23: emergency.arbitration.v1.ArbitrationService.PublishPolicy:output_type -> emergency.v1.PublishPolicyResponse
+	24, // 24: emergency.arbitration.v1.ArbitrationService.GrantRole:output_type -> emergency.v1.GrantRoleResponse
+	25, // 25: emergency.arbitration.v1.ArbitrationService.RevokeRole:output_type -> emergency.v1.RevokeRoleResponse
+	26, // 26: emergency.arbitration.v1.ArbitrationService.AddKey:output_type -> emergency.v1.AddKeyResponse
+	27, // 27: emergency.arbitration.v1.ArbitrationService.RevokeKey:output_type -> emergency.v1.RevokeKeyResponse
+	28, // 28: emergency.arbitration.v1.ArbitrationService.FileDispute:output_type -> emergency.v1.FileDisputeResponse
+	29, // 29: emergency.arbitration.v1.ArbitrationService.OpenCase:output_type -> emergency.v1.OpenCaseResponse
+	30, // 30: emergency.arbitration.v1.ArbitrationService.ProposeArbitrator:output_type -> emergency.v1.ProposeArbitratorResponse
+	31, // 31: emergency.arbitration.v1.ArbitrationService.RespondAppointment:output_type -> emergency.v1.RespondAppointmentResponse
+	32, // 32: emergency.arbitration.v1.ArbitrationService.CloseDeclined:output_type -> emergency.v1.CloseDeclinedResponse
+	33, // 33: emergency.arbitration.v1.ArbitrationService.RecordPreliminaries:output_type -> emergency.v1.RecordPreliminariesResponse
+	34, // 34: emergency.arbitration.v1.ArbitrationService.DeliverRuling:output_type -> emergency.v1.DeliverRulingResponse
+	35, // 35: emergency.arbitration.v1.ArbitrationService.PublishRuling:output_type -> emergency.v1.PublishRulingResponse
+	36, // 36: emergency.arbitration.v1.ArbitrationService.ReportDirectionDone:output_type -> emergency.v1.ReportDirectionDoneResponse
+	37, // 37: emergency.arbitration.v1.ArbitrationService.ConfirmDirection:output_type -> emergency.v1.ConfirmDirectionResponse
+	38, // 38: emergency.arbitration.v1.ArbitrationService.RequestReview:output_type -> emergency.v1.RequestReviewResponse
+	39, // 39: emergency.arbitration.v1.ArbitrationService.FormAppealPanel:output_type -> emergency.v1.FormAppealPanelResponse
+	40, // 40: emergency.arbitration.v1.ArbitrationService.Redact:output_type -> emergency.v1.RedactResponse
+	41, // 41: emergency.arbitration.v1.ArbitrationService.Disclose:output_type -> emergency.v1.DiscloseResponse
+	21, // [21:42] is the sub-list for method output_type
+	0,  // [0:21] is the sub-list for method input_type
 	0,  // [0:0] is the sub-list for extension type_name
 	0,  // [0:0] is the sub-list for extension extendee
 	0,  // [0:0] is the sub-list for field type_name

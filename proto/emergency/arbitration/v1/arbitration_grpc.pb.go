@@ -22,13 +22,27 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	ArbitrationService_Document_FullMethodName           = "/emergency.arbitration.v1.ArbitrationService/Document"
-	ArbitrationService_RecordBoardSummary_FullMethodName = "/emergency.arbitration.v1.ArbitrationService/RecordBoardSummary"
-	ArbitrationService_PublishPolicy_FullMethodName      = "/emergency.arbitration.v1.ArbitrationService/PublishPolicy"
-	ArbitrationService_GrantRole_FullMethodName          = "/emergency.arbitration.v1.ArbitrationService/GrantRole"
-	ArbitrationService_RevokeRole_FullMethodName         = "/emergency.arbitration.v1.ArbitrationService/RevokeRole"
-	ArbitrationService_AddKey_FullMethodName             = "/emergency.arbitration.v1.ArbitrationService/AddKey"
-	ArbitrationService_RevokeKey_FullMethodName          = "/emergency.arbitration.v1.ArbitrationService/RevokeKey"
+	ArbitrationService_Document_FullMethodName            = "/emergency.arbitration.v1.ArbitrationService/Document"
+	ArbitrationService_RecordBoardSummary_FullMethodName  = "/emergency.arbitration.v1.ArbitrationService/RecordBoardSummary"
+	ArbitrationService_PublishPolicy_FullMethodName       = "/emergency.arbitration.v1.ArbitrationService/PublishPolicy"
+	ArbitrationService_GrantRole_FullMethodName           = "/emergency.arbitration.v1.ArbitrationService/GrantRole"
+	ArbitrationService_RevokeRole_FullMethodName          = "/emergency.arbitration.v1.ArbitrationService/RevokeRole"
+	ArbitrationService_AddKey_FullMethodName              = "/emergency.arbitration.v1.ArbitrationService/AddKey"
+	ArbitrationService_RevokeKey_FullMethodName           = "/emergency.arbitration.v1.ArbitrationService/RevokeKey"
+	ArbitrationService_FileDispute_FullMethodName         = "/emergency.arbitration.v1.ArbitrationService/FileDispute"
+	ArbitrationService_OpenCase_FullMethodName            = "/emergency.arbitration.v1.ArbitrationService/OpenCase"
+	ArbitrationService_ProposeArbitrator_FullMethodName   = "/emergency.arbitration.v1.ArbitrationService/ProposeArbitrator"
+	ArbitrationService_RespondAppointment_FullMethodName  = "/emergency.arbitration.v1.ArbitrationService/RespondAppointment"
+	ArbitrationService_CloseDeclined_FullMethodName       = "/emergency.arbitration.v1.ArbitrationService/CloseDeclined"
+	ArbitrationService_RecordPreliminaries_FullMethodName = "/emergency.arbitration.v1.ArbitrationService/RecordPreliminaries"
+	ArbitrationService_DeliverRuling_FullMethodName       = "/emergency.arbitration.v1.ArbitrationService/DeliverRuling"
+	ArbitrationService_PublishRuling_FullMethodName       = "/emergency.arbitration.v1.ArbitrationService/PublishRuling"
+	ArbitrationService_ReportDirectionDone_FullMethodName = "/emergency.arbitration.v1.ArbitrationService/ReportDirectionDone"
+	ArbitrationService_ConfirmDirection_FullMethodName    = "/emergency.arbitration.v1.ArbitrationService/ConfirmDirection"
+	ArbitrationService_RequestReview_FullMethodName       = "/emergency.arbitration.v1.ArbitrationService/RequestReview"
+	ArbitrationService_FormAppealPanel_FullMethodName     = "/emergency.arbitration.v1.ArbitrationService/FormAppealPanel"
+	ArbitrationService_Redact_FullMethodName              = "/emergency.arbitration.v1.ArbitrationService/Redact"
+	ArbitrationService_Disclose_FullMethodName            = "/emergency.arbitration.v1.ArbitrationService/Disclose"
 )
 
 // ArbitrationServiceClient is the client API for ArbitrationService service.
@@ -52,6 +66,34 @@ type ArbitrationServiceClient interface {
 	AddKey(ctx context.Context, in *v1.AddKeyRequest, opts ...grpc.CallOption) (*v1.AddKeyResponse, error)
 	// RevokeKey revokes a key.
 	RevokeKey(ctx context.Context, in *v1.RevokeKeyRequest, opts ...grpc.CallOption) (*v1.RevokeKeyResponse, error)
+	// FileDispute files a dispute (DRP 1).
+	FileDispute(ctx context.Context, in *v1.FileDisputeRequest, opts ...grpc.CallOption) (*v1.FileDisputeResponse, error)
+	// OpenCase takes control of a filing and gives it a case number.
+	OpenCase(ctx context.Context, in *v1.OpenCaseRequest, opts ...grpc.CallOption) (*v1.OpenCaseResponse, error)
+	// ProposeArbitrator asks one arbitrator of the list.
+	ProposeArbitrator(ctx context.Context, in *v1.ProposeArbitratorRequest, opts ...grpc.CallOption) (*v1.ProposeArbitratorResponse, error)
+	// RespondAppointment accepts or declines an appointment.
+	RespondAppointment(ctx context.Context, in *v1.RespondAppointmentRequest, opts ...grpc.CallOption) (*v1.RespondAppointmentResponse, error)
+	// CloseDeclined closes a dispute that no arbitrator took.
+	CloseDeclined(ctx context.Context, in *v1.CloseDeclinedRequest, opts ...grpc.CallOption) (*v1.CloseDeclinedResponse, error)
+	// RecordPreliminaries records jurisdiction, law, parties and first orders.
+	RecordPreliminaries(ctx context.Context, in *v1.RecordPreliminariesRequest, opts ...grpc.CallOption) (*v1.RecordPreliminariesResponse, error)
+	// DeliverRuling rules.
+	DeliverRuling(ctx context.Context, in *v1.DeliverRulingRequest, opts ...grpc.CallOption) (*v1.DeliverRulingResponse, error)
+	// PublishRuling publishes a ruling within privacy.
+	PublishRuling(ctx context.Context, in *v1.PublishRulingRequest, opts ...grpc.CallOption) (*v1.PublishRulingResponse, error)
+	// ReportDirectionDone reports that a direction was carried out.
+	ReportDirectionDone(ctx context.Context, in *v1.ReportDirectionDoneRequest, opts ...grpc.CallOption) (*v1.ReportDirectionDoneResponse, error)
+	// ConfirmDirection confirms that a direction was carried out.
+	ConfirmDirection(ctx context.Context, in *v1.ConfirmDirectionRequest, opts ...grpc.CallOption) (*v1.ConfirmDirectionResponse, error)
+	// RequestReview asks for a review of a ruling (appeal).
+	RequestReview(ctx context.Context, in *v1.RequestReviewRequest, opts ...grpc.CallOption) (*v1.RequestReviewResponse, error)
+	// FormAppealPanel forms a panel of three for a re-opened case.
+	FormAppealPanel(ctx context.Context, in *v1.FormAppealPanelRequest, opts ...grpc.CallOption) (*v1.FormAppealPanelResponse, error)
+	// Redact deletes a restricted value and its salt for ever.
+	Redact(ctx context.Context, in *v1.RedactRequest, opts ...grpc.CallOption) (*v1.RedactResponse, error)
+	// Disclose publishes a restricted value with its salt.
+	Disclose(ctx context.Context, in *v1.DiscloseRequest, opts ...grpc.CallOption) (*v1.DiscloseResponse, error)
 }
 
 type arbitrationServiceClient struct {
@@ -132,6 +174,146 @@ func (c *arbitrationServiceClient) RevokeKey(ctx context.Context, in *v1.RevokeK
 	return out, nil
 }
 
+func (c *arbitrationServiceClient) FileDispute(ctx context.Context, in *v1.FileDisputeRequest, opts ...grpc.CallOption) (*v1.FileDisputeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v1.FileDisputeResponse)
+	err := c.cc.Invoke(ctx, ArbitrationService_FileDispute_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *arbitrationServiceClient) OpenCase(ctx context.Context, in *v1.OpenCaseRequest, opts ...grpc.CallOption) (*v1.OpenCaseResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v1.OpenCaseResponse)
+	err := c.cc.Invoke(ctx, ArbitrationService_OpenCase_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *arbitrationServiceClient) ProposeArbitrator(ctx context.Context, in *v1.ProposeArbitratorRequest, opts ...grpc.CallOption) (*v1.ProposeArbitratorResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v1.ProposeArbitratorResponse)
+	err := c.cc.Invoke(ctx, ArbitrationService_ProposeArbitrator_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *arbitrationServiceClient) RespondAppointment(ctx context.Context, in *v1.RespondAppointmentRequest, opts ...grpc.CallOption) (*v1.RespondAppointmentResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v1.RespondAppointmentResponse)
+	err := c.cc.Invoke(ctx, ArbitrationService_RespondAppointment_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *arbitrationServiceClient) CloseDeclined(ctx context.Context, in *v1.CloseDeclinedRequest, opts ...grpc.CallOption) (*v1.CloseDeclinedResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v1.CloseDeclinedResponse)
+	err := c.cc.Invoke(ctx, ArbitrationService_CloseDeclined_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *arbitrationServiceClient) RecordPreliminaries(ctx context.Context, in *v1.RecordPreliminariesRequest, opts ...grpc.CallOption) (*v1.RecordPreliminariesResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v1.RecordPreliminariesResponse)
+	err := c.cc.Invoke(ctx, ArbitrationService_RecordPreliminaries_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *arbitrationServiceClient) DeliverRuling(ctx context.Context, in *v1.DeliverRulingRequest, opts ...grpc.CallOption) (*v1.DeliverRulingResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v1.DeliverRulingResponse)
+	err := c.cc.Invoke(ctx, ArbitrationService_DeliverRuling_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *arbitrationServiceClient) PublishRuling(ctx context.Context, in *v1.PublishRulingRequest, opts ...grpc.CallOption) (*v1.PublishRulingResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v1.PublishRulingResponse)
+	err := c.cc.Invoke(ctx, ArbitrationService_PublishRuling_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *arbitrationServiceClient) ReportDirectionDone(ctx context.Context, in *v1.ReportDirectionDoneRequest, opts ...grpc.CallOption) (*v1.ReportDirectionDoneResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v1.ReportDirectionDoneResponse)
+	err := c.cc.Invoke(ctx, ArbitrationService_ReportDirectionDone_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *arbitrationServiceClient) ConfirmDirection(ctx context.Context, in *v1.ConfirmDirectionRequest, opts ...grpc.CallOption) (*v1.ConfirmDirectionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v1.ConfirmDirectionResponse)
+	err := c.cc.Invoke(ctx, ArbitrationService_ConfirmDirection_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *arbitrationServiceClient) RequestReview(ctx context.Context, in *v1.RequestReviewRequest, opts ...grpc.CallOption) (*v1.RequestReviewResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v1.RequestReviewResponse)
+	err := c.cc.Invoke(ctx, ArbitrationService_RequestReview_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *arbitrationServiceClient) FormAppealPanel(ctx context.Context, in *v1.FormAppealPanelRequest, opts ...grpc.CallOption) (*v1.FormAppealPanelResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v1.FormAppealPanelResponse)
+	err := c.cc.Invoke(ctx, ArbitrationService_FormAppealPanel_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *arbitrationServiceClient) Redact(ctx context.Context, in *v1.RedactRequest, opts ...grpc.CallOption) (*v1.RedactResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v1.RedactResponse)
+	err := c.cc.Invoke(ctx, ArbitrationService_Redact_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *arbitrationServiceClient) Disclose(ctx context.Context, in *v1.DiscloseRequest, opts ...grpc.CallOption) (*v1.DiscloseResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v1.DiscloseResponse)
+	err := c.cc.Invoke(ctx, ArbitrationService_Disclose_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ArbitrationServiceServer is the server API for ArbitrationService service.
 // All implementations must embed UnimplementedArbitrationServiceServer
 // for forward compatibility.
@@ -153,6 +335,34 @@ type ArbitrationServiceServer interface {
 	AddKey(context.Context, *v1.AddKeyRequest) (*v1.AddKeyResponse, error)
 	// RevokeKey revokes a key.
 	RevokeKey(context.Context, *v1.RevokeKeyRequest) (*v1.RevokeKeyResponse, error)
+	// FileDispute files a dispute (DRP 1).
+	FileDispute(context.Context, *v1.FileDisputeRequest) (*v1.FileDisputeResponse, error)
+	// OpenCase takes control of a filing and gives it a case number.
+	OpenCase(context.Context, *v1.OpenCaseRequest) (*v1.OpenCaseResponse, error)
+	// ProposeArbitrator asks one arbitrator of the list.
+	ProposeArbitrator(context.Context, *v1.ProposeArbitratorRequest) (*v1.ProposeArbitratorResponse, error)
+	// RespondAppointment accepts or declines an appointment.
+	RespondAppointment(context.Context, *v1.RespondAppointmentRequest) (*v1.RespondAppointmentResponse, error)
+	// CloseDeclined closes a dispute that no arbitrator took.
+	CloseDeclined(context.Context, *v1.CloseDeclinedRequest) (*v1.CloseDeclinedResponse, error)
+	// RecordPreliminaries records jurisdiction, law, parties and first orders.
+	RecordPreliminaries(context.Context, *v1.RecordPreliminariesRequest) (*v1.RecordPreliminariesResponse, error)
+	// DeliverRuling rules.
+	DeliverRuling(context.Context, *v1.DeliverRulingRequest) (*v1.DeliverRulingResponse, error)
+	// PublishRuling publishes a ruling within privacy.
+	PublishRuling(context.Context, *v1.PublishRulingRequest) (*v1.PublishRulingResponse, error)
+	// ReportDirectionDone reports that a direction was carried out.
+	ReportDirectionDone(context.Context, *v1.ReportDirectionDoneRequest) (*v1.ReportDirectionDoneResponse, error)
+	// ConfirmDirection confirms that a direction was carried out.
+	ConfirmDirection(context.Context, *v1.ConfirmDirectionRequest) (*v1.ConfirmDirectionResponse, error)
+	// RequestReview asks for a review of a ruling (appeal).
+	RequestReview(context.Context, *v1.RequestReviewRequest) (*v1.RequestReviewResponse, error)
+	// FormAppealPanel forms a panel of three for a re-opened case.
+	FormAppealPanel(context.Context, *v1.FormAppealPanelRequest) (*v1.FormAppealPanelResponse, error)
+	// Redact deletes a restricted value and its salt for ever.
+	Redact(context.Context, *v1.RedactRequest) (*v1.RedactResponse, error)
+	// Disclose publishes a restricted value with its salt.
+	Disclose(context.Context, *v1.DiscloseRequest) (*v1.DiscloseResponse, error)
 	mustEmbedUnimplementedArbitrationServiceServer()
 }
 
@@ -183,6 +393,48 @@ func (UnimplementedArbitrationServiceServer) AddKey(context.Context, *v1.AddKeyR
 }
 func (UnimplementedArbitrationServiceServer) RevokeKey(context.Context, *v1.RevokeKeyRequest) (*v1.RevokeKeyResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method RevokeKey not implemented")
+}
+func (UnimplementedArbitrationServiceServer) FileDispute(context.Context, *v1.FileDisputeRequest) (*v1.FileDisputeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method FileDispute not implemented")
+}
+func (UnimplementedArbitrationServiceServer) OpenCase(context.Context, *v1.OpenCaseRequest) (*v1.OpenCaseResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method OpenCase not implemented")
+}
+func (UnimplementedArbitrationServiceServer) ProposeArbitrator(context.Context, *v1.ProposeArbitratorRequest) (*v1.ProposeArbitratorResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ProposeArbitrator not implemented")
+}
+func (UnimplementedArbitrationServiceServer) RespondAppointment(context.Context, *v1.RespondAppointmentRequest) (*v1.RespondAppointmentResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RespondAppointment not implemented")
+}
+func (UnimplementedArbitrationServiceServer) CloseDeclined(context.Context, *v1.CloseDeclinedRequest) (*v1.CloseDeclinedResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CloseDeclined not implemented")
+}
+func (UnimplementedArbitrationServiceServer) RecordPreliminaries(context.Context, *v1.RecordPreliminariesRequest) (*v1.RecordPreliminariesResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RecordPreliminaries not implemented")
+}
+func (UnimplementedArbitrationServiceServer) DeliverRuling(context.Context, *v1.DeliverRulingRequest) (*v1.DeliverRulingResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeliverRuling not implemented")
+}
+func (UnimplementedArbitrationServiceServer) PublishRuling(context.Context, *v1.PublishRulingRequest) (*v1.PublishRulingResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PublishRuling not implemented")
+}
+func (UnimplementedArbitrationServiceServer) ReportDirectionDone(context.Context, *v1.ReportDirectionDoneRequest) (*v1.ReportDirectionDoneResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReportDirectionDone not implemented")
+}
+func (UnimplementedArbitrationServiceServer) ConfirmDirection(context.Context, *v1.ConfirmDirectionRequest) (*v1.ConfirmDirectionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ConfirmDirection not implemented")
+}
+func (UnimplementedArbitrationServiceServer) RequestReview(context.Context, *v1.RequestReviewRequest) (*v1.RequestReviewResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method RequestReview not implemented")
+}
+func (UnimplementedArbitrationServiceServer) FormAppealPanel(context.Context, *v1.FormAppealPanelRequest) (*v1.FormAppealPanelResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method FormAppealPanel not implemented")
+}
+func (UnimplementedArbitrationServiceServer) Redact(context.Context, *v1.RedactRequest) (*v1.RedactResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Redact not implemented")
+}
+func (UnimplementedArbitrationServiceServer) Disclose(context.Context, *v1.DiscloseRequest) (*v1.DiscloseResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Disclose not implemented")
 }
 func (UnimplementedArbitrationServiceServer) mustEmbedUnimplementedArbitrationServiceServer() {}
 func (UnimplementedArbitrationServiceServer) testEmbeddedByValue()                            {}
@@ -331,6 +583,258 @@ func _ArbitrationService_RevokeKey_Handler(srv interface{}, ctx context.Context,
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ArbitrationService_FileDispute_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(v1.FileDisputeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ArbitrationServiceServer).FileDispute(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ArbitrationService_FileDispute_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ArbitrationServiceServer).FileDispute(ctx, req.(*v1.FileDisputeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ArbitrationService_OpenCase_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(v1.OpenCaseRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ArbitrationServiceServer).OpenCase(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ArbitrationService_OpenCase_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ArbitrationServiceServer).OpenCase(ctx, req.(*v1.OpenCaseRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ArbitrationService_ProposeArbitrator_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(v1.ProposeArbitratorRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ArbitrationServiceServer).ProposeArbitrator(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ArbitrationService_ProposeArbitrator_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ArbitrationServiceServer).ProposeArbitrator(ctx, req.(*v1.ProposeArbitratorRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ArbitrationService_RespondAppointment_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(v1.RespondAppointmentRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ArbitrationServiceServer).RespondAppointment(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ArbitrationService_RespondAppointment_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ArbitrationServiceServer).RespondAppointment(ctx, req.(*v1.RespondAppointmentRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ArbitrationService_CloseDeclined_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(v1.CloseDeclinedRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ArbitrationServiceServer).CloseDeclined(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ArbitrationService_CloseDeclined_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ArbitrationServiceServer).CloseDeclined(ctx, req.(*v1.CloseDeclinedRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ArbitrationService_RecordPreliminaries_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(v1.RecordPreliminariesRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ArbitrationServiceServer).RecordPreliminaries(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ArbitrationService_RecordPreliminaries_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ArbitrationServiceServer).RecordPreliminaries(ctx, req.(*v1.RecordPreliminariesRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ArbitrationService_DeliverRuling_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(v1.DeliverRulingRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ArbitrationServiceServer).DeliverRuling(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ArbitrationService_DeliverRuling_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ArbitrationServiceServer).DeliverRuling(ctx, req.(*v1.DeliverRulingRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ArbitrationService_PublishRuling_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(v1.PublishRulingRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ArbitrationServiceServer).PublishRuling(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ArbitrationService_PublishRuling_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ArbitrationServiceServer).PublishRuling(ctx, req.(*v1.PublishRulingRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ArbitrationService_ReportDirectionDone_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(v1.ReportDirectionDoneRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ArbitrationServiceServer).ReportDirectionDone(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ArbitrationService_ReportDirectionDone_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ArbitrationServiceServer).ReportDirectionDone(ctx, req.(*v1.ReportDirectionDoneRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ArbitrationService_ConfirmDirection_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(v1.ConfirmDirectionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ArbitrationServiceServer).ConfirmDirection(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ArbitrationService_ConfirmDirection_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ArbitrationServiceServer).ConfirmDirection(ctx, req.(*v1.ConfirmDirectionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ArbitrationService_RequestReview_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(v1.RequestReviewRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ArbitrationServiceServer).RequestReview(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ArbitrationService_RequestReview_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ArbitrationServiceServer).RequestReview(ctx, req.(*v1.RequestReviewRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ArbitrationService_FormAppealPanel_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(v1.FormAppealPanelRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ArbitrationServiceServer).FormAppealPanel(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ArbitrationService_FormAppealPanel_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ArbitrationServiceServer).FormAppealPanel(ctx, req.(*v1.FormAppealPanelRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ArbitrationService_Redact_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(v1.RedactRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ArbitrationServiceServer).Redact(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ArbitrationService_Redact_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ArbitrationServiceServer).Redact(ctx, req.(*v1.RedactRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ArbitrationService_Disclose_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(v1.DiscloseRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ArbitrationServiceServer).Disclose(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ArbitrationService_Disclose_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ArbitrationServiceServer).Disclose(ctx, req.(*v1.DiscloseRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ArbitrationService_ServiceDesc is the grpc.ServiceDesc for ArbitrationService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -365,6 +869,62 @@ var ArbitrationService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "RevokeKey",
 			Handler:    _ArbitrationService_RevokeKey_Handler,
+		},
+		{
+			MethodName: "FileDispute",
+			Handler:    _ArbitrationService_FileDispute_Handler,
+		},
+		{
+			MethodName: "OpenCase",
+			Handler:    _ArbitrationService_OpenCase_Handler,
+		},
+		{
+			MethodName: "ProposeArbitrator",
+			Handler:    _ArbitrationService_ProposeArbitrator_Handler,
+		},
+		{
+			MethodName: "RespondAppointment",
+			Handler:    _ArbitrationService_RespondAppointment_Handler,
+		},
+		{
+			MethodName: "CloseDeclined",
+			Handler:    _ArbitrationService_CloseDeclined_Handler,
+		},
+		{
+			MethodName: "RecordPreliminaries",
+			Handler:    _ArbitrationService_RecordPreliminaries_Handler,
+		},
+		{
+			MethodName: "DeliverRuling",
+			Handler:    _ArbitrationService_DeliverRuling_Handler,
+		},
+		{
+			MethodName: "PublishRuling",
+			Handler:    _ArbitrationService_PublishRuling_Handler,
+		},
+		{
+			MethodName: "ReportDirectionDone",
+			Handler:    _ArbitrationService_ReportDirectionDone_Handler,
+		},
+		{
+			MethodName: "ConfirmDirection",
+			Handler:    _ArbitrationService_ConfirmDirection_Handler,
+		},
+		{
+			MethodName: "RequestReview",
+			Handler:    _ArbitrationService_RequestReview_Handler,
+		},
+		{
+			MethodName: "FormAppealPanel",
+			Handler:    _ArbitrationService_FormAppealPanel_Handler,
+		},
+		{
+			MethodName: "Redact",
+			Handler:    _ArbitrationService_Redact_Handler,
+		},
+		{
+			MethodName: "Disclose",
+			Handler:    _ArbitrationService_Disclose_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -12,6 +12,7 @@ import (
 	v1 "cacert.org/emergency/proto/emergency/v1"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
 	unsafe "unsafe"
@@ -23,6 +24,120 @@ const (
 	// Verify that runtime/protoimpl is sufficiently up-to-date.
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
+
+// WatchMode of a watch.
+type WatchMode int32
+
+const (
+	// Not said.
+	WatchMode_WATCH_MODE_UNSPECIFIED WatchMode = 0
+	// Counts as the watcher.
+	WatchMode_WATCH_MODE_WATCHER WatchMode = 1
+	// Looks on.
+	WatchMode_WATCH_MODE_OBSERVER WatchMode = 2
+)
+
+// Enum value maps for WatchMode.
+var (
+	WatchMode_name = map[int32]string{
+		0: "WATCH_MODE_UNSPECIFIED",
+		1: "WATCH_MODE_WATCHER",
+		2: "WATCH_MODE_OBSERVER",
+	}
+	WatchMode_value = map[string]int32{
+		"WATCH_MODE_UNSPECIFIED": 0,
+		"WATCH_MODE_WATCHER":     1,
+		"WATCH_MODE_OBSERVER":    2,
+	}
+)
+
+func (x WatchMode) Enum() *WatchMode {
+	p := new(WatchMode)
+	*p = x
+	return p
+}
+
+func (x WatchMode) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (WatchMode) Descriptor() protoreflect.EnumDescriptor {
+	return file_emergency_deployment_v1_deployment_proto_enumTypes[0].Descriptor()
+}
+
+func (WatchMode) Type() protoreflect.EnumType {
+	return &file_emergency_deployment_v1_deployment_proto_enumTypes[0]
+}
+
+func (x WatchMode) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use WatchMode.Descriptor instead.
+func (WatchMode) EnumDescriptor() ([]byte, []int) {
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{0}
+}
+
+// WatchFrameKind of a frame.
+type WatchFrameKind int32
+
+const (
+	// No kind named.
+	WatchFrameKind_WATCH_FRAME_KIND_UNSPECIFIED WatchFrameKind = 0
+	// Output of the target.
+	WatchFrameKind_WATCH_FRAME_KIND_OUTPUT WatchFrameKind = 1
+	// Input of the subject, as far as it is not secret; otherwise its length.
+	WatchFrameKind_WATCH_FRAME_KIND_INPUT WatchFrameKind = 2
+	// New size of the terminal.
+	WatchFrameKind_WATCH_FRAME_KIND_RESIZE WatchFrameKind = 3
+	// Something else that the recording holds: a refused request, a note, a freeze.
+	WatchFrameKind_WATCH_FRAME_KIND_NOTICE WatchFrameKind = 4
+)
+
+// Enum value maps for WatchFrameKind.
+var (
+	WatchFrameKind_name = map[int32]string{
+		0: "WATCH_FRAME_KIND_UNSPECIFIED",
+		1: "WATCH_FRAME_KIND_OUTPUT",
+		2: "WATCH_FRAME_KIND_INPUT",
+		3: "WATCH_FRAME_KIND_RESIZE",
+		4: "WATCH_FRAME_KIND_NOTICE",
+	}
+	WatchFrameKind_value = map[string]int32{
+		"WATCH_FRAME_KIND_UNSPECIFIED": 0,
+		"WATCH_FRAME_KIND_OUTPUT":      1,
+		"WATCH_FRAME_KIND_INPUT":       2,
+		"WATCH_FRAME_KIND_RESIZE":      3,
+		"WATCH_FRAME_KIND_NOTICE":      4,
+	}
+)
+
+func (x WatchFrameKind) Enum() *WatchFrameKind {
+	p := new(WatchFrameKind)
+	*p = x
+	return p
+}
+
+func (x WatchFrameKind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (WatchFrameKind) Descriptor() protoreflect.EnumDescriptor {
+	return file_emergency_deployment_v1_deployment_proto_enumTypes[1].Descriptor()
+}
+
+func (WatchFrameKind) Type() protoreflect.EnumType {
+	return &file_emergency_deployment_v1_deployment_proto_enumTypes[1]
+}
+
+func (x WatchFrameKind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use WatchFrameKind.Descriptor instead.
+func (WatchFrameKind) EnumDescriptor() ([]byte, []int) {
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{1}
+}
 
 // JobKind says what an agent is asked to do.
 type JobKind int32
@@ -42,27 +157,51 @@ const (
 	JobKind_JOB_KIND_INSTALL JobKind = 5
 	// Verify and report a patch that the executor applied by hand.
 	JobKind_JOB_KIND_VERIFY JobKind = 6
+	// Let one key in for a watched session, after a CredentialConsumed that the agent has verified itself.
+	JobKind_JOB_KIND_OPEN_ACCESS JobKind = 7
+	// Stop the processes of a session.
+	JobKind_JOB_KIND_FREEZE_SESSION JobKind = 8
+	// Let them go on.
+	JobKind_JOB_KIND_THAW_SESSION JobKind = 9
+	// Take the key out, kill the session's processes and verify that they are gone.
+	JobKind_JOB_KIND_END_ACCESS JobKind = 10
+	// List what a session left on the host.
+	JobKind_JOB_KIND_LIST_LEFTOVERS JobKind = 11
+	// Send the contents of files of the versioned tree.
+	JobKind_JOB_KIND_READ_FILES JobKind = 12
 )
 
 // Enum value maps for JobKind.
 var (
 	JobKind_name = map[int32]string{
-		0: "JOB_KIND_UNSPECIFIED",
-		1: "JOB_KIND_REPORT_TREE",
-		2: "JOB_KIND_DRY_RUN",
-		3: "JOB_KIND_APPLY",
-		4: "JOB_KIND_BACK_OUT",
-		5: "JOB_KIND_INSTALL",
-		6: "JOB_KIND_VERIFY",
+		0:  "JOB_KIND_UNSPECIFIED",
+		1:  "JOB_KIND_REPORT_TREE",
+		2:  "JOB_KIND_DRY_RUN",
+		3:  "JOB_KIND_APPLY",
+		4:  "JOB_KIND_BACK_OUT",
+		5:  "JOB_KIND_INSTALL",
+		6:  "JOB_KIND_VERIFY",
+		7:  "JOB_KIND_OPEN_ACCESS",
+		8:  "JOB_KIND_FREEZE_SESSION",
+		9:  "JOB_KIND_THAW_SESSION",
+		10: "JOB_KIND_END_ACCESS",
+		11: "JOB_KIND_LIST_LEFTOVERS",
+		12: "JOB_KIND_READ_FILES",
 	}
 	JobKind_value = map[string]int32{
-		"JOB_KIND_UNSPECIFIED": 0,
-		"JOB_KIND_REPORT_TREE": 1,
-		"JOB_KIND_DRY_RUN":     2,
-		"JOB_KIND_APPLY":       3,
-		"JOB_KIND_BACK_OUT":    4,
-		"JOB_KIND_INSTALL":     5,
-		"JOB_KIND_VERIFY":      6,
+		"JOB_KIND_UNSPECIFIED":    0,
+		"JOB_KIND_REPORT_TREE":    1,
+		"JOB_KIND_DRY_RUN":        2,
+		"JOB_KIND_APPLY":          3,
+		"JOB_KIND_BACK_OUT":       4,
+		"JOB_KIND_INSTALL":        5,
+		"JOB_KIND_VERIFY":         6,
+		"JOB_KIND_OPEN_ACCESS":    7,
+		"JOB_KIND_FREEZE_SESSION": 8,
+		"JOB_KIND_THAW_SESSION":   9,
+		"JOB_KIND_END_ACCESS":     10,
+		"JOB_KIND_LIST_LEFTOVERS": 11,
+		"JOB_KIND_READ_FILES":     12,
 	}
 )
 
@@ -77,11 +216,11 @@ func (x JobKind) String() string {
 }
 
 func (JobKind) Descriptor() protoreflect.EnumDescriptor {
-	return file_emergency_deployment_v1_deployment_proto_enumTypes[0].Descriptor()
+	return file_emergency_deployment_v1_deployment_proto_enumTypes[2].Descriptor()
 }
 
 func (JobKind) Type() protoreflect.EnumType {
-	return &file_emergency_deployment_v1_deployment_proto_enumTypes[0]
+	return &file_emergency_deployment_v1_deployment_proto_enumTypes[2]
 }
 
 func (x JobKind) Number() protoreflect.EnumNumber {
@@ -90,7 +229,928 @@ func (x JobKind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use JobKind.Descriptor instead.
 func (JobKind) EnumDescriptor() ([]byte, []int) {
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{2}
+}
+
+// FetchCredentialRequest asks for the one-time credential.
+type FetchCredentialRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Incident.
+	Incident string `protobuf:"bytes,1,opt,name=incident,proto3" json:"incident,omitempty"`
+	// Grant.
+	Grant string `protobuf:"bytes,2,opt,name=grant,proto3" json:"grant,omitempty"`
+	// Fresh Ed25519 public key in one authorized_keys line.
+	PublicKey     string `protobuf:"bytes,3,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchCredentialRequest) Reset() {
+	*x = FetchCredentialRequest{}
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchCredentialRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchCredentialRequest) ProtoMessage() {}
+
+func (x *FetchCredentialRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchCredentialRequest.ProtoReflect.Descriptor instead.
+func (*FetchCredentialRequest) Descriptor() ([]byte, []int) {
 	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{0}
+}
+
+func (x *FetchCredentialRequest) GetIncident() string {
+	if x != nil {
+		return x.Incident
+	}
+	return ""
+}
+
+func (x *FetchCredentialRequest) GetGrant() string {
+	if x != nil {
+		return x.Grant
+	}
+	return ""
+}
+
+func (x *FetchCredentialRequest) GetPublicKey() string {
+	if x != nil {
+		return x.PublicKey
+	}
+	return ""
+}
+
+// FetchCredentialResponse is the one-time credential and where to use it.
+type FetchCredentialResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// User certificate in one authorized_keys line.
+	Certificate string `protobuf:"bytes,1,opt,name=certificate,proto3" json:"certificate,omitempty"`
+	// User name to log in with.
+	Login string `protobuf:"bytes,2,opt,name=login,proto3" json:"login,omitempty"`
+	// Host and port of the broker.
+	Address string `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"`
+	// The broker's host key as a known_hosts line for that address.
+	KnownHosts string `protobuf:"bytes,4,opt,name=known_hosts,json=knownHosts,proto3" json:"known_hosts,omitempty"`
+	// Until when it must be used.
+	ValidUntil    *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=valid_until,json=validUntil,proto3" json:"valid_until,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FetchCredentialResponse) Reset() {
+	*x = FetchCredentialResponse{}
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FetchCredentialResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FetchCredentialResponse) ProtoMessage() {}
+
+func (x *FetchCredentialResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FetchCredentialResponse.ProtoReflect.Descriptor instead.
+func (*FetchCredentialResponse) Descriptor() ([]byte, []int) {
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *FetchCredentialResponse) GetCertificate() string {
+	if x != nil {
+		return x.Certificate
+	}
+	return ""
+}
+
+func (x *FetchCredentialResponse) GetLogin() string {
+	if x != nil {
+		return x.Login
+	}
+	return ""
+}
+
+func (x *FetchCredentialResponse) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *FetchCredentialResponse) GetKnownHosts() string {
+	if x != nil {
+		return x.KnownHosts
+	}
+	return ""
+}
+
+func (x *FetchCredentialResponse) GetValidUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ValidUntil
+	}
+	return nil
+}
+
+// WatchRequest is what a watcher's or observer's client sends.
+type WatchRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Hello first, then renewals.
+	//
+	// Types that are valid to be assigned to Message:
+	//
+	//	*WatchRequest_Hello
+	//	*WatchRequest_Renewal
+	Message       isWatchRequest_Message `protobuf_oneof:"message"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchRequest) Reset() {
+	*x = WatchRequest{}
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchRequest) ProtoMessage() {}
+
+func (x *WatchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
+func (*WatchRequest) Descriptor() ([]byte, []int) {
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *WatchRequest) GetMessage() isWatchRequest_Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *WatchRequest) GetHello() *WatchHello {
+	if x != nil {
+		if x, ok := x.Message.(*WatchRequest_Hello); ok {
+			return x.Hello
+		}
+	}
+	return nil
+}
+
+func (x *WatchRequest) GetRenewal() *WatchRenewal {
+	if x != nil {
+		if x, ok := x.Message.(*WatchRequest_Renewal); ok {
+			return x.Renewal
+		}
+	}
+	return nil
+}
+
+type isWatchRequest_Message interface {
+	isWatchRequest_Message()
+}
+
+type WatchRequest_Hello struct {
+	// Which session.
+	Hello *WatchHello `protobuf:"bytes,1,opt,name=hello,proto3,oneof"`
+}
+
+type WatchRequest_Renewal struct {
+	// Renewal of the lease, at least each second while the view is open.
+	Renewal *WatchRenewal `protobuf:"bytes,2,opt,name=renewal,proto3,oneof"`
+}
+
+func (*WatchRequest_Hello) isWatchRequest_Message() {}
+
+func (*WatchRequest_Renewal) isWatchRequest_Message() {}
+
+// WatchHello opens a watch.
+type WatchHello struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Incident.
+	Incident string `protobuf:"bytes,1,opt,name=incident,proto3" json:"incident,omitempty"`
+	// Grant.
+	Grant string `protobuf:"bytes,2,opt,name=grant,proto3" json:"grant,omitempty"`
+	// Only look on, even if the caller is the watcher.
+	Observe       bool `protobuf:"varint,3,opt,name=observe,proto3" json:"observe,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchHello) Reset() {
+	*x = WatchHello{}
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchHello) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchHello) ProtoMessage() {}
+
+func (x *WatchHello) ProtoReflect() protoreflect.Message {
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchHello.ProtoReflect.Descriptor instead.
+func (*WatchHello) Descriptor() ([]byte, []int) {
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *WatchHello) GetIncident() string {
+	if x != nil {
+		return x.Incident
+	}
+	return ""
+}
+
+func (x *WatchHello) GetGrant() string {
+	if x != nil {
+		return x.Grant
+	}
+	return ""
+}
+
+func (x *WatchHello) GetObserve() bool {
+	if x != nil {
+		return x.Observe
+	}
+	return false
+}
+
+// WatchRenewal says that the view is alive and what it has shown.
+type WatchRenewal struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Bytes of output that were shown on the screen.
+	Rendered uint64 `protobuf:"varint,1,opt,name=rendered,proto3" json:"rendered,omitempty"`
+	// The view is hidden; counts as absent.
+	Hidden        bool `protobuf:"varint,2,opt,name=hidden,proto3" json:"hidden,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchRenewal) Reset() {
+	*x = WatchRenewal{}
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchRenewal) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchRenewal) ProtoMessage() {}
+
+func (x *WatchRenewal) ProtoReflect() protoreflect.Message {
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchRenewal.ProtoReflect.Descriptor instead.
+func (*WatchRenewal) Descriptor() ([]byte, []int) {
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *WatchRenewal) GetRendered() uint64 {
+	if x != nil {
+		return x.Rendered
+	}
+	return 0
+}
+
+func (x *WatchRenewal) GetHidden() bool {
+	if x != nil {
+		return x.Hidden
+	}
+	return false
+}
+
+// WatchWelcome answers the hello.
+type WatchWelcome struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// How the caller watches.
+	Mode WatchMode `protobuf:"varint,1,opt,name=mode,proto3,enum=emergency.deployment.v1.WatchMode" json:"mode,omitempty"`
+	// How often to renew, in milliseconds.
+	RenewEveryMs uint32 `protobuf:"varint,2,opt,name=renew_every_ms,json=renewEveryMs,proto3" json:"renew_every_ms,omitempty"`
+	// Columns of the terminal.
+	Columns uint32 `protobuf:"varint,3,opt,name=columns,proto3" json:"columns,omitempty"`
+	// Rows of the terminal.
+	Rows          uint32 `protobuf:"varint,4,opt,name=rows,proto3" json:"rows,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchWelcome) Reset() {
+	*x = WatchWelcome{}
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchWelcome) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchWelcome) ProtoMessage() {}
+
+func (x *WatchWelcome) ProtoReflect() protoreflect.Message {
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchWelcome.ProtoReflect.Descriptor instead.
+func (*WatchWelcome) Descriptor() ([]byte, []int) {
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *WatchWelcome) GetMode() WatchMode {
+	if x != nil {
+		return x.Mode
+	}
+	return WatchMode_WATCH_MODE_UNSPECIFIED
+}
+
+func (x *WatchWelcome) GetRenewEveryMs() uint32 {
+	if x != nil {
+		return x.RenewEveryMs
+	}
+	return 0
+}
+
+func (x *WatchWelcome) GetColumns() uint32 {
+	if x != nil {
+		return x.Columns
+	}
+	return 0
+}
+
+func (x *WatchWelcome) GetRows() uint32 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+// WatchFrame is one frame of the recording.
+type WatchFrame struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Number in the recording.
+	Frame uint64 `protobuf:"varint,1,opt,name=frame,proto3" json:"frame,omitempty"`
+	// Since the session began, in milliseconds.
+	AtMs int64 `protobuf:"varint,2,opt,name=at_ms,json=atMs,proto3" json:"at_ms,omitempty"`
+	// Kind.
+	Kind WatchFrameKind `protobuf:"varint,3,opt,name=kind,proto3,enum=emergency.deployment.v1.WatchFrameKind" json:"kind,omitempty"`
+	// Bytes of output or input.
+	Data []byte `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"`
+	// Bytes of output up to and including this frame.
+	OutputOffset uint64 `protobuf:"varint,5,opt,name=output_offset,json=outputOffset,proto3" json:"output_offset,omitempty"`
+	// Columns, of a resize.
+	Columns uint32 `protobuf:"varint,6,opt,name=columns,proto3" json:"columns,omitempty"`
+	// Rows, of a resize.
+	Rows uint32 `protobuf:"varint,7,opt,name=rows,proto3" json:"rows,omitempty"`
+	// What, of a notice.
+	Notice        string `protobuf:"bytes,8,opt,name=notice,proto3" json:"notice,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchFrame) Reset() {
+	*x = WatchFrame{}
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchFrame) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchFrame) ProtoMessage() {}
+
+func (x *WatchFrame) ProtoReflect() protoreflect.Message {
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchFrame.ProtoReflect.Descriptor instead.
+func (*WatchFrame) Descriptor() ([]byte, []int) {
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *WatchFrame) GetFrame() uint64 {
+	if x != nil {
+		return x.Frame
+	}
+	return 0
+}
+
+func (x *WatchFrame) GetAtMs() int64 {
+	if x != nil {
+		return x.AtMs
+	}
+	return 0
+}
+
+func (x *WatchFrame) GetKind() WatchFrameKind {
+	if x != nil {
+		return x.Kind
+	}
+	return WatchFrameKind_WATCH_FRAME_KIND_UNSPECIFIED
+}
+
+func (x *WatchFrame) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *WatchFrame) GetOutputOffset() uint64 {
+	if x != nil {
+		return x.OutputOffset
+	}
+	return 0
+}
+
+func (x *WatchFrame) GetColumns() uint32 {
+	if x != nil {
+		return x.Columns
+	}
+	return 0
+}
+
+func (x *WatchFrame) GetRows() uint32 {
+	if x != nil {
+		return x.Rows
+	}
+	return 0
+}
+
+func (x *WatchFrame) GetNotice() string {
+	if x != nil {
+		return x.Notice
+	}
+	return ""
+}
+
+// WatchState is how the session stands.
+type WatchState struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// State: issued, watcher_ready, live, frozen, terminated, disabled ....
+	State string `protobuf:"bytes,1,opt,name=state,proto3" json:"state,omitempty"`
+	// Why frozen or ended.
+	Cause v1.SessionCause `protobuf:"varint,2,opt,name=cause,proto3,enum=emergency.v1.SessionCause" json:"cause,omitempty"`
+	// Input flows.
+	InputOpen bool `protobuf:"varint,3,opt,name=input_open,json=inputOpen,proto3" json:"input_open,omitempty"`
+	// Until when presence must be confirmed by ArmWatch.
+	PresenceUntil *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=presence_until,json=presenceUntil,proto3" json:"presence_until,omitempty"`
+	// When a frozen session is terminated.
+	GraceUntil *timestamppb.Timestamp `protobuf:"bytes,5,opt,name=grace_until,json=graceUntil,proto3" json:"grace_until,omitempty"`
+	// When the session ends at the latest.
+	EndsAt *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=ends_at,json=endsAt,proto3" json:"ends_at,omitempty"`
+	// Persons on the session, each with what they are: subject, watcher, observer.
+	Persons []*WatchPerson `protobuf:"bytes,7,rep,name=persons,proto3" json:"persons,omitempty"`
+	// Bytes of input discarded so far.
+	InputDiscarded uint64 `protobuf:"varint,8,opt,name=input_discarded,json=inputDiscarded,proto3" json:"input_discarded,omitempty"`
+	unknownFields  protoimpl.UnknownFields
+	sizeCache      protoimpl.SizeCache
+}
+
+func (x *WatchState) Reset() {
+	*x = WatchState{}
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[7]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchState) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchState) ProtoMessage() {}
+
+func (x *WatchState) ProtoReflect() protoreflect.Message {
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[7]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchState.ProtoReflect.Descriptor instead.
+func (*WatchState) Descriptor() ([]byte, []int) {
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{7}
+}
+
+func (x *WatchState) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *WatchState) GetCause() v1.SessionCause {
+	if x != nil {
+		return x.Cause
+	}
+	return v1.SessionCause(0)
+}
+
+func (x *WatchState) GetInputOpen() bool {
+	if x != nil {
+		return x.InputOpen
+	}
+	return false
+}
+
+func (x *WatchState) GetPresenceUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.PresenceUntil
+	}
+	return nil
+}
+
+func (x *WatchState) GetGraceUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.GraceUntil
+	}
+	return nil
+}
+
+func (x *WatchState) GetEndsAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.EndsAt
+	}
+	return nil
+}
+
+func (x *WatchState) GetPersons() []*WatchPerson {
+	if x != nil {
+		return x.Persons
+	}
+	return nil
+}
+
+func (x *WatchState) GetInputDiscarded() uint64 {
+	if x != nil {
+		return x.InputDiscarded
+	}
+	return 0
+}
+
+// WatchPerson is a person on the session; a person with several views is one.
+type WatchPerson struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Person.
+	Person string `protobuf:"bytes,1,opt,name=person,proto3" json:"person,omitempty"`
+	// What: subject, watcher or observer.
+	Part          string `protobuf:"bytes,2,opt,name=part,proto3" json:"part,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchPerson) Reset() {
+	*x = WatchPerson{}
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[8]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchPerson) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchPerson) ProtoMessage() {}
+
+func (x *WatchPerson) ProtoReflect() protoreflect.Message {
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[8]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchPerson.ProtoReflect.Descriptor instead.
+func (*WatchPerson) Descriptor() ([]byte, []int) {
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{8}
+}
+
+func (x *WatchPerson) GetPerson() string {
+	if x != nil {
+		return x.Person
+	}
+	return ""
+}
+
+func (x *WatchPerson) GetPart() string {
+	if x != nil {
+		return x.Part
+	}
+	return ""
+}
+
+// WatchResponse is what the service sends.
+type WatchResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Welcome first.
+	//
+	// Types that are valid to be assigned to Message:
+	//
+	//	*WatchResponse_Welcome
+	//	*WatchResponse_Frame
+	//	*WatchResponse_State
+	Message       isWatchResponse_Message `protobuf_oneof:"message"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *WatchResponse) Reset() {
+	*x = WatchResponse{}
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[9]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *WatchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*WatchResponse) ProtoMessage() {}
+
+func (x *WatchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[9]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
+func (*WatchResponse) Descriptor() ([]byte, []int) {
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{9}
+}
+
+func (x *WatchResponse) GetMessage() isWatchResponse_Message {
+	if x != nil {
+		return x.Message
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetWelcome() *WatchWelcome {
+	if x != nil {
+		if x, ok := x.Message.(*WatchResponse_Welcome); ok {
+			return x.Welcome
+		}
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetFrame() *WatchFrame {
+	if x != nil {
+		if x, ok := x.Message.(*WatchResponse_Frame); ok {
+			return x.Frame
+		}
+	}
+	return nil
+}
+
+func (x *WatchResponse) GetState() *WatchState {
+	if x != nil {
+		if x, ok := x.Message.(*WatchResponse_State); ok {
+			return x.State
+		}
+	}
+	return nil
+}
+
+type isWatchResponse_Message interface {
+	isWatchResponse_Message()
+}
+
+type WatchResponse_Welcome struct {
+	// Answer to the hello.
+	Welcome *WatchWelcome `protobuf:"bytes,1,opt,name=welcome,proto3,oneof"`
+}
+
+type WatchResponse_Frame struct {
+	// A frame.
+	Frame *WatchFrame `protobuf:"bytes,2,opt,name=frame,proto3,oneof"`
+}
+
+type WatchResponse_State struct {
+	// How the session stands; sent when it changes and as a heartbeat each second.
+	State *WatchState `protobuf:"bytes,3,opt,name=state,proto3,oneof"`
+}
+
+func (*WatchResponse_Welcome) isWatchResponse_Message() {}
+
+func (*WatchResponse_Frame) isWatchResponse_Message() {}
+
+func (*WatchResponse_State) isWatchResponse_Message() {}
+
+// ReadRecordingRequest asks for a recording.
+type ReadRecordingRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Incident.
+	Incident string `protobuf:"bytes,1,opt,name=incident,proto3" json:"incident,omitempty"`
+	// Grant.
+	Grant string `protobuf:"bytes,2,opt,name=grant,proto3" json:"grant,omitempty"`
+	// Request id of the act of playing; see CommandMeta.
+	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadRecordingRequest) Reset() {
+	*x = ReadRecordingRequest{}
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadRecordingRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadRecordingRequest) ProtoMessage() {}
+
+func (x *ReadRecordingRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadRecordingRequest.ProtoReflect.Descriptor instead.
+func (*ReadRecordingRequest) Descriptor() ([]byte, []int) {
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *ReadRecordingRequest) GetIncident() string {
+	if x != nil {
+		return x.Incident
+	}
+	return ""
+}
+
+func (x *ReadRecordingRequest) GetGrant() string {
+	if x != nil {
+		return x.Grant
+	}
+	return ""
+}
+
+func (x *ReadRecordingRequest) GetRequestId() string {
+	if x != nil {
+		return x.RequestId
+	}
+	return ""
+}
+
+// ReadRecordingResponse is a part of a recording.
+type ReadRecordingResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Bytes, in order.
+	Data []byte `protobuf:"bytes,1,opt,name=data,proto3" json:"data,omitempty"`
+	// Checkpoints that the history holds; in the first part.
+	Anchors       []*v1.RecordingCheckpoint `protobuf:"bytes,2,rep,name=anchors,proto3" json:"anchors,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadRecordingResponse) Reset() {
+	*x = ReadRecordingResponse{}
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadRecordingResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadRecordingResponse) ProtoMessage() {}
+
+func (x *ReadRecordingResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadRecordingResponse.ProtoReflect.Descriptor instead.
+func (*ReadRecordingResponse) Descriptor() ([]byte, []int) {
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *ReadRecordingResponse) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *ReadRecordingResponse) GetAnchors() []*v1.RecordingCheckpoint {
+	if x != nil {
+		return x.Anchors
+	}
+	return nil
 }
 
 // Job is one thing for an agent to do. Nothing in it is believed: the agent compares it with the history.
@@ -111,14 +1171,26 @@ type Job struct {
 	// Tree after.
 	ResultTree string `protobuf:"bytes,7,opt,name=result_tree,json=resultTree,proto3" json:"result_tree,omitempty"`
 	// With the result the agent also sends the list of files that its tree consists of; for tree reports.
-	WithManifest  bool `protobuf:"varint,8,opt,name=with_manifest,json=withManifest,proto3" json:"with_manifest,omitempty"`
+	WithManifest bool `protobuf:"varint,8,opt,name=with_manifest,json=withManifest,proto3" json:"with_manifest,omitempty"`
+	// Grant that a session's job is about.
+	Grant string `protobuf:"bytes,9,opt,name=grant,proto3" json:"grant,omitempty"`
+	// Key to let in, one authorized_keys line without options; for OPEN_ACCESS.
+	PublicKey string `protobuf:"bytes,10,opt,name=public_key,json=publicKey,proto3" json:"public_key,omitempty"`
+	// Account to let it into.
+	Account string `protobuf:"bytes,11,opt,name=account,proto3" json:"account,omitempty"`
+	// Until when the key may be used to log in.
+	ValidUntil *timestamppb.Timestamp `protobuf:"bytes,12,opt,name=valid_until,json=validUntil,proto3" json:"valid_until,omitempty"`
+	// For how long the agent waits for the service to come back before it ends the session, in milliseconds.
+	GraceMs uint32 `protobuf:"varint,13,opt,name=grace_ms,json=graceMs,proto3" json:"grace_ms,omitempty"`
+	// Files to send; for READ_FILES.
+	Paths         [][]byte `protobuf:"bytes,14,rep,name=paths,proto3" json:"paths,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *Job) Reset() {
 	*x = Job{}
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[0]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -130,7 +1202,7 @@ func (x *Job) String() string {
 func (*Job) ProtoMessage() {}
 
 func (x *Job) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[0]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -143,7 +1215,7 @@ func (x *Job) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Job.ProtoReflect.Descriptor instead.
 func (*Job) Descriptor() ([]byte, []int) {
-	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{0}
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Job) GetId() string {
@@ -202,6 +1274,48 @@ func (x *Job) GetWithManifest() bool {
 	return false
 }
 
+func (x *Job) GetGrant() string {
+	if x != nil {
+		return x.Grant
+	}
+	return ""
+}
+
+func (x *Job) GetPublicKey() string {
+	if x != nil {
+		return x.PublicKey
+	}
+	return ""
+}
+
+func (x *Job) GetAccount() string {
+	if x != nil {
+		return x.Account
+	}
+	return ""
+}
+
+func (x *Job) GetValidUntil() *timestamppb.Timestamp {
+	if x != nil {
+		return x.ValidUntil
+	}
+	return nil
+}
+
+func (x *Job) GetGraceMs() uint32 {
+	if x != nil {
+		return x.GraceMs
+	}
+	return 0
+}
+
+func (x *Job) GetPaths() [][]byte {
+	if x != nil {
+		return x.Paths
+	}
+	return nil
+}
+
 // JobResult is an agent's answer.
 type JobResult struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -220,14 +1334,20 @@ type JobResult struct {
 	// Code of what went wrong, such as HOST_BASE_MISMATCH; UNAVAILABLE if nothing was done and the job may be sent again.
 	ErrorCode string `protobuf:"bytes,7,opt,name=error_code,json=errorCode,proto3" json:"error_code,omitempty"`
 	// What went wrong, in words.
-	ErrorDetail   string `protobuf:"bytes,8,opt,name=error_detail,json=errorDetail,proto3" json:"error_detail,omitempty"`
+	ErrorDetail string `protobuf:"bytes,8,opt,name=error_detail,json=errorDetail,proto3" json:"error_detail,omitempty"`
+	// What a freeze holds.
+	FreezeMode v1.FreezeMode `protobuf:"varint,9,opt,name=freeze_mode,json=freezeMode,proto3,enum=emergency.v1.FreezeMode" json:"freeze_mode,omitempty"`
+	// Results of the single steps of END_ACCESS.
+	EndResults []*v1.EndResult `protobuf:"bytes,10,rep,name=end_results,json=endResults,proto3" json:"end_results,omitempty"`
+	// What a session left; for LIST_LEFTOVERS.
+	Leftovers     []*v1.LeftoverFound `protobuf:"bytes,11,rep,name=leftovers,proto3" json:"leftovers,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *JobResult) Reset() {
 	*x = JobResult{}
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[1]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -239,7 +1359,7 @@ func (x *JobResult) String() string {
 func (*JobResult) ProtoMessage() {}
 
 func (x *JobResult) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[1]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -252,7 +1372,7 @@ func (x *JobResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobResult.ProtoReflect.Descriptor instead.
 func (*JobResult) Descriptor() ([]byte, []int) {
-	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{1}
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *JobResult) GetJobId() string {
@@ -311,6 +1431,27 @@ func (x *JobResult) GetErrorDetail() string {
 	return ""
 }
 
+func (x *JobResult) GetFreezeMode() v1.FreezeMode {
+	if x != nil {
+		return x.FreezeMode
+	}
+	return v1.FreezeMode(0)
+}
+
+func (x *JobResult) GetEndResults() []*v1.EndResult {
+	if x != nil {
+		return x.EndResults
+	}
+	return nil
+}
+
+func (x *JobResult) GetLeftovers() []*v1.LeftoverFound {
+	if x != nil {
+		return x.Leftovers
+	}
+	return nil
+}
+
 // ManifestEntry is one file of a tree.
 type ManifestEntry struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -326,7 +1467,7 @@ type ManifestEntry struct {
 
 func (x *ManifestEntry) Reset() {
 	*x = ManifestEntry{}
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[2]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -338,7 +1479,7 @@ func (x *ManifestEntry) String() string {
 func (*ManifestEntry) ProtoMessage() {}
 
 func (x *ManifestEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[2]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -351,7 +1492,7 @@ func (x *ManifestEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManifestEntry.ProtoReflect.Descriptor instead.
 func (*ManifestEntry) Descriptor() ([]byte, []int) {
-	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{2}
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ManifestEntry) GetPath() []byte {
@@ -388,7 +1529,7 @@ type ManifestPart struct {
 
 func (x *ManifestPart) Reset() {
 	*x = ManifestPart{}
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[3]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -400,7 +1541,7 @@ func (x *ManifestPart) String() string {
 func (*ManifestPart) ProtoMessage() {}
 
 func (x *ManifestPart) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[3]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -413,7 +1554,7 @@ func (x *ManifestPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManifestPart.ProtoReflect.Descriptor instead.
 func (*ManifestPart) Descriptor() ([]byte, []int) {
-	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{3}
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ManifestPart) GetJobId() string {
@@ -430,6 +1571,88 @@ func (x *ManifestPart) GetEntries() []*ManifestEntry {
 	return nil
 }
 
+// FilePart is a part of a file's contents; all parts come before the result of the job, in order.
+type FilePart struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Id of the job.
+	JobId string `protobuf:"bytes,1,opt,name=job_id,json=jobId,proto3" json:"job_id,omitempty"`
+	// Path relative to the root of the tree.
+	Path []byte `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"`
+	// Git's mode: 100644, 100755 or 120000; empty if the file is gone.
+	Mode string `protobuf:"bytes,3,opt,name=mode,proto3" json:"mode,omitempty"`
+	// Contents.
+	Data []byte `protobuf:"bytes,4,opt,name=data,proto3" json:"data,omitempty"`
+	// Last part of this file.
+	Last          bool `protobuf:"varint,5,opt,name=last,proto3" json:"last,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FilePart) Reset() {
+	*x = FilePart{}
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FilePart) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FilePart) ProtoMessage() {}
+
+func (x *FilePart) ProtoReflect() protoreflect.Message {
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FilePart.ProtoReflect.Descriptor instead.
+func (*FilePart) Descriptor() ([]byte, []int) {
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *FilePart) GetJobId() string {
+	if x != nil {
+		return x.JobId
+	}
+	return ""
+}
+
+func (x *FilePart) GetPath() []byte {
+	if x != nil {
+		return x.Path
+	}
+	return nil
+}
+
+func (x *FilePart) GetMode() string {
+	if x != nil {
+		return x.Mode
+	}
+	return ""
+}
+
+func (x *FilePart) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+func (x *FilePart) GetLast() bool {
+	if x != nil {
+		return x.Last
+	}
+	return false
+}
+
 // AttachRequest is what an agent sends.
 type AttachRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -440,6 +1663,7 @@ type AttachRequest struct {
 	//	*AttachRequest_Hello
 	//	*AttachRequest_Result
 	//	*AttachRequest_Manifest
+	//	*AttachRequest_File
 	Message       isAttachRequest_Message `protobuf_oneof:"message"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -447,7 +1671,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[4]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -459,7 +1683,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[4]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -472,7 +1696,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{4}
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *AttachRequest) GetMessage() isAttachRequest_Message {
@@ -509,6 +1733,15 @@ func (x *AttachRequest) GetManifest() *ManifestPart {
 	return nil
 }
 
+func (x *AttachRequest) GetFile() *FilePart {
+	if x != nil {
+		if x, ok := x.Message.(*AttachRequest_File); ok {
+			return x.File
+		}
+	}
+	return nil
+}
+
 type isAttachRequest_Message interface {
 	isAttachRequest_Message()
 }
@@ -528,11 +1761,18 @@ type AttachRequest_Manifest struct {
 	Manifest *ManifestPart `protobuf:"bytes,3,opt,name=manifest,proto3,oneof"`
 }
 
+type AttachRequest_File struct {
+	// Part of a file that a job asked for.
+	File *FilePart `protobuf:"bytes,4,opt,name=file,proto3,oneof"`
+}
+
 func (*AttachRequest_Hello) isAttachRequest_Message() {}
 
 func (*AttachRequest_Result) isAttachRequest_Message() {}
 
 func (*AttachRequest_Manifest) isAttachRequest_Message() {}
+
+func (*AttachRequest_File) isAttachRequest_Message() {}
 
 // AttachResponse is what the service sends.
 type AttachResponse struct {
@@ -545,7 +1785,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[5]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -557,7 +1797,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[5]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -570,7 +1810,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{5}
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *AttachResponse) GetJob() *Job {
@@ -593,7 +1833,7 @@ type RunJobRequest struct {
 
 func (x *RunJobRequest) Reset() {
 	*x = RunJobRequest{}
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[6]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -605,7 +1845,7 @@ func (x *RunJobRequest) String() string {
 func (*RunJobRequest) ProtoMessage() {}
 
 func (x *RunJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[6]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -618,7 +1858,7 @@ func (x *RunJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunJobRequest.ProtoReflect.Descriptor instead.
 func (*RunJobRequest) Descriptor() ([]byte, []int) {
-	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{6}
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RunJobRequest) GetAgent() string {
@@ -646,7 +1886,7 @@ type RunJobResponse struct {
 
 func (x *RunJobResponse) Reset() {
 	*x = RunJobResponse{}
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[7]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -658,7 +1898,7 @@ func (x *RunJobResponse) String() string {
 func (*RunJobResponse) ProtoMessage() {}
 
 func (x *RunJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[7]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -671,7 +1911,7 @@ func (x *RunJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunJobResponse.ProtoReflect.Descriptor instead.
 func (*RunJobResponse) Descriptor() ([]byte, []int) {
-	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{7}
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *RunJobResponse) GetResult() *JobResult {
@@ -685,7 +1925,75 @@ var File_emergency_deployment_v1_deployment_proto protoreflect.FileDescriptor
 
 const file_emergency_deployment_v1_deployment_proto_rawDesc = "" +
 	"\n" +
-	"(emergency/deployment/v1/deployment.proto\x12\x17emergency.deployment.v1\x1a\x19emergency/v1/common.proto\x1a\x1demergency/v1/deployment.proto\"\x9e\x02\n" +
+	"(emergency/deployment/v1/deployment.proto\x12\x17emergency.deployment.v1\x1a\x19emergency/v1/common.proto\x1a\x1aemergency/v1/console.proto\x1a\x1demergency/v1/deployment.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"i\n" +
+	"\x16FetchCredentialRequest\x12\x1a\n" +
+	"\bincident\x18\x01 \x01(\tR\bincident\x12\x14\n" +
+	"\x05grant\x18\x02 \x01(\tR\x05grant\x12\x1d\n" +
+	"\n" +
+	"public_key\x18\x03 \x01(\tR\tpublicKey\"\xc9\x01\n" +
+	"\x17FetchCredentialResponse\x12 \n" +
+	"\vcertificate\x18\x01 \x01(\tR\vcertificate\x12\x14\n" +
+	"\x05login\x18\x02 \x01(\tR\x05login\x12\x18\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress\x12\x1f\n" +
+	"\vknown_hosts\x18\x04 \x01(\tR\n" +
+	"knownHosts\x12;\n" +
+	"\vvalid_until\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"validUntil\"\x99\x01\n" +
+	"\fWatchRequest\x12;\n" +
+	"\x05hello\x18\x01 \x01(\v2#.emergency.deployment.v1.WatchHelloH\x00R\x05hello\x12A\n" +
+	"\arenewal\x18\x02 \x01(\v2%.emergency.deployment.v1.WatchRenewalH\x00R\arenewalB\t\n" +
+	"\amessage\"X\n" +
+	"\n" +
+	"WatchHello\x12\x1a\n" +
+	"\bincident\x18\x01 \x01(\tR\bincident\x12\x14\n" +
+	"\x05grant\x18\x02 \x01(\tR\x05grant\x12\x18\n" +
+	"\aobserve\x18\x03 \x01(\bR\aobserve\"B\n" +
+	"\fWatchRenewal\x12\x1a\n" +
+	"\brendered\x18\x01 \x01(\x04R\brendered\x12\x16\n" +
+	"\x06hidden\x18\x02 \x01(\bR\x06hidden\"\x9a\x01\n" +
+	"\fWatchWelcome\x126\n" +
+	"\x04mode\x18\x01 \x01(\x0e2\".emergency.deployment.v1.WatchModeR\x04mode\x12$\n" +
+	"\x0erenew_every_ms\x18\x02 \x01(\rR\frenewEveryMs\x12\x18\n" +
+	"\acolumns\x18\x03 \x01(\rR\acolumns\x12\x12\n" +
+	"\x04rows\x18\x04 \x01(\rR\x04rows\"\xf3\x01\n" +
+	"\n" +
+	"WatchFrame\x12\x14\n" +
+	"\x05frame\x18\x01 \x01(\x04R\x05frame\x12\x13\n" +
+	"\x05at_ms\x18\x02 \x01(\x03R\x04atMs\x12;\n" +
+	"\x04kind\x18\x03 \x01(\x0e2'.emergency.deployment.v1.WatchFrameKindR\x04kind\x12\x12\n" +
+	"\x04data\x18\x04 \x01(\fR\x04data\x12#\n" +
+	"\routput_offset\x18\x05 \x01(\x04R\foutputOffset\x12\x18\n" +
+	"\acolumns\x18\x06 \x01(\rR\acolumns\x12\x12\n" +
+	"\x04rows\x18\a \x01(\rR\x04rows\x12\x16\n" +
+	"\x06notice\x18\b \x01(\tR\x06notice\"\x91\x03\n" +
+	"\n" +
+	"WatchState\x12\x14\n" +
+	"\x05state\x18\x01 \x01(\tR\x05state\x120\n" +
+	"\x05cause\x18\x02 \x01(\x0e2\x1a.emergency.v1.SessionCauseR\x05cause\x12\x1d\n" +
+	"\n" +
+	"input_open\x18\x03 \x01(\bR\tinputOpen\x12A\n" +
+	"\x0epresence_until\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\rpresenceUntil\x12;\n" +
+	"\vgrace_until\x18\x05 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"graceUntil\x123\n" +
+	"\aends_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x06endsAt\x12>\n" +
+	"\apersons\x18\a \x03(\v2$.emergency.deployment.v1.WatchPersonR\apersons\x12'\n" +
+	"\x0finput_discarded\x18\b \x01(\x04R\x0einputDiscarded\"9\n" +
+	"\vWatchPerson\x12\x16\n" +
+	"\x06person\x18\x01 \x01(\tR\x06person\x12\x12\n" +
+	"\x04part\x18\x02 \x01(\tR\x04part\"\xd7\x01\n" +
+	"\rWatchResponse\x12A\n" +
+	"\awelcome\x18\x01 \x01(\v2%.emergency.deployment.v1.WatchWelcomeH\x00R\awelcome\x12;\n" +
+	"\x05frame\x18\x02 \x01(\v2#.emergency.deployment.v1.WatchFrameH\x00R\x05frame\x12;\n" +
+	"\x05state\x18\x03 \x01(\v2#.emergency.deployment.v1.WatchStateH\x00R\x05stateB\t\n" +
+	"\amessage\"g\n" +
+	"\x14ReadRecordingRequest\x12\x1a\n" +
+	"\bincident\x18\x01 \x01(\tR\bincident\x12\x14\n" +
+	"\x05grant\x18\x02 \x01(\tR\x05grant\x12\x1d\n" +
+	"\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\"h\n" +
+	"\x15ReadRecordingResponse\x12\x12\n" +
+	"\x04data\x18\x01 \x01(\fR\x04data\x12;\n" +
+	"\aanchors\x18\x02 \x03(\v2!.emergency.v1.RecordingCheckpointR\aanchors\"\xdb\x03\n" +
 	"\x03Job\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x124\n" +
 	"\x04kind\x18\x02 \x01(\x0e2 .emergency.deployment.v1.JobKindR\x04kind\x12\x1a\n" +
@@ -695,7 +2003,16 @@ const file_emergency_deployment_v1_deployment_proto_rawDesc = "" +
 	"\tbase_tree\x18\x06 \x01(\tR\bbaseTree\x12\x1f\n" +
 	"\vresult_tree\x18\a \x01(\tR\n" +
 	"resultTree\x12#\n" +
-	"\rwith_manifest\x18\b \x01(\bR\fwithManifest\"\xf8\x01\n" +
+	"\rwith_manifest\x18\b \x01(\bR\fwithManifest\x12\x14\n" +
+	"\x05grant\x18\t \x01(\tR\x05grant\x12\x1d\n" +
+	"\n" +
+	"public_key\x18\n" +
+	" \x01(\tR\tpublicKey\x12\x18\n" +
+	"\aaccount\x18\v \x01(\tR\aaccount\x12;\n" +
+	"\vvalid_until\x18\f \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"validUntil\x12\x19\n" +
+	"\bgrace_ms\x18\r \x01(\rR\agraceMs\x12\x14\n" +
+	"\x05paths\x18\x0e \x03(\fR\x05paths\"\xa8\x03\n" +
 	"\tJobResult\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x0e\n" +
 	"\x02ok\x18\x02 \x01(\bR\x02ok\x12\x19\n" +
@@ -705,18 +2022,31 @@ const file_emergency_deployment_v1_deployment_proto_rawDesc = "" +
 	"\x0erejected_hunks\x18\x06 \x01(\rR\rrejectedHunks\x12\x1d\n" +
 	"\n" +
 	"error_code\x18\a \x01(\tR\terrorCode\x12!\n" +
-	"\ferror_detail\x18\b \x01(\tR\verrorDetail\"K\n" +
+	"\ferror_detail\x18\b \x01(\tR\verrorDetail\x129\n" +
+	"\vfreeze_mode\x18\t \x01(\x0e2\x18.emergency.v1.FreezeModeR\n" +
+	"freezeMode\x128\n" +
+	"\vend_results\x18\n" +
+	" \x03(\v2\x17.emergency.v1.EndResultR\n" +
+	"endResults\x129\n" +
+	"\tleftovers\x18\v \x03(\v2\x1b.emergency.v1.LeftoverFoundR\tleftovers\"K\n" +
 	"\rManifestEntry\x12\x12\n" +
 	"\x04path\x18\x01 \x01(\fR\x04path\x12\x12\n" +
 	"\x04mode\x18\x02 \x01(\tR\x04mode\x12\x12\n" +
 	"\x04blob\x18\x03 \x01(\tR\x04blob\"g\n" +
 	"\fManifestPart\x12\x15\n" +
 	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12@\n" +
-	"\aentries\x18\x02 \x03(\v2&.emergency.deployment.v1.ManifestEntryR\aentries\"\xb5\x01\n" +
+	"\aentries\x18\x02 \x03(\v2&.emergency.deployment.v1.ManifestEntryR\aentries\"q\n" +
+	"\bFilePart\x12\x15\n" +
+	"\x06job_id\x18\x01 \x01(\tR\x05jobId\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\fR\x04path\x12\x12\n" +
+	"\x04mode\x18\x03 \x01(\tR\x04mode\x12\x12\n" +
+	"\x04data\x18\x04 \x01(\fR\x04data\x12\x12\n" +
+	"\x04last\x18\x05 \x01(\bR\x04last\"\xee\x01\n" +
 	"\rAttachRequest\x12\x16\n" +
 	"\x05hello\x18\x01 \x01(\tH\x00R\x05hello\x12<\n" +
 	"\x06result\x18\x02 \x01(\v2\".emergency.deployment.v1.JobResultH\x00R\x06result\x12C\n" +
-	"\bmanifest\x18\x03 \x01(\v2%.emergency.deployment.v1.ManifestPartH\x00R\bmanifestB\t\n" +
+	"\bmanifest\x18\x03 \x01(\v2%.emergency.deployment.v1.ManifestPartH\x00R\bmanifest\x127\n" +
+	"\x04file\x18\x04 \x01(\v2!.emergency.deployment.v1.FilePartH\x00R\x04fileB\t\n" +
 	"\amessage\"@\n" +
 	"\x0eAttachResponse\x12.\n" +
 	"\x03job\x18\x01 \x01(\v2\x1c.emergency.deployment.v1.JobR\x03job\"U\n" +
@@ -724,7 +2054,17 @@ const file_emergency_deployment_v1_deployment_proto_rawDesc = "" +
 	"\x05agent\x18\x01 \x01(\tR\x05agent\x12.\n" +
 	"\x03job\x18\x02 \x01(\v2\x1c.emergency.deployment.v1.JobR\x03job\"L\n" +
 	"\x0eRunJobResponse\x12:\n" +
-	"\x06result\x18\x01 \x01(\v2\".emergency.deployment.v1.JobResultR\x06result*\xa9\x01\n" +
+	"\x06result\x18\x01 \x01(\v2\".emergency.deployment.v1.JobResultR\x06result*X\n" +
+	"\tWatchMode\x12\x1a\n" +
+	"\x16WATCH_MODE_UNSPECIFIED\x10\x00\x12\x16\n" +
+	"\x12WATCH_MODE_WATCHER\x10\x01\x12\x17\n" +
+	"\x13WATCH_MODE_OBSERVER\x10\x02*\xa5\x01\n" +
+	"\x0eWatchFrameKind\x12 \n" +
+	"\x1cWATCH_FRAME_KIND_UNSPECIFIED\x10\x00\x12\x1b\n" +
+	"\x17WATCH_FRAME_KIND_OUTPUT\x10\x01\x12\x1a\n" +
+	"\x16WATCH_FRAME_KIND_INPUT\x10\x02\x12\x1b\n" +
+	"\x17WATCH_FRAME_KIND_RESIZE\x10\x03\x12\x1b\n" +
+	"\x17WATCH_FRAME_KIND_NOTICE\x10\x04*\xca\x02\n" +
 	"\aJobKind\x12\x18\n" +
 	"\x14JOB_KIND_UNSPECIFIED\x10\x00\x12\x18\n" +
 	"\x14JOB_KIND_REPORT_TREE\x10\x01\x12\x14\n" +
@@ -732,7 +2072,14 @@ const file_emergency_deployment_v1_deployment_proto_rawDesc = "" +
 	"\x0eJOB_KIND_APPLY\x10\x03\x12\x15\n" +
 	"\x11JOB_KIND_BACK_OUT\x10\x04\x12\x14\n" +
 	"\x10JOB_KIND_INSTALL\x10\x05\x12\x13\n" +
-	"\x0fJOB_KIND_VERIFY\x10\x062\xb2\a\n" +
+	"\x0fJOB_KIND_VERIFY\x10\x06\x12\x18\n" +
+	"\x14JOB_KIND_OPEN_ACCESS\x10\a\x12\x1b\n" +
+	"\x17JOB_KIND_FREEZE_SESSION\x10\b\x12\x19\n" +
+	"\x15JOB_KIND_THAW_SESSION\x10\t\x12\x17\n" +
+	"\x13JOB_KIND_END_ACCESS\x10\n" +
+	"\x12\x1b\n" +
+	"\x17JOB_KIND_LIST_LEFTOVERS\x10\v\x12\x17\n" +
+	"\x13JOB_KIND_READ_FILES\x10\f2\xd0\x10\n" +
 	"\x11DeploymentService\x12C\n" +
 	"\x06DryRun\x12\x1b.emergency.v1.DryRunRequest\x1a\x1c.emergency.v1.DryRunResponse\x12^\n" +
 	"\x0fConfirmObserver\x12$.emergency.v1.ConfirmObserverRequest\x1a%.emergency.v1.ConfirmObserverResponse\x12O\n" +
@@ -746,7 +2093,25 @@ const file_emergency_deployment_v1_deployment_proto_rawDesc = "" +
 	"\fRecordHealth\x12!.emergency.v1.RecordHealthRequest\x1a\".emergency.v1.RecordHealthResponse\x12^\n" +
 	"\x0fPushReplication\x12$.emergency.v1.PushReplicationRequest\x1a%.emergency.v1.PushReplicationResponse\x12a\n" +
 	"\x10CheckReplication\x12%.emergency.v1.CheckReplicationRequest\x1a&.emergency.v1.CheckReplicationResponse\x12U\n" +
-	"\fExplainDrift\x12!.emergency.v1.ExplainDriftRequest\x1a\".emergency.v1.ExplainDriftResponse2\xc8\x01\n" +
+	"\fExplainDrift\x12!.emergency.v1.ExplainDriftRequest\x1a\".emergency.v1.ExplainDriftResponse\x12U\n" +
+	"\fPermitAccess\x12!.emergency.v1.PermitAccessRequest\x1a\".emergency.v1.PermitAccessResponse\x12R\n" +
+	"\vGrantAccess\x12 .emergency.v1.GrantAccessRequest\x1a!.emergency.v1.GrantAccessResponse\x12I\n" +
+	"\bArmWatch\x12\x1d.emergency.v1.ArmWatchRequest\x1a\x1e.emergency.v1.ArmWatchResponse\x12C\n" +
+	"\x06Freeze\x12\x1b.emergency.v1.FreezeRequest\x1a\x1c.emergency.v1.FreezeResponse\x12C\n" +
+	"\x06Resume\x12\x1b.emergency.v1.ResumeRequest\x1a\x1c.emergency.v1.ResumeResponse\x12R\n" +
+	"\vMarkSession\x12 .emergency.v1.MarkSessionRequest\x1a!.emergency.v1.MarkSessionResponse\x12X\n" +
+	"\rExtendSession\x12\".emergency.v1.ExtendSessionRequest\x1a#.emergency.v1.ExtendSessionResponse\x12L\n" +
+	"\tTerminate\x12\x1e.emergency.v1.TerminateRequest\x1a\x1f.emergency.v1.TerminateResponse\x12F\n" +
+	"\aDisable\x12\x1c.emergency.v1.DisableRequest\x1a\x1d.emergency.v1.DisableResponse\x12X\n" +
+	"\rProveUnusable\x12\".emergency.v1.ProveUnusableRequest\x1a#.emergency.v1.ProveUnusableResponse\x12g\n" +
+	"\x12CaptureSessionDiff\x12'.emergency.v1.CaptureSessionDiffRequest\x1a(.emergency.v1.CaptureSessionDiffResponse\x12^\n" +
+	"\x0fReportLeftovers\x12$.emergency.v1.ReportLeftoversRequest\x1a%.emergency.v1.ReportLeftoversResponse\x12a\n" +
+	"\x10ExplainLeftovers\x12%.emergency.v1.ExplainLeftoversRequest\x1a&.emergency.v1.ExplainLeftoversResponse\x12R\n" +
+	"\vSealSession\x12 .emergency.v1.SealSessionRequest\x1a!.emergency.v1.SealSessionResponse2\xd4\x02\n" +
+	"\x0eConsoleService\x12t\n" +
+	"\x0fFetchCredential\x12/.emergency.deployment.v1.FetchCredentialRequest\x1a0.emergency.deployment.v1.FetchCredentialResponse\x12Z\n" +
+	"\x05Watch\x12%.emergency.deployment.v1.WatchRequest\x1a&.emergency.deployment.v1.WatchResponse(\x010\x01\x12p\n" +
+	"\rReadRecording\x12-.emergency.deployment.v1.ReadRecordingRequest\x1a..emergency.deployment.v1.ReadRecordingResponse0\x012\xc8\x01\n" +
 	"\fAgentService\x12]\n" +
 	"\x06Attach\x12&.emergency.deployment.v1.AttachRequest\x1a'.emergency.deployment.v1.AttachResponse(\x010\x01\x12Y\n" +
 	"\x06RunJob\x12&.emergency.deployment.v1.RunJobRequest\x1a'.emergency.deployment.v1.RunJobResponseBAZ?cacert.org/emergency/proto/emergency/deployment/v1;deploymentv1b\x06proto3"
@@ -763,82 +2128,184 @@ func file_emergency_deployment_v1_deployment_proto_rawDescGZIP() []byte {
 	return file_emergency_deployment_v1_deployment_proto_rawDescData
 }
 
-var file_emergency_deployment_v1_deployment_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_emergency_deployment_v1_deployment_proto_msgTypes = make([]protoimpl.MessageInfo, 8)
+var file_emergency_deployment_v1_deployment_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
+var file_emergency_deployment_v1_deployment_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
 var file_emergency_deployment_v1_deployment_proto_goTypes = []any{
-	(JobKind)(0),                        // 0: emergency.deployment.v1.JobKind
-	(*Job)(nil),                         // 1: emergency.deployment.v1.Job
-	(*JobResult)(nil),                   // 2: emergency.deployment.v1.JobResult
-	(*ManifestEntry)(nil),               // 3: emergency.deployment.v1.ManifestEntry
-	(*ManifestPart)(nil),                // 4: emergency.deployment.v1.ManifestPart
-	(*AttachRequest)(nil),               // 5: emergency.deployment.v1.AttachRequest
-	(*AttachResponse)(nil),              // 6: emergency.deployment.v1.AttachResponse
-	(*RunJobRequest)(nil),               // 7: emergency.deployment.v1.RunJobRequest
-	(*RunJobResponse)(nil),              // 8: emergency.deployment.v1.RunJobResponse
-	(*v1.Binding)(nil),                  // 9: emergency.v1.Binding
-	(*v1.DryRunRequest)(nil),            // 10: emergency.v1.DryRunRequest
-	(*v1.ConfirmObserverRequest)(nil),   // 11: emergency.v1.ConfirmObserverRequest
-	(*v1.StartApplyRequest)(nil),        // 12: emergency.v1.StartApplyRequest
-	(*v1.ReportApplyRequest)(nil),       // 13: emergency.v1.ReportApplyRequest
-	(*v1.ReportTreeRequest)(nil),        // 14: emergency.v1.ReportTreeRequest
-	(*v1.BackOutRequest)(nil),           // 15: emergency.v1.BackOutRequest
-	(*v1.RollBackRequest)(nil),          // 16: emergency.v1.RollBackRequest
-	(*v1.RecordHealthRequest)(nil),      // 17: emergency.v1.RecordHealthRequest
-	(*v1.PushReplicationRequest)(nil),   // 18: emergency.v1.PushReplicationRequest
-	(*v1.CheckReplicationRequest)(nil),  // 19: emergency.v1.CheckReplicationRequest
-	(*v1.ExplainDriftRequest)(nil),      // 20: emergency.v1.ExplainDriftRequest
-	(*v1.DryRunResponse)(nil),           // 21: emergency.v1.DryRunResponse
-	(*v1.ConfirmObserverResponse)(nil),  // 22: emergency.v1.ConfirmObserverResponse
-	(*v1.StartApplyResponse)(nil),       // 23: emergency.v1.StartApplyResponse
-	(*v1.ReportApplyResponse)(nil),      // 24: emergency.v1.ReportApplyResponse
-	(*v1.ReportTreeResponse)(nil),       // 25: emergency.v1.ReportTreeResponse
-	(*v1.BackOutResponse)(nil),          // 26: emergency.v1.BackOutResponse
-	(*v1.RollBackResponse)(nil),         // 27: emergency.v1.RollBackResponse
-	(*v1.RecordHealthResponse)(nil),     // 28: emergency.v1.RecordHealthResponse
-	(*v1.PushReplicationResponse)(nil),  // 29: emergency.v1.PushReplicationResponse
-	(*v1.CheckReplicationResponse)(nil), // 30: emergency.v1.CheckReplicationResponse
-	(*v1.ExplainDriftResponse)(nil),     // 31: emergency.v1.ExplainDriftResponse
+	(WatchMode)(0),                        // 0: emergency.deployment.v1.WatchMode
+	(WatchFrameKind)(0),                   // 1: emergency.deployment.v1.WatchFrameKind
+	(JobKind)(0),                          // 2: emergency.deployment.v1.JobKind
+	(*FetchCredentialRequest)(nil),        // 3: emergency.deployment.v1.FetchCredentialRequest
+	(*FetchCredentialResponse)(nil),       // 4: emergency.deployment.v1.FetchCredentialResponse
+	(*WatchRequest)(nil),                  // 5: emergency.deployment.v1.WatchRequest
+	(*WatchHello)(nil),                    // 6: emergency.deployment.v1.WatchHello
+	(*WatchRenewal)(nil),                  // 7: emergency.deployment.v1.WatchRenewal
+	(*WatchWelcome)(nil),                  // 8: emergency.deployment.v1.WatchWelcome
+	(*WatchFrame)(nil),                    // 9: emergency.deployment.v1.WatchFrame
+	(*WatchState)(nil),                    // 10: emergency.deployment.v1.WatchState
+	(*WatchPerson)(nil),                   // 11: emergency.deployment.v1.WatchPerson
+	(*WatchResponse)(nil),                 // 12: emergency.deployment.v1.WatchResponse
+	(*ReadRecordingRequest)(nil),          // 13: emergency.deployment.v1.ReadRecordingRequest
+	(*ReadRecordingResponse)(nil),         // 14: emergency.deployment.v1.ReadRecordingResponse
+	(*Job)(nil),                           // 15: emergency.deployment.v1.Job
+	(*JobResult)(nil),                     // 16: emergency.deployment.v1.JobResult
+	(*ManifestEntry)(nil),                 // 17: emergency.deployment.v1.ManifestEntry
+	(*ManifestPart)(nil),                  // 18: emergency.deployment.v1.ManifestPart
+	(*FilePart)(nil),                      // 19: emergency.deployment.v1.FilePart
+	(*AttachRequest)(nil),                 // 20: emergency.deployment.v1.AttachRequest
+	(*AttachResponse)(nil),                // 21: emergency.deployment.v1.AttachResponse
+	(*RunJobRequest)(nil),                 // 22: emergency.deployment.v1.RunJobRequest
+	(*RunJobResponse)(nil),                // 23: emergency.deployment.v1.RunJobResponse
+	(*timestamppb.Timestamp)(nil),         // 24: google.protobuf.Timestamp
+	(v1.SessionCause)(0),                  // 25: emergency.v1.SessionCause
+	(*v1.RecordingCheckpoint)(nil),        // 26: emergency.v1.RecordingCheckpoint
+	(*v1.Binding)(nil),                    // 27: emergency.v1.Binding
+	(v1.FreezeMode)(0),                    // 28: emergency.v1.FreezeMode
+	(*v1.EndResult)(nil),                  // 29: emergency.v1.EndResult
+	(*v1.LeftoverFound)(nil),              // 30: emergency.v1.LeftoverFound
+	(*v1.DryRunRequest)(nil),              // 31: emergency.v1.DryRunRequest
+	(*v1.ConfirmObserverRequest)(nil),     // 32: emergency.v1.ConfirmObserverRequest
+	(*v1.StartApplyRequest)(nil),          // 33: emergency.v1.StartApplyRequest
+	(*v1.ReportApplyRequest)(nil),         // 34: emergency.v1.ReportApplyRequest
+	(*v1.ReportTreeRequest)(nil),          // 35: emergency.v1.ReportTreeRequest
+	(*v1.BackOutRequest)(nil),             // 36: emergency.v1.BackOutRequest
+	(*v1.RollBackRequest)(nil),            // 37: emergency.v1.RollBackRequest
+	(*v1.RecordHealthRequest)(nil),        // 38: emergency.v1.RecordHealthRequest
+	(*v1.PushReplicationRequest)(nil),     // 39: emergency.v1.PushReplicationRequest
+	(*v1.CheckReplicationRequest)(nil),    // 40: emergency.v1.CheckReplicationRequest
+	(*v1.ExplainDriftRequest)(nil),        // 41: emergency.v1.ExplainDriftRequest
+	(*v1.PermitAccessRequest)(nil),        // 42: emergency.v1.PermitAccessRequest
+	(*v1.GrantAccessRequest)(nil),         // 43: emergency.v1.GrantAccessRequest
+	(*v1.ArmWatchRequest)(nil),            // 44: emergency.v1.ArmWatchRequest
+	(*v1.FreezeRequest)(nil),              // 45: emergency.v1.FreezeRequest
+	(*v1.ResumeRequest)(nil),              // 46: emergency.v1.ResumeRequest
+	(*v1.MarkSessionRequest)(nil),         // 47: emergency.v1.MarkSessionRequest
+	(*v1.ExtendSessionRequest)(nil),       // 48: emergency.v1.ExtendSessionRequest
+	(*v1.TerminateRequest)(nil),           // 49: emergency.v1.TerminateRequest
+	(*v1.DisableRequest)(nil),             // 50: emergency.v1.DisableRequest
+	(*v1.ProveUnusableRequest)(nil),       // 51: emergency.v1.ProveUnusableRequest
+	(*v1.CaptureSessionDiffRequest)(nil),  // 52: emergency.v1.CaptureSessionDiffRequest
+	(*v1.ReportLeftoversRequest)(nil),     // 53: emergency.v1.ReportLeftoversRequest
+	(*v1.ExplainLeftoversRequest)(nil),    // 54: emergency.v1.ExplainLeftoversRequest
+	(*v1.SealSessionRequest)(nil),         // 55: emergency.v1.SealSessionRequest
+	(*v1.DryRunResponse)(nil),             // 56: emergency.v1.DryRunResponse
+	(*v1.ConfirmObserverResponse)(nil),    // 57: emergency.v1.ConfirmObserverResponse
+	(*v1.StartApplyResponse)(nil),         // 58: emergency.v1.StartApplyResponse
+	(*v1.ReportApplyResponse)(nil),        // 59: emergency.v1.ReportApplyResponse
+	(*v1.ReportTreeResponse)(nil),         // 60: emergency.v1.ReportTreeResponse
+	(*v1.BackOutResponse)(nil),            // 61: emergency.v1.BackOutResponse
+	(*v1.RollBackResponse)(nil),           // 62: emergency.v1.RollBackResponse
+	(*v1.RecordHealthResponse)(nil),       // 63: emergency.v1.RecordHealthResponse
+	(*v1.PushReplicationResponse)(nil),    // 64: emergency.v1.PushReplicationResponse
+	(*v1.CheckReplicationResponse)(nil),   // 65: emergency.v1.CheckReplicationResponse
+	(*v1.ExplainDriftResponse)(nil),       // 66: emergency.v1.ExplainDriftResponse
+	(*v1.PermitAccessResponse)(nil),       // 67: emergency.v1.PermitAccessResponse
+	(*v1.GrantAccessResponse)(nil),        // 68: emergency.v1.GrantAccessResponse
+	(*v1.ArmWatchResponse)(nil),           // 69: emergency.v1.ArmWatchResponse
+	(*v1.FreezeResponse)(nil),             // 70: emergency.v1.FreezeResponse
+	(*v1.ResumeResponse)(nil),             // 71: emergency.v1.ResumeResponse
+	(*v1.MarkSessionResponse)(nil),        // 72: emergency.v1.MarkSessionResponse
+	(*v1.ExtendSessionResponse)(nil),      // 73: emergency.v1.ExtendSessionResponse
+	(*v1.TerminateResponse)(nil),          // 74: emergency.v1.TerminateResponse
+	(*v1.DisableResponse)(nil),            // 75: emergency.v1.DisableResponse
+	(*v1.ProveUnusableResponse)(nil),      // 76: emergency.v1.ProveUnusableResponse
+	(*v1.CaptureSessionDiffResponse)(nil), // 77: emergency.v1.CaptureSessionDiffResponse
+	(*v1.ReportLeftoversResponse)(nil),    // 78: emergency.v1.ReportLeftoversResponse
+	(*v1.ExplainLeftoversResponse)(nil),   // 79: emergency.v1.ExplainLeftoversResponse
+	(*v1.SealSessionResponse)(nil),        // 80: emergency.v1.SealSessionResponse
 }
 var file_emergency_deployment_v1_deployment_proto_depIdxs = []int32{
-	0,  // 0: emergency.deployment.v1.Job.kind:type_name -> emergency.deployment.v1.JobKind
-	9,  // 1: emergency.deployment.v1.Job.binding:type_name -> emergency.v1.Binding
-	3,  // 2: emergency.deployment.v1.ManifestPart.entries:type_name -> emergency.deployment.v1.ManifestEntry
-	2,  // 3: emergency.deployment.v1.AttachRequest.result:type_name -> emergency.deployment.v1.JobResult
-	4,  // 4: emergency.deployment.v1.AttachRequest.manifest:type_name -> emergency.deployment.v1.ManifestPart
-	1,  // 5: emergency.deployment.v1.AttachResponse.job:type_name -> emergency.deployment.v1.Job
-	1,  // 6: emergency.deployment.v1.RunJobRequest.job:type_name -> emergency.deployment.v1.Job
-	2,  // 7: emergency.deployment.v1.RunJobResponse.result:type_name -> emergency.deployment.v1.JobResult
-	10, // 8: emergency.deployment.v1.DeploymentService.DryRun:input_type -> emergency.v1.DryRunRequest
-	11, // 9: emergency.deployment.v1.DeploymentService.ConfirmObserver:input_type -> emergency.v1.ConfirmObserverRequest
-	12, // 10: emergency.deployment.v1.DeploymentService.StartApply:input_type -> emergency.v1.StartApplyRequest
-	13, // 11: emergency.deployment.v1.DeploymentService.ReportApply:input_type -> emergency.v1.ReportApplyRequest
-	14, // 12: emergency.deployment.v1.DeploymentService.ReportTree:input_type -> emergency.v1.ReportTreeRequest
-	15, // 13: emergency.deployment.v1.DeploymentService.BackOut:input_type -> emergency.v1.BackOutRequest
-	16, // 14: emergency.deployment.v1.DeploymentService.RollBack:input_type -> emergency.v1.RollBackRequest
-	17, // 15: emergency.deployment.v1.DeploymentService.RecordHealth:input_type -> emergency.v1.RecordHealthRequest
-	18, // 16: emergency.deployment.v1.DeploymentService.PushReplication:input_type -> emergency.v1.PushReplicationRequest
-	19, // 17: emergency.deployment.v1.DeploymentService.CheckReplication:input_type -> emergency.v1.CheckReplicationRequest
-	20, // 18: emergency.deployment.v1.DeploymentService.ExplainDrift:input_type -> emergency.v1.ExplainDriftRequest
-	5,  // 19: emergency.deployment.v1.AgentService.Attach:input_type -> emergency.deployment.v1.AttachRequest
-	7,  // 20: emergency.deployment.v1.AgentService.RunJob:input_type -> emergency.deployment.v1.RunJobRequest
-	21, // 21: emergency.deployment.v1.DeploymentService.DryRun:output_type -> emergency.v1.DryRunResponse
-	22, // 22: emergency.deployment.v1.DeploymentService.ConfirmObserver:output_type -> emergency.v1.ConfirmObserverResponse
-	23, // 23: emergency.deployment.v1.DeploymentService.StartApply:output_type -> emergency.v1.StartApplyResponse
-	24, // 24: emergency.deployment.v1.DeploymentService.ReportApply:output_type -> emergency.v1.ReportApplyResponse
-	25, // 25: emergency.deployment.v1.DeploymentService.ReportTree:output_type -> emergency.v1.ReportTreeResponse
-	26, // 26: emergency.deployment.v1.DeploymentService.BackOut:output_type -> emergency.v1.BackOutResponse
-	27, // 27: emergency.deployment.v1.DeploymentService.RollBack:output_type -> emergency.v1.RollBackResponse
-	28, // 28: emergency.deployment.v1.DeploymentService.RecordHealth:output_type -> emergency.v1.RecordHealthResponse
-	29, // 29: emergency.deployment.v1.DeploymentService.PushReplication:output_type -> emergency.v1.PushReplicationResponse
-	30, // 30: emergency.deployment.v1.DeploymentService.CheckReplication:output_type -> emergency.v1.CheckReplicationResponse
-	31, // 31: emergency.deployment.v1.DeploymentService.ExplainDrift:output_type -> emergency.v1.ExplainDriftResponse
-	6,  // 32: emergency.deployment.v1.AgentService.Attach:output_type -> emergency.deployment.v1.AttachResponse
-	8,  // 33: emergency.deployment.v1.AgentService.RunJob:output_type -> emergency.deployment.v1.RunJobResponse
-	21, // [21:34] is the sub-list for method output_type
-	8,  // [8:21] is the sub-list for method input_type
-	8,  // [8:8] is the sub-list for extension type_name
-	8,  // [8:8] is the sub-list for extension extendee
-	0,  // [0:8] is the sub-list for field type_name
+	24, // 0: emergency.deployment.v1.FetchCredentialResponse.valid_until:type_name -> google.protobuf.Timestamp
+	6,  // 1: emergency.deployment.v1.WatchRequest.hello:type_name -> emergency.deployment.v1.WatchHello
+	7,  // 2: emergency.deployment.v1.WatchRequest.renewal:type_name -> emergency.deployment.v1.WatchRenewal
+	0,  // 3: emergency.deployment.v1.WatchWelcome.mode:type_name -> emergency.deployment.v1.WatchMode
+	1,  // 4: emergency.deployment.v1.WatchFrame.kind:type_name -> emergency.deployment.v1.WatchFrameKind
+	25, // 5: emergency.deployment.v1.WatchState.cause:type_name -> emergency.v1.SessionCause
+	24, // 6: emergency.deployment.v1.WatchState.presence_until:type_name -> google.protobuf.Timestamp
+	24, // 7: emergency.deployment.v1.WatchState.grace_until:type_name -> google.protobuf.Timestamp
+	24, // 8: emergency.deployment.v1.WatchState.ends_at:type_name -> google.protobuf.Timestamp
+	11, // 9: emergency.deployment.v1.WatchState.persons:type_name -> emergency.deployment.v1.WatchPerson
+	8,  // 10: emergency.deployment.v1.WatchResponse.welcome:type_name -> emergency.deployment.v1.WatchWelcome
+	9,  // 11: emergency.deployment.v1.WatchResponse.frame:type_name -> emergency.deployment.v1.WatchFrame
+	10, // 12: emergency.deployment.v1.WatchResponse.state:type_name -> emergency.deployment.v1.WatchState
+	26, // 13: emergency.deployment.v1.ReadRecordingResponse.anchors:type_name -> emergency.v1.RecordingCheckpoint
+	2,  // 14: emergency.deployment.v1.Job.kind:type_name -> emergency.deployment.v1.JobKind
+	27, // 15: emergency.deployment.v1.Job.binding:type_name -> emergency.v1.Binding
+	24, // 16: emergency.deployment.v1.Job.valid_until:type_name -> google.protobuf.Timestamp
+	28, // 17: emergency.deployment.v1.JobResult.freeze_mode:type_name -> emergency.v1.FreezeMode
+	29, // 18: emergency.deployment.v1.JobResult.end_results:type_name -> emergency.v1.EndResult
+	30, // 19: emergency.deployment.v1.JobResult.leftovers:type_name -> emergency.v1.LeftoverFound
+	17, // 20: emergency.deployment.v1.ManifestPart.entries:type_name -> emergency.deployment.v1.ManifestEntry
+	16, // 21: emergency.deployment.v1.AttachRequest.result:type_name -> emergency.deployment.v1.JobResult
+	18, // 22: emergency.deployment.v1.AttachRequest.manifest:type_name -> emergency.deployment.v1.ManifestPart
+	19, // 23: emergency.deployment.v1.AttachRequest.file:type_name -> emergency.deployment.v1.FilePart
+	15, // 24: emergency.deployment.v1.AttachResponse.job:type_name -> emergency.deployment.v1.Job
+	15, // 25: emergency.deployment.v1.RunJobRequest.job:type_name -> emergency.deployment.v1.Job
+	16, // 26: emergency.deployment.v1.RunJobResponse.result:type_name -> emergency.deployment.v1.JobResult
+	31, // 27: emergency.deployment.v1.DeploymentService.DryRun:input_type -> emergency.v1.DryRunRequest
+	32, // 28: emergency.deployment.v1.DeploymentService.ConfirmObserver:input_type -> emergency.v1.ConfirmObserverRequest
+	33, // 29: emergency.deployment.v1.DeploymentService.StartApply:input_type -> emergency.v1.StartApplyRequest
+	34, // 30: emergency.deployment.v1.DeploymentService.ReportApply:input_type -> emergency.v1.ReportApplyRequest
+	35, // 31: emergency.deployment.v1.DeploymentService.ReportTree:input_type -> emergency.v1.ReportTreeRequest
+	36, // 32: emergency.deployment.v1.DeploymentService.BackOut:input_type -> emergency.v1.BackOutRequest
+	37, // 33: emergency.deployment.v1.DeploymentService.RollBack:input_type -> emergency.v1.RollBackRequest
+	38, // 34: emergency.deployment.v1.DeploymentService.RecordHealth:input_type -> emergency.v1.RecordHealthRequest
+	39, // 35: emergency.deployment.v1.DeploymentService.PushReplication:input_type -> emergency.v1.PushReplicationRequest
+	40, // 36: emergency.deployment.v1.DeploymentService.CheckReplication:input_type -> emergency.v1.CheckReplicationRequest
+	41, // 37: emergency.deployment.v1.DeploymentService.ExplainDrift:input_type -> emergency.v1.ExplainDriftRequest
+	42, // 38: emergency.deployment.v1.DeploymentService.PermitAccess:input_type -> emergency.v1.PermitAccessRequest
+	43, // 39: emergency.deployment.v1.DeploymentService.GrantAccess:input_type -> emergency.v1.GrantAccessRequest
+	44, // 40: emergency.deployment.v1.DeploymentService.ArmWatch:input_type -> emergency.v1.ArmWatchRequest
+	45, // 41: emergency.deployment.v1.DeploymentService.Freeze:input_type -> emergency.v1.FreezeRequest
+	46, // 42: emergency.deployment.v1.DeploymentService.Resume:input_type -> emergency.v1.ResumeRequest
+	47, // 43: emergency.deployment.v1.DeploymentService.MarkSession:input_type -> emergency.v1.MarkSessionRequest
+	48, // 44: emergency.deployment.v1.DeploymentService.ExtendSession:input_type -> emergency.v1.ExtendSessionRequest
+	49, // 45: emergency.deployment.v1.DeploymentService.Terminate:input_type -> emergency.v1.TerminateRequest
+	50, // 46: emergency.deployment.v1.DeploymentService.Disable:input_type -> emergency.v1.DisableRequest
+	51, // 47: emergency.deployment.v1.DeploymentService.ProveUnusable:input_type -> emergency.v1.ProveUnusableRequest
+	52, // 48: emergency.deployment.v1.DeploymentService.CaptureSessionDiff:input_type -> emergency.v1.CaptureSessionDiffRequest
+	53, // 49: emergency.deployment.v1.DeploymentService.ReportLeftovers:input_type -> emergency.v1.ReportLeftoversRequest
+	54, // 50: emergency.deployment.v1.DeploymentService.ExplainLeftovers:input_type -> emergency.v1.ExplainLeftoversRequest
+	55, // 51: emergency.deployment.v1.DeploymentService.SealSession:input_type -> emergency.v1.SealSessionRequest
+	3,  // 52: emergency.deployment.v1.ConsoleService.FetchCredential:input_type -> emergency.deployment.v1.FetchCredentialRequest
+	5,  // 53: emergency.deployment.v1.ConsoleService.Watch:input_type -> emergency.deployment.v1.WatchRequest
+	13, // 54: emergency.deployment.v1.ConsoleService.ReadRecording:input_type -> emergency.deployment.v1.ReadRecordingRequest
+	20, // 55: emergency.deployment.v1.AgentService.Attach:input_type -> emergency.deployment.v1.AttachRequest
+	22, // 56: emergency.deployment.v1.AgentService.RunJob:input_type -> emergency.deployment.v1.RunJobRequest
+	56, // 57: emergency.deployment.v1.DeploymentService.DryRun:output_type -> emergency.v1.DryRunResponse
+	57, // 58: emergency.deployment.v1.DeploymentService.ConfirmObserver:output_type -> emergency.v1.ConfirmObserverResponse
+	58, // 59: emergency.deployment.v1.DeploymentService.StartApply:output_type -> emergency.v1.StartApplyResponse
+	59, // 60: emergency.deployment.v1.DeploymentService.ReportApply:output_type -> emergency.v1.ReportApplyResponse
+	60, // 61: emergency.deployment.v1.DeploymentService.ReportTree:output_type -> emergency.v1.ReportTreeResponse
+	61, // 62: emergency.deployment.v1.DeploymentService.BackOut:output_type -> emergency.v1.BackOutResponse
+	62, // 63: emergency.deployment.v1.DeploymentService.RollBack:output_type -> emergency.v1.RollBackResponse
+	63, // 64: emergency.deployment.v1.DeploymentService.RecordHealth:output_type -> emergency.v1.RecordHealthResponse
+	64, // 65: emergency.deployment.v1.DeploymentService.PushReplication:output_type -> emergency.v1.PushReplicationResponse
+	65, // 66: emergency.deployment.v1.DeploymentService.CheckReplication:output_type -> emergency.v1.CheckReplicationResponse
+	66, // 67: emergency.deployment.v1.DeploymentService.ExplainDrift:output_type -> emergency.v1.ExplainDriftResponse
+	67, // 68: emergency.deployment.v1.DeploymentService.PermitAccess:output_type -> emergency.v1.PermitAccessResponse
+	68, // 69: emergency.deployment.v1.DeploymentService.GrantAccess:output_type -> emergency.v1.GrantAccessResponse
+	69, // 70: emergency.deployment.v1.DeploymentService.ArmWatch:output_type -> emergency.v1.ArmWatchResponse
+	70, // 71: emergency.deployment.v1.DeploymentService.Freeze:output_type -> emergency.v1.FreezeResponse
+	71, // 72: emergency.deployment.v1.DeploymentService.Resume:output_type -> emergency.v1.ResumeResponse
+	72, // 73: emergency.deployment.v1.DeploymentService.MarkSession:output_type -> emergency.v1.MarkSessionResponse
+	73, // 74: emergency.deployment.v1.DeploymentService.ExtendSession:output_type -> emergency.v1.ExtendSessionResponse
+	74, // 75: emergency.deployment.v1.DeploymentService.Terminate:output_type -> emergency.v1.TerminateResponse
+	75, // 76: emergency.deployment.v1.DeploymentService.Disable:output_type -> emergency.v1.DisableResponse
+	76, // 77: emergency.deployment.v1.DeploymentService.ProveUnusable:output_type -> emergency.v1.ProveUnusableResponse
+	77, // 78: emergency.deployment.v1.DeploymentService.CaptureSessionDiff:output_type -> emergency.v1.CaptureSessionDiffResponse
+	78, // 79: emergency.deployment.v1.DeploymentService.ReportLeftovers:output_type -> emergency.v1.ReportLeftoversResponse
+	79, // 80: emergency.deployment.v1.DeploymentService.ExplainLeftovers:output_type -> emergency.v1.ExplainLeftoversResponse
+	80, // 81: emergency.deployment.v1.DeploymentService.SealSession:output_type -> emergency.v1.SealSessionResponse
+	4,  // 82: emergency.deployment.v1.ConsoleService.FetchCredential:output_type -> emergency.deployment.v1.FetchCredentialResponse
+	12, // 83: emergency.deployment.v1.ConsoleService.Watch:output_type -> emergency.deployment.v1.WatchResponse
+	14, // 84: emergency.deployment.v1.ConsoleService.ReadRecording:output_type -> emergency.deployment.v1.ReadRecordingResponse
+	21, // 85: emergency.deployment.v1.AgentService.Attach:output_type -> emergency.deployment.v1.AttachResponse
+	23, // 86: emergency.deployment.v1.AgentService.RunJob:output_type -> emergency.deployment.v1.RunJobResponse
+	57, // [57:87] is the sub-list for method output_type
+	27, // [27:57] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_emergency_deployment_v1_deployment_proto_init() }
@@ -846,20 +2313,30 @@ func file_emergency_deployment_v1_deployment_proto_init() {
 	if File_emergency_deployment_v1_deployment_proto != nil {
 		return
 	}
-	file_emergency_deployment_v1_deployment_proto_msgTypes[4].OneofWrappers = []any{
+	file_emergency_deployment_v1_deployment_proto_msgTypes[2].OneofWrappers = []any{
+		(*WatchRequest_Hello)(nil),
+		(*WatchRequest_Renewal)(nil),
+	}
+	file_emergency_deployment_v1_deployment_proto_msgTypes[9].OneofWrappers = []any{
+		(*WatchResponse_Welcome)(nil),
+		(*WatchResponse_Frame)(nil),
+		(*WatchResponse_State)(nil),
+	}
+	file_emergency_deployment_v1_deployment_proto_msgTypes[17].OneofWrappers = []any{
 		(*AttachRequest_Hello)(nil),
 		(*AttachRequest_Result)(nil),
 		(*AttachRequest_Manifest)(nil),
+		(*AttachRequest_File)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_emergency_deployment_v1_deployment_proto_rawDesc), len(file_emergency_deployment_v1_deployment_proto_rawDesc)),
-			NumEnums:      1,
-			NumMessages:   8,
+			NumEnums:      3,
+			NumMessages:   21,
 			NumExtensions: 0,
-			NumServices:   2,
+			NumServices:   3,
 		},
 		GoTypes:           file_emergency_deployment_v1_deployment_proto_goTypes,
 		DependencyIndexes: file_emergency_deployment_v1_deployment_proto_depIdxs,

@@ -22,17 +22,31 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	DeploymentService_DryRun_FullMethodName           = "/emergency.deployment.v1.DeploymentService/DryRun"
-	DeploymentService_ConfirmObserver_FullMethodName  = "/emergency.deployment.v1.DeploymentService/ConfirmObserver"
-	DeploymentService_StartApply_FullMethodName       = "/emergency.deployment.v1.DeploymentService/StartApply"
-	DeploymentService_ReportApply_FullMethodName      = "/emergency.deployment.v1.DeploymentService/ReportApply"
-	DeploymentService_ReportTree_FullMethodName       = "/emergency.deployment.v1.DeploymentService/ReportTree"
-	DeploymentService_BackOut_FullMethodName          = "/emergency.deployment.v1.DeploymentService/BackOut"
-	DeploymentService_RollBack_FullMethodName         = "/emergency.deployment.v1.DeploymentService/RollBack"
-	DeploymentService_RecordHealth_FullMethodName     = "/emergency.deployment.v1.DeploymentService/RecordHealth"
-	DeploymentService_PushReplication_FullMethodName  = "/emergency.deployment.v1.DeploymentService/PushReplication"
-	DeploymentService_CheckReplication_FullMethodName = "/emergency.deployment.v1.DeploymentService/CheckReplication"
-	DeploymentService_ExplainDrift_FullMethodName     = "/emergency.deployment.v1.DeploymentService/ExplainDrift"
+	DeploymentService_DryRun_FullMethodName             = "/emergency.deployment.v1.DeploymentService/DryRun"
+	DeploymentService_ConfirmObserver_FullMethodName    = "/emergency.deployment.v1.DeploymentService/ConfirmObserver"
+	DeploymentService_StartApply_FullMethodName         = "/emergency.deployment.v1.DeploymentService/StartApply"
+	DeploymentService_ReportApply_FullMethodName        = "/emergency.deployment.v1.DeploymentService/ReportApply"
+	DeploymentService_ReportTree_FullMethodName         = "/emergency.deployment.v1.DeploymentService/ReportTree"
+	DeploymentService_BackOut_FullMethodName            = "/emergency.deployment.v1.DeploymentService/BackOut"
+	DeploymentService_RollBack_FullMethodName           = "/emergency.deployment.v1.DeploymentService/RollBack"
+	DeploymentService_RecordHealth_FullMethodName       = "/emergency.deployment.v1.DeploymentService/RecordHealth"
+	DeploymentService_PushReplication_FullMethodName    = "/emergency.deployment.v1.DeploymentService/PushReplication"
+	DeploymentService_CheckReplication_FullMethodName   = "/emergency.deployment.v1.DeploymentService/CheckReplication"
+	DeploymentService_ExplainDrift_FullMethodName       = "/emergency.deployment.v1.DeploymentService/ExplainDrift"
+	DeploymentService_PermitAccess_FullMethodName       = "/emergency.deployment.v1.DeploymentService/PermitAccess"
+	DeploymentService_GrantAccess_FullMethodName        = "/emergency.deployment.v1.DeploymentService/GrantAccess"
+	DeploymentService_ArmWatch_FullMethodName           = "/emergency.deployment.v1.DeploymentService/ArmWatch"
+	DeploymentService_Freeze_FullMethodName             = "/emergency.deployment.v1.DeploymentService/Freeze"
+	DeploymentService_Resume_FullMethodName             = "/emergency.deployment.v1.DeploymentService/Resume"
+	DeploymentService_MarkSession_FullMethodName        = "/emergency.deployment.v1.DeploymentService/MarkSession"
+	DeploymentService_ExtendSession_FullMethodName      = "/emergency.deployment.v1.DeploymentService/ExtendSession"
+	DeploymentService_Terminate_FullMethodName          = "/emergency.deployment.v1.DeploymentService/Terminate"
+	DeploymentService_Disable_FullMethodName            = "/emergency.deployment.v1.DeploymentService/Disable"
+	DeploymentService_ProveUnusable_FullMethodName      = "/emergency.deployment.v1.DeploymentService/ProveUnusable"
+	DeploymentService_CaptureSessionDiff_FullMethodName = "/emergency.deployment.v1.DeploymentService/CaptureSessionDiff"
+	DeploymentService_ReportLeftovers_FullMethodName    = "/emergency.deployment.v1.DeploymentService/ReportLeftovers"
+	DeploymentService_ExplainLeftovers_FullMethodName   = "/emergency.deployment.v1.DeploymentService/ExplainLeftovers"
+	DeploymentService_SealSession_FullMethodName        = "/emergency.deployment.v1.DeploymentService/SealSession"
 )
 
 // DeploymentServiceClient is the client API for DeploymentService service.
@@ -64,6 +78,34 @@ type DeploymentServiceClient interface {
 	CheckReplication(ctx context.Context, in *v1.CheckReplicationRequest, opts ...grpc.CallOption) (*v1.CheckReplicationResponse, error)
 	// ExplainDrift explains one differing path.
 	ExplainDrift(ctx context.Context, in *v1.ExplainDriftRequest, opts ...grpc.CallOption) (*v1.ExplainDriftResponse, error)
+	// PermitAccess is the critical team lead's permission for remote access.
+	PermitAccess(ctx context.Context, in *v1.PermitAccessRequest, opts ...grpc.CallOption) (*v1.PermitAccessResponse, error)
+	// GrantAccess installs a one-time connection for one named person. Waits for the host's agent, which lists the tree as it is before.
+	GrantAccess(ctx context.Context, in *v1.GrantAccessRequest, opts ...grpc.CallOption) (*v1.GrantAccessResponse, error)
+	// ArmWatch confirms that the watcher watches; repeated as proof of presence. The Watch stream must be open.
+	ArmWatch(ctx context.Context, in *v1.ArmWatchRequest, opts ...grpc.CallOption) (*v1.ArmWatchResponse, error)
+	// Freeze freezes a session at once.
+	Freeze(ctx context.Context, in *v1.FreezeRequest, opts ...grpc.CallOption) (*v1.FreezeResponse, error)
+	// Resume ends a freeze; the watch must be armed again.
+	Resume(ctx context.Context, in *v1.ResumeRequest, opts ...grpc.CallOption) (*v1.ResumeResponse, error)
+	// MarkSession marks a place in a session.
+	MarkSession(ctx context.Context, in *v1.MarkSessionRequest, opts ...grpc.CallOption) (*v1.MarkSessionResponse, error)
+	// ExtendSession extends a session once.
+	ExtendSession(ctx context.Context, in *v1.ExtendSessionRequest, opts ...grpc.CallOption) (*v1.ExtendSessionResponse, error)
+	// Terminate ends a session at once, or a grant that was not used. Input is shut before anything is recorded.
+	Terminate(ctx context.Context, in *v1.TerminateRequest, opts ...grpc.CallOption) (*v1.TerminateResponse, error)
+	// Disable disables the credential at the gateway and on the host.
+	Disable(ctx context.Context, in *v1.DisableRequest, opts ...grpc.CallOption) (*v1.DisableResponse, error)
+	// ProveUnusable has the disabled credential tried again by the broker.
+	ProveUnusable(ctx context.Context, in *v1.ProveUnusableRequest, opts ...grpc.CallOption) (*v1.ProveUnusableResponse, error)
+	// CaptureSessionDiff compares the host's tree before and after the session.
+	CaptureSessionDiff(ctx context.Context, in *v1.CaptureSessionDiffRequest, opts ...grpc.CallOption) (*v1.CaptureSessionDiffResponse, error)
+	// ReportLeftovers reports what a session left on the host.
+	ReportLeftovers(ctx context.Context, in *v1.ReportLeftoversRequest, opts ...grpc.CallOption) (*v1.ReportLeftoversResponse, error)
+	// ExplainLeftovers explains what a session left on the host.
+	ExplainLeftovers(ctx context.Context, in *v1.ExplainLeftoversRequest, opts ...grpc.CallOption) (*v1.ExplainLeftoversResponse, error)
+	// SealSession seals an access.
+	SealSession(ctx context.Context, in *v1.SealSessionRequest, opts ...grpc.CallOption) (*v1.SealSessionResponse, error)
 }
 
 type deploymentServiceClient struct {
@@ -184,6 +226,146 @@ func (c *deploymentServiceClient) ExplainDrift(ctx context.Context, in *v1.Expla
 	return out, nil
 }
 
+func (c *deploymentServiceClient) PermitAccess(ctx context.Context, in *v1.PermitAccessRequest, opts ...grpc.CallOption) (*v1.PermitAccessResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v1.PermitAccessResponse)
+	err := c.cc.Invoke(ctx, DeploymentService_PermitAccess_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *deploymentServiceClient) GrantAccess(ctx context.Context, in *v1.GrantAccessRequest, opts ...grpc.CallOption) (*v1.GrantAccessResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v1.GrantAccessResponse)
+	err := c.cc.Invoke(ctx, DeploymentService_GrantAccess_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *deploymentServiceClient) ArmWatch(ctx context.Context, in *v1.ArmWatchRequest, opts ...grpc.CallOption) (*v1.ArmWatchResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v1.ArmWatchResponse)
+	err := c.cc.Invoke(ctx, DeploymentService_ArmWatch_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *deploymentServiceClient) Freeze(ctx context.Context, in *v1.FreezeRequest, opts ...grpc.CallOption) (*v1.FreezeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v1.FreezeResponse)
+	err := c.cc.Invoke(ctx, DeploymentService_Freeze_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *deploymentServiceClient) Resume(ctx context.Context, in *v1.ResumeRequest, opts ...grpc.CallOption) (*v1.ResumeResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v1.ResumeResponse)
+	err := c.cc.Invoke(ctx, DeploymentService_Resume_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *deploymentServiceClient) MarkSession(ctx context.Context, in *v1.MarkSessionRequest, opts ...grpc.CallOption) (*v1.MarkSessionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v1.MarkSessionResponse)
+	err := c.cc.Invoke(ctx, DeploymentService_MarkSession_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *deploymentServiceClient) ExtendSession(ctx context.Context, in *v1.ExtendSessionRequest, opts ...grpc.CallOption) (*v1.ExtendSessionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v1.ExtendSessionResponse)
+	err := c.cc.Invoke(ctx, DeploymentService_ExtendSession_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *deploymentServiceClient) Terminate(ctx context.Context, in *v1.TerminateRequest, opts ...grpc.CallOption) (*v1.TerminateResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v1.TerminateResponse)
+	err := c.cc.Invoke(ctx, DeploymentService_Terminate_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *deploymentServiceClient) Disable(ctx context.Context, in *v1.DisableRequest, opts ...grpc.CallOption) (*v1.DisableResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v1.DisableResponse)
+	err := c.cc.Invoke(ctx, DeploymentService_Disable_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *deploymentServiceClient) ProveUnusable(ctx context.Context, in *v1.ProveUnusableRequest, opts ...grpc.CallOption) (*v1.ProveUnusableResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v1.ProveUnusableResponse)
+	err := c.cc.Invoke(ctx, DeploymentService_ProveUnusable_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *deploymentServiceClient) CaptureSessionDiff(ctx context.Context, in *v1.CaptureSessionDiffRequest, opts ...grpc.CallOption) (*v1.CaptureSessionDiffResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v1.CaptureSessionDiffResponse)
+	err := c.cc.Invoke(ctx, DeploymentService_CaptureSessionDiff_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *deploymentServiceClient) ReportLeftovers(ctx context.Context, in *v1.ReportLeftoversRequest, opts ...grpc.CallOption) (*v1.ReportLeftoversResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v1.ReportLeftoversResponse)
+	err := c.cc.Invoke(ctx, DeploymentService_ReportLeftovers_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *deploymentServiceClient) ExplainLeftovers(ctx context.Context, in *v1.ExplainLeftoversRequest, opts ...grpc.CallOption) (*v1.ExplainLeftoversResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v1.ExplainLeftoversResponse)
+	err := c.cc.Invoke(ctx, DeploymentService_ExplainLeftovers_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *deploymentServiceClient) SealSession(ctx context.Context, in *v1.SealSessionRequest, opts ...grpc.CallOption) (*v1.SealSessionResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v1.SealSessionResponse)
+	err := c.cc.Invoke(ctx, DeploymentService_SealSession_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // DeploymentServiceServer is the server API for DeploymentService service.
 // All implementations must embed UnimplementedDeploymentServiceServer
 // for forward compatibility.
@@ -213,6 +395,34 @@ type DeploymentServiceServer interface {
 	CheckReplication(context.Context, *v1.CheckReplicationRequest) (*v1.CheckReplicationResponse, error)
 	// ExplainDrift explains one differing path.
 	ExplainDrift(context.Context, *v1.ExplainDriftRequest) (*v1.ExplainDriftResponse, error)
+	// PermitAccess is the critical team lead's permission for remote access.
+	PermitAccess(context.Context, *v1.PermitAccessRequest) (*v1.PermitAccessResponse, error)
+	// GrantAccess installs a one-time connection for one named person. Waits for the host's agent, which lists the tree as it is before.
+	GrantAccess(context.Context, *v1.GrantAccessRequest) (*v1.GrantAccessResponse, error)
+	// ArmWatch confirms that the watcher watches; repeated as proof of presence. The Watch stream must be open.
+	ArmWatch(context.Context, *v1.ArmWatchRequest) (*v1.ArmWatchResponse, error)
+	// Freeze freezes a session at once.
+	Freeze(context.Context, *v1.FreezeRequest) (*v1.FreezeResponse, error)
+	// Resume ends a freeze; the watch must be armed again.
+	Resume(context.Context, *v1.ResumeRequest) (*v1.ResumeResponse, error)
+	// MarkSession marks a place in a session.
+	MarkSession(context.Context, *v1.MarkSessionRequest) (*v1.MarkSessionResponse, error)
+	// ExtendSession extends a session once.
+	ExtendSession(context.Context, *v1.ExtendSessionRequest) (*v1.ExtendSessionResponse, error)
+	// Terminate ends a session at once, or a grant that was not used. Input is shut before anything is recorded.
+	Terminate(context.Context, *v1.TerminateRequest) (*v1.TerminateResponse, error)
+	// Disable disables the credential at the gateway and on the host.
+	Disable(context.Context, *v1.DisableRequest) (*v1.DisableResponse, error)
+	// ProveUnusable has the disabled credential tried again by the broker.
+	ProveUnusable(context.Context, *v1.ProveUnusableRequest) (*v1.ProveUnusableResponse, error)
+	// CaptureSessionDiff compares the host's tree before and after the session.
+	CaptureSessionDiff(context.Context, *v1.CaptureSessionDiffRequest) (*v1.CaptureSessionDiffResponse, error)
+	// ReportLeftovers reports what a session left on the host.
+	ReportLeftovers(context.Context, *v1.ReportLeftoversRequest) (*v1.ReportLeftoversResponse, error)
+	// ExplainLeftovers explains what a session left on the host.
+	ExplainLeftovers(context.Context, *v1.ExplainLeftoversRequest) (*v1.ExplainLeftoversResponse, error)
+	// SealSession seals an access.
+	SealSession(context.Context, *v1.SealSessionRequest) (*v1.SealSessionResponse, error)
 	mustEmbedUnimplementedDeploymentServiceServer()
 }
 
@@ -255,6 +465,48 @@ func (UnimplementedDeploymentServiceServer) CheckReplication(context.Context, *v
 }
 func (UnimplementedDeploymentServiceServer) ExplainDrift(context.Context, *v1.ExplainDriftRequest) (*v1.ExplainDriftResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ExplainDrift not implemented")
+}
+func (UnimplementedDeploymentServiceServer) PermitAccess(context.Context, *v1.PermitAccessRequest) (*v1.PermitAccessResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method PermitAccess not implemented")
+}
+func (UnimplementedDeploymentServiceServer) GrantAccess(context.Context, *v1.GrantAccessRequest) (*v1.GrantAccessResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method GrantAccess not implemented")
+}
+func (UnimplementedDeploymentServiceServer) ArmWatch(context.Context, *v1.ArmWatchRequest) (*v1.ArmWatchResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ArmWatch not implemented")
+}
+func (UnimplementedDeploymentServiceServer) Freeze(context.Context, *v1.FreezeRequest) (*v1.FreezeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Freeze not implemented")
+}
+func (UnimplementedDeploymentServiceServer) Resume(context.Context, *v1.ResumeRequest) (*v1.ResumeResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Resume not implemented")
+}
+func (UnimplementedDeploymentServiceServer) MarkSession(context.Context, *v1.MarkSessionRequest) (*v1.MarkSessionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method MarkSession not implemented")
+}
+func (UnimplementedDeploymentServiceServer) ExtendSession(context.Context, *v1.ExtendSessionRequest) (*v1.ExtendSessionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ExtendSession not implemented")
+}
+func (UnimplementedDeploymentServiceServer) Terminate(context.Context, *v1.TerminateRequest) (*v1.TerminateResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Terminate not implemented")
+}
+func (UnimplementedDeploymentServiceServer) Disable(context.Context, *v1.DisableRequest) (*v1.DisableResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Disable not implemented")
+}
+func (UnimplementedDeploymentServiceServer) ProveUnusable(context.Context, *v1.ProveUnusableRequest) (*v1.ProveUnusableResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ProveUnusable not implemented")
+}
+func (UnimplementedDeploymentServiceServer) CaptureSessionDiff(context.Context, *v1.CaptureSessionDiffRequest) (*v1.CaptureSessionDiffResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method CaptureSessionDiff not implemented")
+}
+func (UnimplementedDeploymentServiceServer) ReportLeftovers(context.Context, *v1.ReportLeftoversRequest) (*v1.ReportLeftoversResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReportLeftovers not implemented")
+}
+func (UnimplementedDeploymentServiceServer) ExplainLeftovers(context.Context, *v1.ExplainLeftoversRequest) (*v1.ExplainLeftoversResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ExplainLeftovers not implemented")
+}
+func (UnimplementedDeploymentServiceServer) SealSession(context.Context, *v1.SealSessionRequest) (*v1.SealSessionResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SealSession not implemented")
 }
 func (UnimplementedDeploymentServiceServer) mustEmbedUnimplementedDeploymentServiceServer() {}
 func (UnimplementedDeploymentServiceServer) testEmbeddedByValue()                           {}
@@ -475,6 +727,258 @@ func _DeploymentService_ExplainDrift_Handler(srv interface{}, ctx context.Contex
 	return interceptor(ctx, in, info, handler)
 }
 
+func _DeploymentService_PermitAccess_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(v1.PermitAccessRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DeploymentServiceServer).PermitAccess(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DeploymentService_PermitAccess_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DeploymentServiceServer).PermitAccess(ctx, req.(*v1.PermitAccessRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _DeploymentService_GrantAccess_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(v1.GrantAccessRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DeploymentServiceServer).GrantAccess(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DeploymentService_GrantAccess_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DeploymentServiceServer).GrantAccess(ctx, req.(*v1.GrantAccessRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _DeploymentService_ArmWatch_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(v1.ArmWatchRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DeploymentServiceServer).ArmWatch(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DeploymentService_ArmWatch_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DeploymentServiceServer).ArmWatch(ctx, req.(*v1.ArmWatchRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _DeploymentService_Freeze_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(v1.FreezeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DeploymentServiceServer).Freeze(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DeploymentService_Freeze_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DeploymentServiceServer).Freeze(ctx, req.(*v1.FreezeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _DeploymentService_Resume_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(v1.ResumeRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DeploymentServiceServer).Resume(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DeploymentService_Resume_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DeploymentServiceServer).Resume(ctx, req.(*v1.ResumeRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _DeploymentService_MarkSession_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(v1.MarkSessionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DeploymentServiceServer).MarkSession(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DeploymentService_MarkSession_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DeploymentServiceServer).MarkSession(ctx, req.(*v1.MarkSessionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _DeploymentService_ExtendSession_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(v1.ExtendSessionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DeploymentServiceServer).ExtendSession(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DeploymentService_ExtendSession_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DeploymentServiceServer).ExtendSession(ctx, req.(*v1.ExtendSessionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _DeploymentService_Terminate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(v1.TerminateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DeploymentServiceServer).Terminate(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DeploymentService_Terminate_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DeploymentServiceServer).Terminate(ctx, req.(*v1.TerminateRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _DeploymentService_Disable_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(v1.DisableRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DeploymentServiceServer).Disable(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DeploymentService_Disable_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DeploymentServiceServer).Disable(ctx, req.(*v1.DisableRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _DeploymentService_ProveUnusable_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(v1.ProveUnusableRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DeploymentServiceServer).ProveUnusable(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DeploymentService_ProveUnusable_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DeploymentServiceServer).ProveUnusable(ctx, req.(*v1.ProveUnusableRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _DeploymentService_CaptureSessionDiff_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(v1.CaptureSessionDiffRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DeploymentServiceServer).CaptureSessionDiff(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DeploymentService_CaptureSessionDiff_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DeploymentServiceServer).CaptureSessionDiff(ctx, req.(*v1.CaptureSessionDiffRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _DeploymentService_ReportLeftovers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(v1.ReportLeftoversRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DeploymentServiceServer).ReportLeftovers(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DeploymentService_ReportLeftovers_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DeploymentServiceServer).ReportLeftovers(ctx, req.(*v1.ReportLeftoversRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _DeploymentService_ExplainLeftovers_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(v1.ExplainLeftoversRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DeploymentServiceServer).ExplainLeftovers(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DeploymentService_ExplainLeftovers_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DeploymentServiceServer).ExplainLeftovers(ctx, req.(*v1.ExplainLeftoversRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _DeploymentService_SealSession_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(v1.SealSessionRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(DeploymentServiceServer).SealSession(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: DeploymentService_SealSession_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(DeploymentServiceServer).SealSession(ctx, req.(*v1.SealSessionRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // DeploymentService_ServiceDesc is the grpc.ServiceDesc for DeploymentService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -526,8 +1030,252 @@ var DeploymentService_ServiceDesc = grpc.ServiceDesc{
 			MethodName: "ExplainDrift",
 			Handler:    _DeploymentService_ExplainDrift_Handler,
 		},
+		{
+			MethodName: "PermitAccess",
+			Handler:    _DeploymentService_PermitAccess_Handler,
+		},
+		{
+			MethodName: "GrantAccess",
+			Handler:    _DeploymentService_GrantAccess_Handler,
+		},
+		{
+			MethodName: "ArmWatch",
+			Handler:    _DeploymentService_ArmWatch_Handler,
+		},
+		{
+			MethodName: "Freeze",
+			Handler:    _DeploymentService_Freeze_Handler,
+		},
+		{
+			MethodName: "Resume",
+			Handler:    _DeploymentService_Resume_Handler,
+		},
+		{
+			MethodName: "MarkSession",
+			Handler:    _DeploymentService_MarkSession_Handler,
+		},
+		{
+			MethodName: "ExtendSession",
+			Handler:    _DeploymentService_ExtendSession_Handler,
+		},
+		{
+			MethodName: "Terminate",
+			Handler:    _DeploymentService_Terminate_Handler,
+		},
+		{
+			MethodName: "Disable",
+			Handler:    _DeploymentService_Disable_Handler,
+		},
+		{
+			MethodName: "ProveUnusable",
+			Handler:    _DeploymentService_ProveUnusable_Handler,
+		},
+		{
+			MethodName: "CaptureSessionDiff",
+			Handler:    _DeploymentService_CaptureSessionDiff_Handler,
+		},
+		{
+			MethodName: "ReportLeftovers",
+			Handler:    _DeploymentService_ReportLeftovers_Handler,
+		},
+		{
+			MethodName: "ExplainLeftovers",
+			Handler:    _DeploymentService_ExplainLeftovers_Handler,
+		},
+		{
+			MethodName: "SealSession",
+			Handler:    _DeploymentService_SealSession_Handler,
+		},
 	},
 	Streams:  []grpc.StreamDesc{},
+	Metadata: "emergency/deployment/v1/deployment.proto",
+}
+
+const (
+	ConsoleService_FetchCredential_FullMethodName = "/emergency.deployment.v1.ConsoleService/FetchCredential"
+	ConsoleService_Watch_FullMethodName           = "/emergency.deployment.v1.ConsoleService/Watch"
+	ConsoleService_ReadRecording_FullMethodName   = "/emergency.deployment.v1.ConsoleService/ReadRecording"
+)
+
+// ConsoleServiceClient is the client API for ConsoleService service.
+//
+// For semantics around ctx use and closing/ending streaming RPCs, please refer to https://pkg.go.dev/google.golang.org/grpc/?tab=doc#ClientConn.NewStream.
+//
+// ConsoleService is the watched one-time console of strategy 3, apart from the commands that decide about it.
+type ConsoleServiceClient interface {
+	// FetchCredential certifies a fresh key for the grant's subject, who alone may call it. The private key never leaves the caller.
+	FetchCredential(ctx context.Context, in *FetchCredentialRequest, opts ...grpc.CallOption) (*FetchCredentialResponse, error)
+	// Watch shows a session from its first byte, to its watcher and to observers. The watcher's client says what it has shown; input
+	// flows only while that is nearly everything.
+	Watch(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[WatchRequest, WatchResponse], error)
+	// ReadRecording sends a session's recording; each call is an event of the incident (RecordingPlayed).
+	ReadRecording(ctx context.Context, in *ReadRecordingRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadRecordingResponse], error)
+}
+
+type consoleServiceClient struct {
+	cc grpc.ClientConnInterface
+}
+
+func NewConsoleServiceClient(cc grpc.ClientConnInterface) ConsoleServiceClient {
+	return &consoleServiceClient{cc}
+}
+
+func (c *consoleServiceClient) FetchCredential(ctx context.Context, in *FetchCredentialRequest, opts ...grpc.CallOption) (*FetchCredentialResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(FetchCredentialResponse)
+	err := c.cc.Invoke(ctx, ConsoleService_FetchCredential_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *consoleServiceClient) Watch(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[WatchRequest, WatchResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ConsoleService_ServiceDesc.Streams[0], ConsoleService_Watch_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[WatchRequest, WatchResponse]{ClientStream: stream}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ConsoleService_WatchClient = grpc.BidiStreamingClient[WatchRequest, WatchResponse]
+
+func (c *consoleServiceClient) ReadRecording(ctx context.Context, in *ReadRecordingRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadRecordingResponse], error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	stream, err := c.cc.NewStream(ctx, &ConsoleService_ServiceDesc.Streams[1], ConsoleService_ReadRecording_FullMethodName, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	x := &grpc.GenericClientStream[ReadRecordingRequest, ReadRecordingResponse]{ClientStream: stream}
+	if err := x.ClientStream.SendMsg(in); err != nil {
+		return nil, err
+	}
+	if err := x.ClientStream.CloseSend(); err != nil {
+		return nil, err
+	}
+	return x, nil
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ConsoleService_ReadRecordingClient = grpc.ServerStreamingClient[ReadRecordingResponse]
+
+// ConsoleServiceServer is the server API for ConsoleService service.
+// All implementations must embed UnimplementedConsoleServiceServer
+// for forward compatibility.
+//
+// ConsoleService is the watched one-time console of strategy 3, apart from the commands that decide about it.
+type ConsoleServiceServer interface {
+	// FetchCredential certifies a fresh key for the grant's subject, who alone may call it. The private key never leaves the caller.
+	FetchCredential(context.Context, *FetchCredentialRequest) (*FetchCredentialResponse, error)
+	// Watch shows a session from its first byte, to its watcher and to observers. The watcher's client says what it has shown; input
+	// flows only while that is nearly everything.
+	Watch(grpc.BidiStreamingServer[WatchRequest, WatchResponse]) error
+	// ReadRecording sends a session's recording; each call is an event of the incident (RecordingPlayed).
+	ReadRecording(*ReadRecordingRequest, grpc.ServerStreamingServer[ReadRecordingResponse]) error
+	mustEmbedUnimplementedConsoleServiceServer()
+}
+
+// UnimplementedConsoleServiceServer must be embedded to have
+// forward compatible implementations.
+//
+// NOTE: this should be embedded by value instead of pointer to avoid a nil
+// pointer dereference when methods are called.
+type UnimplementedConsoleServiceServer struct{}
+
+func (UnimplementedConsoleServiceServer) FetchCredential(context.Context, *FetchCredentialRequest) (*FetchCredentialResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method FetchCredential not implemented")
+}
+func (UnimplementedConsoleServiceServer) Watch(grpc.BidiStreamingServer[WatchRequest, WatchResponse]) error {
+	return status.Error(codes.Unimplemented, "method Watch not implemented")
+}
+func (UnimplementedConsoleServiceServer) ReadRecording(*ReadRecordingRequest, grpc.ServerStreamingServer[ReadRecordingResponse]) error {
+	return status.Error(codes.Unimplemented, "method ReadRecording not implemented")
+}
+func (UnimplementedConsoleServiceServer) mustEmbedUnimplementedConsoleServiceServer() {}
+func (UnimplementedConsoleServiceServer) testEmbeddedByValue()                        {}
+
+// UnsafeConsoleServiceServer may be embedded to opt out of forward compatibility for this service.
+// Use of this interface is not recommended, as added methods to ConsoleServiceServer will
+// result in compilation errors.
+type UnsafeConsoleServiceServer interface {
+	mustEmbedUnimplementedConsoleServiceServer()
+}
+
+func RegisterConsoleServiceServer(s grpc.ServiceRegistrar, srv ConsoleServiceServer) {
+	// If the following call panics, it indicates UnimplementedConsoleServiceServer was
+	// embedded by pointer and is nil.  This will cause panics if an
+	// unimplemented method is ever invoked, so we test this at initialization
+	// time to prevent it from happening at runtime later due to I/O.
+	if t, ok := srv.(interface{ testEmbeddedByValue() }); ok {
+		t.testEmbeddedByValue()
+	}
+	s.RegisterService(&ConsoleService_ServiceDesc, srv)
+}
+
+func _ConsoleService_FetchCredential_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(FetchCredentialRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ConsoleServiceServer).FetchCredential(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ConsoleService_FetchCredential_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ConsoleServiceServer).FetchCredential(ctx, req.(*FetchCredentialRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ConsoleService_Watch_Handler(srv interface{}, stream grpc.ServerStream) error {
+	return srv.(ConsoleServiceServer).Watch(&grpc.GenericServerStream[WatchRequest, WatchResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ConsoleService_WatchServer = grpc.BidiStreamingServer[WatchRequest, WatchResponse]
+
+func _ConsoleService_ReadRecording_Handler(srv interface{}, stream grpc.ServerStream) error {
+	m := new(ReadRecordingRequest)
+	if err := stream.RecvMsg(m); err != nil {
+		return err
+	}
+	return srv.(ConsoleServiceServer).ReadRecording(m, &grpc.GenericServerStream[ReadRecordingRequest, ReadRecordingResponse]{ServerStream: stream})
+}
+
+// This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
+type ConsoleService_ReadRecordingServer = grpc.ServerStreamingServer[ReadRecordingResponse]
+
+// ConsoleService_ServiceDesc is the grpc.ServiceDesc for ConsoleService service.
+// It's only intended for direct use with grpc.RegisterService,
+// and not to be introspected or modified (even as a copy)
+var ConsoleService_ServiceDesc = grpc.ServiceDesc{
+	ServiceName: "emergency.deployment.v1.ConsoleService",
+	HandlerType: (*ConsoleServiceServer)(nil),
+	Methods: []grpc.MethodDesc{
+		{
+			MethodName: "FetchCredential",
+			Handler:    _ConsoleService_FetchCredential_Handler,
+		},
+	},
+	Streams: []grpc.StreamDesc{
+		{
+			StreamName:    "Watch",
+			Handler:       _ConsoleService_Watch_Handler,
+			ServerStreams: true,
+			ClientStreams: true,
+		},
+		{
+			StreamName:    "ReadRecording",
+			Handler:       _ConsoleService_ReadRecording_Handler,
+			ServerStreams: true,
+		},
+	},
 	Metadata: "emergency/deployment/v1/deployment.proto",
 }
 

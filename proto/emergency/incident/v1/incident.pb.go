@@ -27,7 +27,7 @@ var File_emergency_incident_v1_incident_proto protoreflect.FileDescriptor
 
 const file_emergency_incident_v1_incident_proto_rawDesc = "" +
 	"\n" +
-	"$emergency/incident/v1/incident.proto\x12\x15emergency.incident.v1\x1a\x1bemergency/v1/incident.proto2\xcb\x04\n" +
+	"$emergency/incident/v1/incident.proto\x12\x15emergency.incident.v1\x1a\x1bemergency/v1/incident.proto2\xbc\a\n" +
 	"\x0fIncidentService\x12F\n" +
 	"\aDeclare\x12\x1c.emergency.v1.DeclareRequest\x1a\x1d.emergency.v1.DeclareResponse\x12L\n" +
 	"\tMergeInto\x12\x1e.emergency.v1.MergeIntoRequest\x1a\x1f.emergency.v1.MergeIntoResponse\x12L\n" +
@@ -35,23 +35,36 @@ const file_emergency_incident_v1_incident_proto_rawDesc = "" +
 	"\fWaiveControl\x12!.emergency.v1.WaiveControlRequest\x1a\".emergency.v1.WaiveControlResponse\x12g\n" +
 	"\x12RecordLeadDecision\x12'.emergency.v1.RecordLeadDecisionRequest\x1a(.emergency.v1.RecordLeadDecisionResponse\x12R\n" +
 	"\vAnnotateLog\x12 .emergency.v1.AnnotateLogRequest\x1a!.emergency.v1.AnnotateLogResponse\x12@\n" +
-	"\x05Close\x12\x1a.emergency.v1.CloseRequest\x1a\x1b.emergency.v1.CloseResponseB=Z;cacert.org/emergency/proto/emergency/incident/v1;incidentv1b\x06proto3"
+	"\x05Close\x12\x1a.emergency.v1.CloseRequest\x1a\x1b.emergency.v1.CloseResponse\x12I\n" +
+	"\bEscalate\x12\x1d.emergency.v1.EscalateRequest\x1a\x1e.emergency.v1.EscalateResponse\x12m\n" +
+	"\x14SignJointDeclaration\x12).emergency.v1.SignJointDeclarationRequest\x1a*.emergency.v1.SignJointDeclarationResponse\x12O\n" +
+	"\n" +
+	"DeEscalate\x12\x1f.emergency.v1.DeEscalateRequest\x1a .emergency.v1.DeEscalateResponse\x12d\n" +
+	"\x11ConfirmLateRecord\x12&.emergency.v1.ConfirmLateRecordRequest\x1a'.emergency.v1.ConfirmLateRecordResponseB=Z;cacert.org/emergency/proto/emergency/incident/v1;incidentv1b\x06proto3"
 
 var file_emergency_incident_v1_incident_proto_goTypes = []any{
-	(*v1.DeclareRequest)(nil),             // 0: emergency.v1.DeclareRequest
-	(*v1.MergeIntoRequest)(nil),           // 1: emergency.v1.MergeIntoRequest
-	(*v1.StandDownRequest)(nil),           // 2: emergency.v1.StandDownRequest
-	(*v1.WaiveControlRequest)(nil),        // 3: emergency.v1.WaiveControlRequest
-	(*v1.RecordLeadDecisionRequest)(nil),  // 4: emergency.v1.RecordLeadDecisionRequest
-	(*v1.AnnotateLogRequest)(nil),         // 5: emergency.v1.AnnotateLogRequest
-	(*v1.CloseRequest)(nil),               // 6: emergency.v1.CloseRequest
-	(*v1.DeclareResponse)(nil),            // 7: emergency.v1.DeclareResponse
-	(*v1.MergeIntoResponse)(nil),          // 8: emergency.v1.MergeIntoResponse
-	(*v1.StandDownResponse)(nil),          // 9: emergency.v1.StandDownResponse
-	(*v1.WaiveControlResponse)(nil),       // 10: emergency.v1.WaiveControlResponse
-	(*v1.RecordLeadDecisionResponse)(nil), // 11: emergency.v1.RecordLeadDecisionResponse
-	(*v1.AnnotateLogResponse)(nil),        // 12: emergency.v1.AnnotateLogResponse
-	(*v1.CloseResponse)(nil),              // 13: emergency.v1.CloseResponse
+	(*v1.DeclareRequest)(nil),               // 0: emergency.v1.DeclareRequest
+	(*v1.MergeIntoRequest)(nil),             // 1: emergency.v1.MergeIntoRequest
+	(*v1.StandDownRequest)(nil),             // 2: emergency.v1.StandDownRequest
+	(*v1.WaiveControlRequest)(nil),          // 3: emergency.v1.WaiveControlRequest
+	(*v1.RecordLeadDecisionRequest)(nil),    // 4: emergency.v1.RecordLeadDecisionRequest
+	(*v1.AnnotateLogRequest)(nil),           // 5: emergency.v1.AnnotateLogRequest
+	(*v1.CloseRequest)(nil),                 // 6: emergency.v1.CloseRequest
+	(*v1.EscalateRequest)(nil),              // 7: emergency.v1.EscalateRequest
+	(*v1.SignJointDeclarationRequest)(nil),  // 8: emergency.v1.SignJointDeclarationRequest
+	(*v1.DeEscalateRequest)(nil),            // 9: emergency.v1.DeEscalateRequest
+	(*v1.ConfirmLateRecordRequest)(nil),     // 10: emergency.v1.ConfirmLateRecordRequest
+	(*v1.DeclareResponse)(nil),              // 11: emergency.v1.DeclareResponse
+	(*v1.MergeIntoResponse)(nil),            // 12: emergency.v1.MergeIntoResponse
+	(*v1.StandDownResponse)(nil),            // 13: emergency.v1.StandDownResponse
+	(*v1.WaiveControlResponse)(nil),         // 14: emergency.v1.WaiveControlResponse
+	(*v1.RecordLeadDecisionResponse)(nil),   // 15: emergency.v1.RecordLeadDecisionResponse
+	(*v1.AnnotateLogResponse)(nil),          // 16: emergency.v1.AnnotateLogResponse
+	(*v1.CloseResponse)(nil),                // 17: emergency.v1.CloseResponse
+	(*v1.EscalateResponse)(nil),             // 18: emergency.v1.EscalateResponse
+	(*v1.SignJointDeclarationResponse)(nil), // 19: emergency.v1.SignJointDeclarationResponse
+	(*v1.DeEscalateResponse)(nil),           // 20: emergency.v1.DeEscalateResponse
+	(*v1.ConfirmLateRecordResponse)(nil),    // 21: emergency.v1.ConfirmLateRecordResponse
 }
 var file_emergency_incident_v1_incident_proto_depIdxs = []int32{
 	0,  // 0: emergency.incident.v1.IncidentService.Declare:input_type -> emergency.v1.DeclareRequest
@@ -61,15 +74,23 @@ var file_emergency_incident_v1_incident_proto_depIdxs = []int32{
 	4,  // 4: emergency.incident.v1.IncidentService.RecordLeadDecision:input_type -> emergency.v1.RecordLeadDecisionRequest
 	5,  // 5: emergency.incident.v1.IncidentService.AnnotateLog:input_type -> emergency.v1.AnnotateLogRequest
 	6,  // 6: emergency.incident.v1.IncidentService.Close:input_type -> emergency.v1.CloseRequest
-	7,  // 7: emergency.incident.v1.IncidentService.Declare:output_type -> emergency.v1.DeclareResponse
-	8,  // 8: emergency.incident.v1.IncidentService.MergeInto:output_type -> emergency.v1.MergeIntoResponse
-	9,  // 9: emergency.incident.v1.IncidentService.StandDown:output_type -> emergency.v1.StandDownResponse
-	10, // 10: emergency.incident.v1.IncidentService.WaiveControl:output_type -> emergency.v1.WaiveControlResponse
-	11, // 11: emergency.incident.v1.IncidentService.RecordLeadDecision:output_type -> emergency.v1.RecordLeadDecisionResponse
-	12, // 12: emergency.incident.v1.IncidentService.AnnotateLog:output_type -> emergency.v1.AnnotateLogResponse
-	13, // 13: emergency.incident.v1.IncidentService.Close:output_type -> emergency.v1.CloseResponse
-	7,  // [7:14] is the sub-list for method output_type
-	0,  // [0:7] is the sub-list for method input_type
+	7,  // 7: emergency.incident.v1.IncidentService.Escalate:input_type -> emergency.v1.EscalateRequest
+	8,  // 8: emergency.incident.v1.IncidentService.SignJointDeclaration:input_type -> emergency.v1.SignJointDeclarationRequest
+	9,  // 9: emergency.incident.v1.IncidentService.DeEscalate:input_type -> emergency.v1.DeEscalateRequest
+	10, // 10: emergency.incident.v1.IncidentService.ConfirmLateRecord:input_type -> emergency.v1.ConfirmLateRecordRequest
+	11, // 11: emergency.incident.v1.IncidentService.Declare:output_type -> emergency.v1.DeclareResponse
+	12, // 12: emergency.incident.v1.IncidentService.MergeInto:output_type -> emergency.v1.MergeIntoResponse
+	13, // 13: emergency.incident.v1.IncidentService.StandDown:output_type -> emergency.v1.StandDownResponse
+	14, // 14: emergency.incident.v1.IncidentService.WaiveControl:output_type -> emergency.v1.WaiveControlResponse
+	15, // 15: emergency.incident.v1.IncidentService.RecordLeadDecision:output_type -> emergency.v1.RecordLeadDecisionResponse
+	16, // 16: emergency.incident.v1.IncidentService.AnnotateLog:output_type -> emergency.v1.AnnotateLogResponse
+	17, // 17: emergency.incident.v1.IncidentService.Close:output_type -> emergency.v1.CloseResponse
+	18, // 18: emergency.incident.v1.IncidentService.Escalate:output_type -> emergency.v1.EscalateResponse
+	19, // 19: emergency.incident.v1.IncidentService.SignJointDeclaration:output_type -> emergency.v1.SignJointDeclarationResponse
+	20, // 20: emergency.incident.v1.IncidentService.DeEscalate:output_type -> emergency.v1.DeEscalateResponse
+	21, // 21: emergency.incident.v1.IncidentService.ConfirmLateRecord:output_type -> emergency.v1.ConfirmLateRecordResponse
+	11, // [11:22] is the sub-list for method output_type
+	0,  // [0:11] is the sub-list for method input_type
 	0,  // [0:0] is the sub-list for extension type_name
 	0,  // [0:0] is the sub-list for extension extendee
 	0,  // [0:0] is the sub-list for field type_name

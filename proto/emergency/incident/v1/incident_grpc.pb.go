@@ -22,13 +22,17 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	IncidentService_Declare_FullMethodName            = "/emergency.incident.v1.IncidentService/Declare"
-	IncidentService_MergeInto_FullMethodName          = "/emergency.incident.v1.IncidentService/MergeInto"
-	IncidentService_StandDown_FullMethodName          = "/emergency.incident.v1.IncidentService/StandDown"
-	IncidentService_WaiveControl_FullMethodName       = "/emergency.incident.v1.IncidentService/WaiveControl"
-	IncidentService_RecordLeadDecision_FullMethodName = "/emergency.incident.v1.IncidentService/RecordLeadDecision"
-	IncidentService_AnnotateLog_FullMethodName        = "/emergency.incident.v1.IncidentService/AnnotateLog"
-	IncidentService_Close_FullMethodName              = "/emergency.incident.v1.IncidentService/Close"
+	IncidentService_Declare_FullMethodName              = "/emergency.incident.v1.IncidentService/Declare"
+	IncidentService_MergeInto_FullMethodName            = "/emergency.incident.v1.IncidentService/MergeInto"
+	IncidentService_StandDown_FullMethodName            = "/emergency.incident.v1.IncidentService/StandDown"
+	IncidentService_WaiveControl_FullMethodName         = "/emergency.incident.v1.IncidentService/WaiveControl"
+	IncidentService_RecordLeadDecision_FullMethodName   = "/emergency.incident.v1.IncidentService/RecordLeadDecision"
+	IncidentService_AnnotateLog_FullMethodName          = "/emergency.incident.v1.IncidentService/AnnotateLog"
+	IncidentService_Close_FullMethodName                = "/emergency.incident.v1.IncidentService/Close"
+	IncidentService_Escalate_FullMethodName             = "/emergency.incident.v1.IncidentService/Escalate"
+	IncidentService_SignJointDeclaration_FullMethodName = "/emergency.incident.v1.IncidentService/SignJointDeclaration"
+	IncidentService_DeEscalate_FullMethodName           = "/emergency.incident.v1.IncidentService/DeEscalate"
+	IncidentService_ConfirmLateRecord_FullMethodName    = "/emergency.incident.v1.IncidentService/ConfirmLateRecord"
 )
 
 // IncidentServiceClient is the client API for IncidentService service.
@@ -52,6 +56,14 @@ type IncidentServiceClient interface {
 	AnnotateLog(ctx context.Context, in *v1.AnnotateLogRequest, opts ...grpc.CallOption) (*v1.AnnotateLogResponse, error)
 	// Close closes the incident; refused while an obligation is open.
 	Close(ctx context.Context, in *v1.CloseRequest, opts ...grpc.CallOption) (*v1.CloseResponse, error)
+	// Escalate goes from strategy 1 to strategy 2, on proven grounds.
+	Escalate(ctx context.Context, in *v1.EscalateRequest, opts ...grpc.CallOption) (*v1.EscalateResponse, error)
+	// SignJointDeclaration signs one half of the joint declaration; the second half goes to strategy 3.
+	SignJointDeclaration(ctx context.Context, in *v1.SignJointDeclarationRequest, opts ...grpc.CallOption) (*v1.SignJointDeclarationResponse, error)
+	// DeEscalate goes back to a lower strategy; obligations stay.
+	DeEscalate(ctx context.Context, in *v1.DeEscalateRequest, opts ...grpc.CallOption) (*v1.DeEscalateResponse, error)
+	// ConfirmLateRecord confirms an event that was captured offline.
+	ConfirmLateRecord(ctx context.Context, in *v1.ConfirmLateRecordRequest, opts ...grpc.CallOption) (*v1.ConfirmLateRecordResponse, error)
 }
 
 type incidentServiceClient struct {
@@ -132,6 +144,46 @@ func (c *incidentServiceClient) Close(ctx context.Context, in *v1.CloseRequest, 
 	return out, nil
 }
 
+func (c *incidentServiceClient) Escalate(ctx context.Context, in *v1.EscalateRequest, opts ...grpc.CallOption) (*v1.EscalateResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v1.EscalateResponse)
+	err := c.cc.Invoke(ctx, IncidentService_Escalate_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *incidentServiceClient) SignJointDeclaration(ctx context.Context, in *v1.SignJointDeclarationRequest, opts ...grpc.CallOption) (*v1.SignJointDeclarationResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v1.SignJointDeclarationResponse)
+	err := c.cc.Invoke(ctx, IncidentService_SignJointDeclaration_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *incidentServiceClient) DeEscalate(ctx context.Context, in *v1.DeEscalateRequest, opts ...grpc.CallOption) (*v1.DeEscalateResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v1.DeEscalateResponse)
+	err := c.cc.Invoke(ctx, IncidentService_DeEscalate_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *incidentServiceClient) ConfirmLateRecord(ctx context.Context, in *v1.ConfirmLateRecordRequest, opts ...grpc.CallOption) (*v1.ConfirmLateRecordResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v1.ConfirmLateRecordResponse)
+	err := c.cc.Invoke(ctx, IncidentService_ConfirmLateRecord_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // IncidentServiceServer is the server API for IncidentService service.
 // All implementations must embed UnimplementedIncidentServiceServer
 // for forward compatibility.
@@ -153,6 +205,14 @@ type IncidentServiceServer interface {
 	AnnotateLog(context.Context, *v1.AnnotateLogRequest) (*v1.AnnotateLogResponse, error)
 	// Close closes the incident; refused while an obligation is open.
 	Close(context.Context, *v1.CloseRequest) (*v1.CloseResponse, error)
+	// Escalate goes from strategy 1 to strategy 2, on proven grounds.
+	Escalate(context.Context, *v1.EscalateRequest) (*v1.EscalateResponse, error)
+	// SignJointDeclaration signs one half of the joint declaration; the second half goes to strategy 3.
+	SignJointDeclaration(context.Context, *v1.SignJointDeclarationRequest) (*v1.SignJointDeclarationResponse, error)
+	// DeEscalate goes back to a lower strategy; obligations stay.
+	DeEscalate(context.Context, *v1.DeEscalateRequest) (*v1.DeEscalateResponse, error)
+	// ConfirmLateRecord confirms an event that was captured offline.
+	ConfirmLateRecord(context.Context, *v1.ConfirmLateRecordRequest) (*v1.ConfirmLateRecordResponse, error)
 	mustEmbedUnimplementedIncidentServiceServer()
 }
 
@@ -183,6 +243,18 @@ func (UnimplementedIncidentServiceServer) AnnotateLog(context.Context, *v1.Annot
 }
 func (UnimplementedIncidentServiceServer) Close(context.Context, *v1.CloseRequest) (*v1.CloseResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Close not implemented")
+}
+func (UnimplementedIncidentServiceServer) Escalate(context.Context, *v1.EscalateRequest) (*v1.EscalateResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Escalate not implemented")
+}
+func (UnimplementedIncidentServiceServer) SignJointDeclaration(context.Context, *v1.SignJointDeclarationRequest) (*v1.SignJointDeclarationResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method SignJointDeclaration not implemented")
+}
+func (UnimplementedIncidentServiceServer) DeEscalate(context.Context, *v1.DeEscalateRequest) (*v1.DeEscalateResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method DeEscalate not implemented")
+}
+func (UnimplementedIncidentServiceServer) ConfirmLateRecord(context.Context, *v1.ConfirmLateRecordRequest) (*v1.ConfirmLateRecordResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ConfirmLateRecord not implemented")
 }
 func (UnimplementedIncidentServiceServer) mustEmbedUnimplementedIncidentServiceServer() {}
 func (UnimplementedIncidentServiceServer) testEmbeddedByValue()                         {}
@@ -331,6 +403,78 @@ func _IncidentService_Close_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _IncidentService_Escalate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(v1.EscalateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IncidentServiceServer).Escalate(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: IncidentService_Escalate_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IncidentServiceServer).Escalate(ctx, req.(*v1.EscalateRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _IncidentService_SignJointDeclaration_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(v1.SignJointDeclarationRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IncidentServiceServer).SignJointDeclaration(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: IncidentService_SignJointDeclaration_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IncidentServiceServer).SignJointDeclaration(ctx, req.(*v1.SignJointDeclarationRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _IncidentService_DeEscalate_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(v1.DeEscalateRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IncidentServiceServer).DeEscalate(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: IncidentService_DeEscalate_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IncidentServiceServer).DeEscalate(ctx, req.(*v1.DeEscalateRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _IncidentService_ConfirmLateRecord_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(v1.ConfirmLateRecordRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(IncidentServiceServer).ConfirmLateRecord(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: IncidentService_ConfirmLateRecord_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(IncidentServiceServer).ConfirmLateRecord(ctx, req.(*v1.ConfirmLateRecordRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // IncidentService_ServiceDesc is the grpc.ServiceDesc for IncidentService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -365,6 +509,22 @@ var IncidentService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Close",
 			Handler:    _IncidentService_Close_Handler,
+		},
+		{
+			MethodName: "Escalate",
+			Handler:    _IncidentService_Escalate_Handler,
+		},
+		{
+			MethodName: "SignJointDeclaration",
+			Handler:    _IncidentService_SignJointDeclaration_Handler,
+		},
+		{
+			MethodName: "DeEscalate",
+			Handler:    _IncidentService_DeEscalate_Handler,
+		},
+		{
+			MethodName: "ConfirmLateRecord",
+			Handler:    _IncidentService_ConfirmLateRecord_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

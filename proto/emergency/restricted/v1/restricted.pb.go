@@ -142,6 +142,116 @@ func (x *RevealResponse) GetSalt() []byte {
 	return nil
 }
 
+// EraseRequest names a redaction.
+type EraseRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Owner of the event that holds the commitment.
+	Owner string `protobuf:"bytes,1,opt,name=owner,proto3" json:"owner,omitempty"`
+	// Incident.
+	Incident string `protobuf:"bytes,2,opt,name=incident,proto3" json:"incident,omitempty"`
+	// Position of the FieldRedacted.
+	Redaction uint64 `protobuf:"varint,3,opt,name=redaction,proto3" json:"redaction,omitempty"`
+	// Commitment, lower-case hex.
+	Commitment    string `protobuf:"bytes,4,opt,name=commitment,proto3" json:"commitment,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EraseRequest) Reset() {
+	*x = EraseRequest{}
+	mi := &file_emergency_restricted_v1_restricted_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EraseRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EraseRequest) ProtoMessage() {}
+
+func (x *EraseRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_emergency_restricted_v1_restricted_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EraseRequest.ProtoReflect.Descriptor instead.
+func (*EraseRequest) Descriptor() ([]byte, []int) {
+	return file_emergency_restricted_v1_restricted_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *EraseRequest) GetOwner() string {
+	if x != nil {
+		return x.Owner
+	}
+	return ""
+}
+
+func (x *EraseRequest) GetIncident() string {
+	if x != nil {
+		return x.Incident
+	}
+	return ""
+}
+
+func (x *EraseRequest) GetRedaction() uint64 {
+	if x != nil {
+		return x.Redaction
+	}
+	return 0
+}
+
+func (x *EraseRequest) GetCommitment() string {
+	if x != nil {
+		return x.Commitment
+	}
+	return ""
+}
+
+// EraseResponse says that value and salt are gone.
+type EraseResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *EraseResponse) Reset() {
+	*x = EraseResponse{}
+	mi := &file_emergency_restricted_v1_restricted_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *EraseResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*EraseResponse) ProtoMessage() {}
+
+func (x *EraseResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_emergency_restricted_v1_restricted_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use EraseResponse.ProtoReflect.Descriptor instead.
+func (*EraseResponse) Descriptor() ([]byte, []int) {
+	return file_emergency_restricted_v1_restricted_proto_rawDescGZIP(), []int{3}
+}
+
 var File_emergency_restricted_v1_restricted_proto protoreflect.FileDescriptor
 
 const file_emergency_restricted_v1_restricted_proto_rawDesc = "" +
@@ -155,9 +265,18 @@ const file_emergency_restricted_v1_restricted_proto_rawDesc = "" +
 	"\x06person\x18\x03 \x01(\tR\x06person\":\n" +
 	"\x0eRevealResponse\x12\x14\n" +
 	"\x05value\x18\x01 \x01(\fR\x05value\x12\x12\n" +
-	"\x04salt\x18\x02 \x01(\fR\x04salt2n\n" +
+	"\x04salt\x18\x02 \x01(\fR\x04salt\"~\n" +
+	"\fEraseRequest\x12\x14\n" +
+	"\x05owner\x18\x01 \x01(\tR\x05owner\x12\x1a\n" +
+	"\bincident\x18\x02 \x01(\tR\bincident\x12\x1c\n" +
+	"\tredaction\x18\x03 \x01(\x04R\tredaction\x12\x1e\n" +
+	"\n" +
+	"commitment\x18\x04 \x01(\tR\n" +
+	"commitment\"\x0f\n" +
+	"\rEraseResponse2\xc6\x01\n" +
 	"\x11RestrictedService\x12Y\n" +
-	"\x06Reveal\x12&.emergency.restricted.v1.RevealRequest\x1a'.emergency.restricted.v1.RevealResponseBAZ?cacert.org/emergency/proto/emergency/restricted/v1;restrictedv1b\x06proto3"
+	"\x06Reveal\x12&.emergency.restricted.v1.RevealRequest\x1a'.emergency.restricted.v1.RevealResponse\x12V\n" +
+	"\x05Erase\x12%.emergency.restricted.v1.EraseRequest\x1a&.emergency.restricted.v1.EraseResponseBAZ?cacert.org/emergency/proto/emergency/restricted/v1;restrictedv1b\x06proto3"
 
 var (
 	file_emergency_restricted_v1_restricted_proto_rawDescOnce sync.Once
@@ -171,16 +290,20 @@ func file_emergency_restricted_v1_restricted_proto_rawDescGZIP() []byte {
 	return file_emergency_restricted_v1_restricted_proto_rawDescData
 }
 
-var file_emergency_restricted_v1_restricted_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_emergency_restricted_v1_restricted_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_emergency_restricted_v1_restricted_proto_goTypes = []any{
 	(*RevealRequest)(nil),  // 0: emergency.restricted.v1.RevealRequest
 	(*RevealResponse)(nil), // 1: emergency.restricted.v1.RevealResponse
+	(*EraseRequest)(nil),   // 2: emergency.restricted.v1.EraseRequest
+	(*EraseResponse)(nil),  // 3: emergency.restricted.v1.EraseResponse
 }
 var file_emergency_restricted_v1_restricted_proto_depIdxs = []int32{
 	0, // 0: emergency.restricted.v1.RestrictedService.Reveal:input_type -> emergency.restricted.v1.RevealRequest
-	1, // 1: emergency.restricted.v1.RestrictedService.Reveal:output_type -> emergency.restricted.v1.RevealResponse
-	1, // [1:2] is the sub-list for method output_type
-	0, // [0:1] is the sub-list for method input_type
+	2, // 1: emergency.restricted.v1.RestrictedService.Erase:input_type -> emergency.restricted.v1.EraseRequest
+	1, // 2: emergency.restricted.v1.RestrictedService.Reveal:output_type -> emergency.restricted.v1.RevealResponse
+	3, // 3: emergency.restricted.v1.RestrictedService.Erase:output_type -> emergency.restricted.v1.EraseResponse
+	2, // [2:4] is the sub-list for method output_type
+	0, // [0:2] is the sub-list for method input_type
 	0, // [0:0] is the sub-list for extension type_name
 	0, // [0:0] is the sub-list for extension extendee
 	0, // [0:0] is the sub-list for field type_name
@@ -197,7 +320,7 @@ func file_emergency_restricted_v1_restricted_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_emergency_restricted_v1_restricted_proto_rawDesc), len(file_emergency_restricted_v1_restricted_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   2,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

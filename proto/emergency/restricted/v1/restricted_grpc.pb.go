@@ -22,6 +22,7 @@ const _ = grpc.SupportPackageIsVersion9
 
 const (
 	RestrictedService_Reveal_FullMethodName = "/emergency.restricted.v1.RestrictedService/Reveal"
+	RestrictedService_Erase_FullMethodName  = "/emergency.restricted.v1.RestrictedService/Erase"
 )
 
 // RestrictedServiceClient is the client API for RestrictedService service.
@@ -33,6 +34,8 @@ const (
 type RestrictedServiceClient interface {
 	// Reveal returns the value behind a commitment.
 	Reveal(ctx context.Context, in *RevealRequest, opts ...grpc.CallOption) (*RevealResponse, error)
+	// Erase deletes value and salt behind a commitment, after a FieldRedacted that the owner has read itself; for the arbitration service.
+	Erase(ctx context.Context, in *EraseRequest, opts ...grpc.CallOption) (*EraseResponse, error)
 }
 
 type restrictedServiceClient struct {
@@ -53,6 +56,16 @@ func (c *restrictedServiceClient) Reveal(ctx context.Context, in *RevealRequest,
 	return out, nil
 }
 
+func (c *restrictedServiceClient) Erase(ctx context.Context, in *EraseRequest, opts ...grpc.CallOption) (*EraseResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(EraseResponse)
+	err := c.cc.Invoke(ctx, RestrictedService_Erase_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // RestrictedServiceServer is the server API for RestrictedService service.
 // All implementations must embed UnimplementedRestrictedServiceServer
 // for forward compatibility.
@@ -62,6 +75,8 @@ func (c *restrictedServiceClient) Reveal(ctx context.Context, in *RevealRequest,
 type RestrictedServiceServer interface {
 	// Reveal returns the value behind a commitment.
 	Reveal(context.Context, *RevealRequest) (*RevealResponse, error)
+	// Erase deletes value and salt behind a commitment, after a FieldRedacted that the owner has read itself; for the arbitration service.
+	Erase(context.Context, *EraseRequest) (*EraseResponse, error)
 	mustEmbedUnimplementedRestrictedServiceServer()
 }
 
@@ -74,6 +89,9 @@ type UnimplementedRestrictedServiceServer struct{}
 
 func (UnimplementedRestrictedServiceServer) Reveal(context.Context, *RevealRequest) (*RevealResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Reveal not implemented")
+}
+func (UnimplementedRestrictedServiceServer) Erase(context.Context, *EraseRequest) (*EraseResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method Erase not implemented")
 }
 func (UnimplementedRestrictedServiceServer) mustEmbedUnimplementedRestrictedServiceServer() {}
 func (UnimplementedRestrictedServiceServer) testEmbeddedByValue()                           {}
@@ -114,6 +132,24 @@ func _RestrictedService_Reveal_Handler(srv interface{}, ctx context.Context, dec
 	return interceptor(ctx, in, info, handler)
 }
 
+func _RestrictedService_Erase_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(EraseRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(RestrictedServiceServer).Erase(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: RestrictedService_Erase_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(RestrictedServiceServer).Erase(ctx, req.(*EraseRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // RestrictedService_ServiceDesc is the grpc.ServiceDesc for RestrictedService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -124,6 +160,10 @@ var RestrictedService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Reveal",
 			Handler:    _RestrictedService_Reveal_Handler,
+		},
+		{
+			MethodName: "Erase",
+			Handler:    _RestrictedService_Erase_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -154,7 +154,7 @@ const file_emergency_review_v1_review_proto_rawDesc = "" +
 	"\x11ReadPatchResponse\x12\x14\n" +
 	"\x05bytes\x18\x01 \x01(\fR\x05bytes\x12\x16\n" +
 	"\x06sha256\x18\x02 \x01(\tR\x06sha256\x12\x12\n" +
-	"\x04diff\x18\x03 \x01(\fR\x04diff2\xfe\x06\n" +
+	"\x04diff\x18\x03 \x01(\fR\x04diff2\xcd\b\n" +
 	"\rReviewService\x12X\n" +
 	"\rRegisterPatch\x12\".emergency.v1.RegisterPatchRequest\x1a#.emergency.v1.RegisterPatchResponse\x12d\n" +
 	"\x11RecordFirstReview\x12&.emergency.v1.RecordFirstReviewRequest\x1a'.emergency.v1.RecordFirstReviewResponse\x12I\n" +
@@ -166,7 +166,9 @@ const file_emergency_review_v1_review_proto_rawDesc = "" +
 	"\tRaiseVeto\x12\x1e.emergency.v1.RaiseVetoRequest\x1a\x1f.emergency.v1.RaiseVetoResponse\x12U\n" +
 	"\fWithdrawVeto\x12!.emergency.v1.WithdrawVetoRequest\x1a\".emergency.v1.WithdrawVetoResponse\x12U\n" +
 	"\fOverruleVeto\x12!.emergency.v1.OverruleVetoRequest\x1a\".emergency.v1.OverruleVetoResponse\x12F\n" +
-	"\aForward\x12\x1c.emergency.v1.ForwardRequest\x1a\x1d.emergency.v1.ForwardResponse2q\n" +
+	"\aForward\x12\x1c.emergency.v1.ForwardRequest\x1a\x1d.emergency.v1.ForwardResponse\x12a\n" +
+	"\x10EnterUpdateCycle\x12%.emergency.v1.EnterUpdateCycleRequest\x1a&.emergency.v1.EnterUpdateCycleResponse\x12j\n" +
+	"\x13ConcludeUpdateCycle\x12(.emergency.v1.ConcludeUpdateCycleRequest\x1a).emergency.v1.ConcludeUpdateCycleResponse2q\n" +
 	"\x13ReviewReaderService\x12Z\n" +
 	"\tReadPatch\x12%.emergency.review.v1.ReadPatchRequest\x1a&.emergency.review.v1.ReadPatchResponseB9Z7cacert.org/emergency/proto/emergency/review/v1;reviewv1b\x06proto3"
 
@@ -184,28 +186,32 @@ func file_emergency_review_v1_review_proto_rawDescGZIP() []byte {
 
 var file_emergency_review_v1_review_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
 var file_emergency_review_v1_review_proto_goTypes = []any{
-	(*ReadPatchRequest)(nil),              // 0: emergency.review.v1.ReadPatchRequest
-	(*ReadPatchResponse)(nil),             // 1: emergency.review.v1.ReadPatchResponse
-	(*v1.RegisterPatchRequest)(nil),       // 2: emergency.v1.RegisterPatchRequest
-	(*v1.RecordFirstReviewRequest)(nil),   // 3: emergency.v1.RecordFirstReviewRequest
-	(*v1.TransferRequest)(nil),            // 4: emergency.v1.TransferRequest
-	(*v1.ConfirmTestServerRequest)(nil),   // 5: emergency.v1.ConfirmTestServerRequest
-	(*v1.ReportTestRequest)(nil),          // 6: emergency.v1.ReportTestRequest
-	(*v1.RecordSecondReviewRequest)(nil),  // 7: emergency.v1.RecordSecondReviewRequest
-	(*v1.RaiseVetoRequest)(nil),           // 8: emergency.v1.RaiseVetoRequest
-	(*v1.WithdrawVetoRequest)(nil),        // 9: emergency.v1.WithdrawVetoRequest
-	(*v1.OverruleVetoRequest)(nil),        // 10: emergency.v1.OverruleVetoRequest
-	(*v1.ForwardRequest)(nil),             // 11: emergency.v1.ForwardRequest
-	(*v1.RegisterPatchResponse)(nil),      // 12: emergency.v1.RegisterPatchResponse
-	(*v1.RecordFirstReviewResponse)(nil),  // 13: emergency.v1.RecordFirstReviewResponse
-	(*v1.TransferResponse)(nil),           // 14: emergency.v1.TransferResponse
-	(*v1.ConfirmTestServerResponse)(nil),  // 15: emergency.v1.ConfirmTestServerResponse
-	(*v1.ReportTestResponse)(nil),         // 16: emergency.v1.ReportTestResponse
-	(*v1.RecordSecondReviewResponse)(nil), // 17: emergency.v1.RecordSecondReviewResponse
-	(*v1.RaiseVetoResponse)(nil),          // 18: emergency.v1.RaiseVetoResponse
-	(*v1.WithdrawVetoResponse)(nil),       // 19: emergency.v1.WithdrawVetoResponse
-	(*v1.OverruleVetoResponse)(nil),       // 20: emergency.v1.OverruleVetoResponse
-	(*v1.ForwardResponse)(nil),            // 21: emergency.v1.ForwardResponse
+	(*ReadPatchRequest)(nil),               // 0: emergency.review.v1.ReadPatchRequest
+	(*ReadPatchResponse)(nil),              // 1: emergency.review.v1.ReadPatchResponse
+	(*v1.RegisterPatchRequest)(nil),        // 2: emergency.v1.RegisterPatchRequest
+	(*v1.RecordFirstReviewRequest)(nil),    // 3: emergency.v1.RecordFirstReviewRequest
+	(*v1.TransferRequest)(nil),             // 4: emergency.v1.TransferRequest
+	(*v1.ConfirmTestServerRequest)(nil),    // 5: emergency.v1.ConfirmTestServerRequest
+	(*v1.ReportTestRequest)(nil),           // 6: emergency.v1.ReportTestRequest
+	(*v1.RecordSecondReviewRequest)(nil),   // 7: emergency.v1.RecordSecondReviewRequest
+	(*v1.RaiseVetoRequest)(nil),            // 8: emergency.v1.RaiseVetoRequest
+	(*v1.WithdrawVetoRequest)(nil),         // 9: emergency.v1.WithdrawVetoRequest
+	(*v1.OverruleVetoRequest)(nil),         // 10: emergency.v1.OverruleVetoRequest
+	(*v1.ForwardRequest)(nil),              // 11: emergency.v1.ForwardRequest
+	(*v1.EnterUpdateCycleRequest)(nil),     // 12: emergency.v1.EnterUpdateCycleRequest
+	(*v1.ConcludeUpdateCycleRequest)(nil),  // 13: emergency.v1.ConcludeUpdateCycleRequest
+	(*v1.RegisterPatchResponse)(nil),       // 14: emergency.v1.RegisterPatchResponse
+	(*v1.RecordFirstReviewResponse)(nil),   // 15: emergency.v1.RecordFirstReviewResponse
+	(*v1.TransferResponse)(nil),            // 16: emergency.v1.TransferResponse
+	(*v1.ConfirmTestServerResponse)(nil),   // 17: emergency.v1.ConfirmTestServerResponse
+	(*v1.ReportTestResponse)(nil),          // 18: emergency.v1.ReportTestResponse
+	(*v1.RecordSecondReviewResponse)(nil),  // 19: emergency.v1.RecordSecondReviewResponse
+	(*v1.RaiseVetoResponse)(nil),           // 20: emergency.v1.RaiseVetoResponse
+	(*v1.WithdrawVetoResponse)(nil),        // 21: emergency.v1.WithdrawVetoResponse
+	(*v1.OverruleVetoResponse)(nil),        // 22: emergency.v1.OverruleVetoResponse
+	(*v1.ForwardResponse)(nil),             // 23: emergency.v1.ForwardResponse
+	(*v1.EnterUpdateCycleResponse)(nil),    // 24: emergency.v1.EnterUpdateCycleResponse
+	(*v1.ConcludeUpdateCycleResponse)(nil), // 25: emergency.v1.ConcludeUpdateCycleResponse
 }
 var file_emergency_review_v1_review_proto_depIdxs = []int32{
 	2,  // 0: emergency.review.v1.ReviewService.RegisterPatch:input_type -> emergency.v1.RegisterPatchRequest
@@ -218,20 +224,24 @@ var file_emergency_review_v1_review_proto_depIdxs = []int32{
 	9,  // 7: emergency.review.v1.ReviewService.WithdrawVeto:input_type -> emergency.v1.WithdrawVetoRequest
 	10, // 8: emergency.review.v1.ReviewService.OverruleVeto:input_type -> emergency.v1.OverruleVetoRequest
 	11, // 9: emergency.review.v1.ReviewService.Forward:input_type -> emergency.v1.ForwardRequest
-	0,  // 10: emergency.review.v1.ReviewReaderService.ReadPatch:input_type -> emergency.review.v1.ReadPatchRequest
-	12, // 11: emergency.review.v1.ReviewService.RegisterPatch:output_type -> emergency.v1.RegisterPatchResponse
-	13, // 12: emergency.review.v1.ReviewService.RecordFirstReview:output_type -> emergency.v1.RecordFirstReviewResponse
-	14, // 13: emergency.review.v1.ReviewService.Transfer:output_type -> emergency.v1.TransferResponse
-	15, // 14: emergency.review.v1.ReviewService.ConfirmTestServer:output_type -> emergency.v1.ConfirmTestServerResponse
-	16, // 15: emergency.review.v1.ReviewService.ReportTest:output_type -> emergency.v1.ReportTestResponse
-	17, // 16: emergency.review.v1.ReviewService.RecordSecondReview:output_type -> emergency.v1.RecordSecondReviewResponse
-	18, // 17: emergency.review.v1.ReviewService.RaiseVeto:output_type -> emergency.v1.RaiseVetoResponse
-	19, // 18: emergency.review.v1.ReviewService.WithdrawVeto:output_type -> emergency.v1.WithdrawVetoResponse
-	20, // 19: emergency.review.v1.ReviewService.OverruleVeto:output_type -> emergency.v1.OverruleVetoResponse
-	21, // 20: emergency.review.v1.ReviewService.Forward:output_type -> emergency.v1.ForwardResponse
-	1,  // 21: emergency.review.v1.ReviewReaderService.ReadPatch:output_type -> emergency.review.v1.ReadPatchResponse
-	11, // [11:22] is the sub-list for method output_type
-	0,  // [0:11] is the sub-list for method input_type
+	12, // 10: emergency.review.v1.ReviewService.EnterUpdateCycle:input_type -> emergency.v1.EnterUpdateCycleRequest
+	13, // 11: emergency.review.v1.ReviewService.ConcludeUpdateCycle:input_type -> emergency.v1.ConcludeUpdateCycleRequest
+	0,  // 12: emergency.review.v1.ReviewReaderService.ReadPatch:input_type -> emergency.review.v1.ReadPatchRequest
+	14, // 13: emergency.review.v1.ReviewService.RegisterPatch:output_type -> emergency.v1.RegisterPatchResponse
+	15, // 14: emergency.review.v1.ReviewService.RecordFirstReview:output_type -> emergency.v1.RecordFirstReviewResponse
+	16, // 15: emergency.review.v1.ReviewService.Transfer:output_type -> emergency.v1.TransferResponse
+	17, // 16: emergency.review.v1.ReviewService.ConfirmTestServer:output_type -> emergency.v1.ConfirmTestServerResponse
+	18, // 17: emergency.review.v1.ReviewService.ReportTest:output_type -> emergency.v1.ReportTestResponse
+	19, // 18: emergency.review.v1.ReviewService.RecordSecondReview:output_type -> emergency.v1.RecordSecondReviewResponse
+	20, // 19: emergency.review.v1.ReviewService.RaiseVeto:output_type -> emergency.v1.RaiseVetoResponse
+	21, // 20: emergency.review.v1.ReviewService.WithdrawVeto:output_type -> emergency.v1.WithdrawVetoResponse
+	22, // 21: emergency.review.v1.ReviewService.OverruleVeto:output_type -> emergency.v1.OverruleVetoResponse
+	23, // 22: emergency.review.v1.ReviewService.Forward:output_type -> emergency.v1.ForwardResponse
+	24, // 23: emergency.review.v1.ReviewService.EnterUpdateCycle:output_type -> emergency.v1.EnterUpdateCycleResponse
+	25, // 24: emergency.review.v1.ReviewService.ConcludeUpdateCycle:output_type -> emergency.v1.ConcludeUpdateCycleResponse
+	1,  // 25: emergency.review.v1.ReviewReaderService.ReadPatch:output_type -> emergency.review.v1.ReadPatchResponse
+	13, // [13:26] is the sub-list for method output_type
+	0,  // [0:13] is the sub-list for method input_type
 	0,  // [0:0] is the sub-list for extension type_name
 	0,  // [0:0] is the sub-list for extension extendee
 	0,  // [0:0] is the sub-list for field type_name

@@ -22,16 +22,18 @@ import (
 const _ = grpc.SupportPackageIsVersion9
 
 const (
-	ReviewService_RegisterPatch_FullMethodName      = "/emergency.review.v1.ReviewService/RegisterPatch"
-	ReviewService_RecordFirstReview_FullMethodName  = "/emergency.review.v1.ReviewService/RecordFirstReview"
-	ReviewService_Transfer_FullMethodName           = "/emergency.review.v1.ReviewService/Transfer"
-	ReviewService_ConfirmTestServer_FullMethodName  = "/emergency.review.v1.ReviewService/ConfirmTestServer"
-	ReviewService_ReportTest_FullMethodName         = "/emergency.review.v1.ReviewService/ReportTest"
-	ReviewService_RecordSecondReview_FullMethodName = "/emergency.review.v1.ReviewService/RecordSecondReview"
-	ReviewService_RaiseVeto_FullMethodName          = "/emergency.review.v1.ReviewService/RaiseVeto"
-	ReviewService_WithdrawVeto_FullMethodName       = "/emergency.review.v1.ReviewService/WithdrawVeto"
-	ReviewService_OverruleVeto_FullMethodName       = "/emergency.review.v1.ReviewService/OverruleVeto"
-	ReviewService_Forward_FullMethodName            = "/emergency.review.v1.ReviewService/Forward"
+	ReviewService_RegisterPatch_FullMethodName       = "/emergency.review.v1.ReviewService/RegisterPatch"
+	ReviewService_RecordFirstReview_FullMethodName   = "/emergency.review.v1.ReviewService/RecordFirstReview"
+	ReviewService_Transfer_FullMethodName            = "/emergency.review.v1.ReviewService/Transfer"
+	ReviewService_ConfirmTestServer_FullMethodName   = "/emergency.review.v1.ReviewService/ConfirmTestServer"
+	ReviewService_ReportTest_FullMethodName          = "/emergency.review.v1.ReviewService/ReportTest"
+	ReviewService_RecordSecondReview_FullMethodName  = "/emergency.review.v1.ReviewService/RecordSecondReview"
+	ReviewService_RaiseVeto_FullMethodName           = "/emergency.review.v1.ReviewService/RaiseVeto"
+	ReviewService_WithdrawVeto_FullMethodName        = "/emergency.review.v1.ReviewService/WithdrawVeto"
+	ReviewService_OverruleVeto_FullMethodName        = "/emergency.review.v1.ReviewService/OverruleVeto"
+	ReviewService_Forward_FullMethodName             = "/emergency.review.v1.ReviewService/Forward"
+	ReviewService_EnterUpdateCycle_FullMethodName    = "/emergency.review.v1.ReviewService/EnterUpdateCycle"
+	ReviewService_ConcludeUpdateCycle_FullMethodName = "/emergency.review.v1.ReviewService/ConcludeUpdateCycle"
 )
 
 // ReviewServiceClient is the client API for ReviewService service.
@@ -62,6 +64,10 @@ type ReviewServiceClient interface {
 	OverruleVeto(ctx context.Context, in *v1.OverruleVetoRequest, opts ...grpc.CallOption) (*v1.OverruleVetoResponse, error)
 	// Forward hands the patch to the critical team (seed 1.8).
 	Forward(ctx context.Context, in *v1.ForwardRequest, opts ...grpc.CallOption) (*v1.ForwardResponse, error)
+	// EnterUpdateCycle brings an applied patch into the regular update cycle.
+	EnterUpdateCycle(ctx context.Context, in *v1.EnterUpdateCycleRequest, opts ...grpc.CallOption) (*v1.EnterUpdateCycleResponse, error)
+	// ConcludeUpdateCycle ends the regular review of an emergency patch.
+	ConcludeUpdateCycle(ctx context.Context, in *v1.ConcludeUpdateCycleRequest, opts ...grpc.CallOption) (*v1.ConcludeUpdateCycleResponse, error)
 }
 
 type reviewServiceClient struct {
@@ -172,6 +178,26 @@ func (c *reviewServiceClient) Forward(ctx context.Context, in *v1.ForwardRequest
 	return out, nil
 }
 
+func (c *reviewServiceClient) EnterUpdateCycle(ctx context.Context, in *v1.EnterUpdateCycleRequest, opts ...grpc.CallOption) (*v1.EnterUpdateCycleResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v1.EnterUpdateCycleResponse)
+	err := c.cc.Invoke(ctx, ReviewService_EnterUpdateCycle_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+func (c *reviewServiceClient) ConcludeUpdateCycle(ctx context.Context, in *v1.ConcludeUpdateCycleRequest, opts ...grpc.CallOption) (*v1.ConcludeUpdateCycleResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v1.ConcludeUpdateCycleResponse)
+	err := c.cc.Invoke(ctx, ReviewService_ConcludeUpdateCycle_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ReviewServiceServer is the server API for ReviewService service.
 // All implementations must embed UnimplementedReviewServiceServer
 // for forward compatibility.
@@ -200,6 +226,10 @@ type ReviewServiceServer interface {
 	OverruleVeto(context.Context, *v1.OverruleVetoRequest) (*v1.OverruleVetoResponse, error)
 	// Forward hands the patch to the critical team (seed 1.8).
 	Forward(context.Context, *v1.ForwardRequest) (*v1.ForwardResponse, error)
+	// EnterUpdateCycle brings an applied patch into the regular update cycle.
+	EnterUpdateCycle(context.Context, *v1.EnterUpdateCycleRequest) (*v1.EnterUpdateCycleResponse, error)
+	// ConcludeUpdateCycle ends the regular review of an emergency patch.
+	ConcludeUpdateCycle(context.Context, *v1.ConcludeUpdateCycleRequest) (*v1.ConcludeUpdateCycleResponse, error)
 	mustEmbedUnimplementedReviewServiceServer()
 }
 
@@ -239,6 +269,12 @@ func (UnimplementedReviewServiceServer) OverruleVeto(context.Context, *v1.Overru
 }
 func (UnimplementedReviewServiceServer) Forward(context.Context, *v1.ForwardRequest) (*v1.ForwardResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Forward not implemented")
+}
+func (UnimplementedReviewServiceServer) EnterUpdateCycle(context.Context, *v1.EnterUpdateCycleRequest) (*v1.EnterUpdateCycleResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method EnterUpdateCycle not implemented")
+}
+func (UnimplementedReviewServiceServer) ConcludeUpdateCycle(context.Context, *v1.ConcludeUpdateCycleRequest) (*v1.ConcludeUpdateCycleResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ConcludeUpdateCycle not implemented")
 }
 func (UnimplementedReviewServiceServer) mustEmbedUnimplementedReviewServiceServer() {}
 func (UnimplementedReviewServiceServer) testEmbeddedByValue()                       {}
@@ -441,6 +477,42 @@ func _ReviewService_Forward_Handler(srv interface{}, ctx context.Context, dec fu
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ReviewService_EnterUpdateCycle_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(v1.EnterUpdateCycleRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ReviewServiceServer).EnterUpdateCycle(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ReviewService_EnterUpdateCycle_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ReviewServiceServer).EnterUpdateCycle(ctx, req.(*v1.EnterUpdateCycleRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
+func _ReviewService_ConcludeUpdateCycle_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(v1.ConcludeUpdateCycleRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ReviewServiceServer).ConcludeUpdateCycle(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ReviewService_ConcludeUpdateCycle_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ReviewServiceServer).ConcludeUpdateCycle(ctx, req.(*v1.ConcludeUpdateCycleRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ReviewService_ServiceDesc is the grpc.ServiceDesc for ReviewService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -487,6 +559,14 @@ var ReviewService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Forward",
 			Handler:    _ReviewService_Forward_Handler,
+		},
+		{
+			MethodName: "EnterUpdateCycle",
+			Handler:    _ReviewService_EnterUpdateCycle_Handler,
+		},
+		{
+			MethodName: "ConcludeUpdateCycle",
+			Handler:    _ReviewService_ConcludeUpdateCycle_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},
