@@ -15,6 +15,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
+	"cacert.org/emergency/pkg/dossier"
 	"cacert.org/emergency/pkg/procedure"
 	"cacert.org/emergency/pkg/projection"
 	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
@@ -71,7 +72,7 @@ func (l *line) entry(rec *projection.Record, e projection.Event) (*dashboardv1.T
 	out := &dashboardv1.TimelineEntry{
 		Position: e.Position, Type: e.Type, RecordedAt: rec.Record.GetRecordedAt(),
 		SinceDeclaredMs: rec.Record.GetRecordedAt().AsTime().Sub(l.declared).Milliseconds(),
-		Actor:           rec.Record.GetActor(), Text: Words(e.Payload), Authority: rec.Record.GetAuthority(), Deviations: e.Deviations, PayloadJson: payload,
+		Actor:           rec.Record.GetActor(), Text: dossier.Words(e.Payload), Authority: rec.Record.GetAuthority(), Deviations: e.Deviations, PayloadJson: payload,
 	}
 	for _, f := range procedure.RestrictedFields(e.Payload) {
 		out.Restricted = append(out.Restricted, &dashboardv1.RestrictedField{Field: f.Field, Commitment: f.Commitment})

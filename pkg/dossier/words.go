@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package view
+package dossier
 
 import (
 	"fmt"
@@ -17,7 +17,9 @@ import (
 // Words says an event in one line, for those who take part: unlike the public log it names persons and hosts. Who acted
 // stands beside it. It is empty for an event that it does not know.
 func Words(payload proto.Message) string {
-	for _, say := range []func(proto.Message) string{incidentWords, teamWords, reviewWords, deploymentWords, debtWords, bookWords} {
+	for _, say := range []func(proto.Message) string{
+		incidentWords, strategyWords, teamWords, reviewWords, deploymentWords, accessWords, sessionWords, disputeWords, rulingWords, debtWords, bookWords,
+	} {
 		if s := say(payload); s != "" {
 			return s
 		}
@@ -97,7 +99,8 @@ func teamWords(payload proto.Message) string {
 func reviewWords(payload proto.Message) string {
 	switch e := payload.(type) {
 	case *emergencyv1.PatchRegistered:
-		return fmt.Sprintf("%s registered: written by %s, bug %s, %d files, sha256 %.12s", e.GetBinding().GetRevision(), e.GetAuthor(), e.GetBugId(), e.GetFilesChanged(), e.GetPatch().GetSha256())
+		return fmt.Sprintf("%s registered%s: written by %s, bug %s, %d files, sha256 %.12s", e.GetBinding().GetRevision(),
+			either(e.GetOrigin() == emergencyv1.PatchOrigin_PATCH_ORIGIN_SESSION, " from a session's difference", ""), e.GetAuthor(), e.GetBugId(), e.GetFilesChanged(), e.GetPatch().GetSha256())
 	case *emergencyv1.PatchSuperseded:
 		return fmt.Sprintf("%s replaces %s; %d checks are void", e.GetNewRevision(), e.GetOldRevision(), len(e.GetVoids()))
 	case *emergencyv1.FirstReviewRecorded:
@@ -117,7 +120,11 @@ func reviewWords(payload proto.Message) string {
 	case *emergencyv1.VetoOverruled:
 		return fmt.Sprintf("Veto %s overruled", e.GetVeto())
 	case *emergencyv1.PatchForwarded:
-		return fmt.Sprintf("%s forwarded to %s", e.GetBinding().GetRevision(), e.GetTo())
+		return fmt.Sprintf("%s forwarded to %s%s", e.GetBinding().GetRevision(), e.GetTo(), either(e.GetLocalTest() != nil, ", with a note of the local test", ""))
+	case *emergencyv1.UpdateCycleEntered:
+		return fmt.Sprintf("%s is in the regular update cycle: commit %.12s, bug %s", e.GetBinding().GetRevision(), e.GetCommit(), e.GetBugId())
+	case *emergencyv1.UpdateCycleConcluded:
+		return fmt.Sprintf("Regular review of %s concluded: %s%s", e.GetBinding().GetRevision(), word(e.GetOutcome(), "CYCLE_OUTCOME_"), either(e.GetCommit() != "", fmt.Sprintf(", commit %.12s", e.GetCommit()), ""))
 	}
 	return ""
 }
@@ -187,6 +194,9 @@ func debtWords(payload proto.Message) string {
 		return fmt.Sprintf("Owed: %s now by %s, due %s", e.GetId(), owner(e.GetOwner(), e.GetOwnerRole()), clock(e.GetDueAt()))
 	case *emergencyv1.ObligationDischarged:
 		late := time.Duration(e.GetLateByMs()) * time.Millisecond
+		if e.GetLiftedBy() != "" {
+			return fmt.Sprintf("Lifted: %s, by %s", e.GetId(), e.GetLiftedBy())
+		}
 		return fmt.Sprintf("Met: %s by event %d%s", e.GetId(), e.GetBy(), either(late > 0, ", late by "+late.Round(time.Second).String(), ""))
 	case *emergencyv1.ObligationOverdue:
 		return fmt.Sprintf("Overdue: %s, was due %s", e.GetId(), clock(e.GetDueAt()))
