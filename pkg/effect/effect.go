@@ -241,6 +241,10 @@ func (r *Runner) do(ctx context.Context, e Effect) bool {
 	if !fresh && state != Intended {
 		return true
 	}
+	if fresh && ctx.Err() != nil {
+		r.withdraw(ctx, e.Key)
+		return false
+	}
 	run, repeatable, outcome := e.Run, e.Repeatable, Done
 	if !fresh && !e.Repeatable {
 		run, repeatable, outcome = e.Unknown, true, Unknown // a former run was interrupted in the act
@@ -279,8 +283,12 @@ func (r *Runner) end(key string) {
 	delete(r.running, key)
 }
 
+// intend writes the intent down. A try is not broken off when the runner is told to stop: an intent that was stored without
+// its writer knowing would be taken for an act that was interrupted.
 func (r *Runner) intend(ctx context.Context, key string) (fresh bool, state State, err error) {
 	err = Insist(ctx, nil, func(ctx context.Context) error {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), finishWithin)
+		defer cancel()
 		fresh, state, err = r.cfg.Ledger.Intend(ctx, key)
 		return err
 	})

@@ -481,6 +481,51 @@ func TestNotBegun(t *testing.T) {
 	}
 }
 
+// slowIntend is a ledger that stores an intent at once and answers when it is released, or when its caller turns away.
+type slowIntend struct {
+	effect.Ledger
+	stored, release chan struct{}
+}
+
+func (l slowIntend) Intend(ctx context.Context, key string) (bool, effect.State, error) {
+	fresh, state, err := l.Ledger.Intend(ctx, key)
+	close(l.stored)
+	select {
+	case <-l.release:
+		return fresh, state, err
+	case <-ctx.Done():
+		return false, "", ctx.Err()
+	}
+}
+
+// Stopped while the intent is being stored: nothing was begun, and nothing is left that says so.
+func TestStoppedWhileIntending(t *testing.T) {
+	t.Parallel()
+	r := declared(t)
+	below := memory.New()
+	l := slowIntend{below, make(chan struct{}), make(chan struct{})}
+	plan := notesOnly(func(text string) []effect.Effect {
+		return []effect.Effect{{Key: text, Run: func(context.Context) error { t.Error("begun after the stop"); return nil }}}
+	})
+	runner, err := effect.New(effect.Config{Owner: procedure.OwnerNotification, Store: r.Store, Keys: r.Keys.Ring, Ledger: l, Plan: plan, Log: r.Log})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- runner.Run(ctx) }()
+	note(t, r, "x")
+	<-l.stored
+	cancel()
+	close(l.release)
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	if fresh, state, err := below.Intend(t.Context(), "x"); err != nil || !fresh {
+		t.Errorf("the ledger still says %s, %v", state, err)
+	}
+}
+
 // markGone is a ledger whose store is stopped before the runner has begun.
 type markGone struct{ effect.Ledger }
 
