@@ -41,18 +41,24 @@ import (
 // connect is a bare gRPC connection with the certificate of a profile folder, or without one; nothing of our clients is in it.
 func connect(t *testing.T, env *testenv.Env, profile string) *grpc.ClientConn {
 	t.Helper()
+	conn, err := grpc.NewClient(env.API(), grpc.WithTransportCredentials(credentials.NewTLS(clientTLS(t, env, profile))), grpc.WithDisableRetry())
+	must(t, err)
+	t.Cleanup(func() { must(t, conn.Close()) })
+	return conn
+}
+
+// clientTLS trusts the services and shows the certificate of a profile, or none.
+func clientTLS(t *testing.T, env *testenv.Env, profile string) *tls.Config {
+	t.Helper()
 	roots, err := identity.LoadRoots(env.Data("people", "carla", "ca.pem"))
 	must(t, err)
-	conf := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots}
+	conf := &tls.Config{MinVersion: tls.VersionTLS13, RootCAs: roots, NextProtos: []string{"h2"}}
 	if profile != "" {
 		cert, err := tls.LoadX509KeyPair(filepath.Join(profile, identity.CertFile), filepath.Join(profile, identity.KeyFile))
 		must(t, err)
 		conf.Certificates = []tls.Certificate{cert}
 	}
-	conn, err := grpc.NewClient(env.API(), grpc.WithTransportCredentials(credentials.NewTLS(conf)), grpc.WithDisableRetry())
-	must(t, err)
-	t.Cleanup(func() { must(t, conn.Close()) })
-	return conn
+	return conf
 }
 
 // soon is a context with the deadline that every call needs.
@@ -169,8 +175,10 @@ func TestForeignCertificates(t *testing.T) {
 	must(t, err)
 	forged, err := other.Person("carla")
 	must(t, err)
-	foreign := connect(t, env, forged)
-	if _, err := dashboardv1.NewQueryServiceClient(foreign).WhoAmI(soon(t), &dashboardv1.WhoAmIRequest{}); status.Code(err) != codes.Unavailable || !strings.Contains(err.Error(), "certificate") {
+	foreign, err := (&tls.Dialer{Config: clientTLS(t, env, forged)}).DialContext(soon(t), "tcp", env.API())
+	must(t, err) // with TLS 1.3 the client is done first; who writes now may see no more than a broken pipe
+	defer foreign.Close()
+	if _, err := foreign.Read(make([]byte, 1)); err == nil || !strings.Contains(err.Error(), "certificate") {
 		t.Errorf("carla's certificate by another authority: %v", err)
 	}
 	dir, _ := env.Key("stranger")
