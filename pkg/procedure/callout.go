@@ -14,35 +14,40 @@ import (
 
 // Calling the teams and their answers (seed 1.2, 1.3; procedure.md 4.2).
 
-// slotPlan is the order of steps for a team's slots.
-var slotPlan = []struct {
-	team  emergencyv1.Team
-	steps []emergencyv1.ResponderStep
-}{
-	{emergencyv1.Team_TEAM_CRITICAL, []emergencyv1.ResponderStep{emergencyv1.ResponderStep_RESPONDER_STEP_EXECUTE, emergencyv1.ResponderStep_RESPONDER_STEP_OBSERVE}},
-	{emergencyv1.Team_TEAM_ASSESSMENT, []emergencyv1.ResponderStep{emergencyv1.ResponderStep_RESPONDER_STEP_FIRST_REVIEW, emergencyv1.ResponderStep_RESPONDER_STEP_SECOND_REVIEW}},
-	{emergencyv1.Team_TEAM_DEVELOPMENT, []emergencyv1.ResponderStep{emergencyv1.ResponderStep_RESPONDER_STEP_PREPARE}},
-	{emergencyv1.Team_TEAM_TESTING, []emergencyv1.ResponderStep{emergencyv1.ResponderStep_RESPONDER_STEP_TEST}},
+// planned are the steps of a team's slots under a strategy, in the order of the slots (3.1).
+var planned = map[emergencyv1.Team][3][]emergencyv1.ResponderStep{
+	emergencyv1.Team_TEAM_CRITICAL: {
+		{emergencyv1.ResponderStep_RESPONDER_STEP_EXECUTE, emergencyv1.ResponderStep_RESPONDER_STEP_OBSERVE},
+		{emergencyv1.ResponderStep_RESPONDER_STEP_EXECUTE, emergencyv1.ResponderStep_RESPONDER_STEP_OBSERVE},
+		{emergencyv1.ResponderStep_RESPONDER_STEP_WATCH},
+	},
+	emergencyv1.Team_TEAM_ASSESSMENT: {
+		{emergencyv1.ResponderStep_RESPONDER_STEP_FIRST_REVIEW, emergencyv1.ResponderStep_RESPONDER_STEP_SECOND_REVIEW},
+		{emergencyv1.ResponderStep_RESPONDER_STEP_PREPARE},
+		{emergencyv1.ResponderStep_RESPONDER_STEP_DECLARE},
+	},
+	emergencyv1.Team_TEAM_DEVELOPMENT: {{emergencyv1.ResponderStep_RESPONDER_STEP_PREPARE}},
+	emergencyv1.Team_TEAM_TESTING:     {{emergencyv1.ResponderStep_RESPONDER_STEP_TEST}},
 }
 
-// stepsOf are the steps that a team does.
-func stepsOf(t emergencyv1.Team) []emergencyv1.ResponderStep {
-	for _, plan := range slotPlan {
-		if plan.team == t {
-			return plan.steps
-		}
+// stepsOf are the steps that a team does under a strategy. A policy may give a team slots that procedure.md does not: they
+// are for what the team does in strategy 1.
+func stepsOf(t emergencyv1.Team, strategy uint32) []emergencyv1.ResponderStep {
+	steps := planned[t]
+	if i := int(strategy) - 1; i >= 0 && i < len(steps) && len(steps[i]) > 0 {
+		return steps[i]
 	}
-	return nil
+	return steps[0]
 }
 
 // slotsOf are the slots of a strategy, by the policy (3.1).
 func slotsOf(p *rulebook.Policy, strategy uint32, at time.Time) []Slot {
 	var list []Slot
-	for _, plan := range slotPlan {
-		n := p.Count(fmt.Sprintf("team.%s.slots.s%d", teamWord(plan.team), strategy))
-		for i := range n {
-			step := plan.steps[min(i, len(plan.steps)-1)]
-			list = append(list, Slot{ID: fmt.Sprintf("%s/%d", teamWord(plan.team), i+1), Team: plan.team, Step: step, Planned: step, State: SlotOpen, OpenSince: at})
+	for _, team := range []emergencyv1.Team{emergencyv1.Team_TEAM_CRITICAL, emergencyv1.Team_TEAM_ASSESSMENT, emergencyv1.Team_TEAM_DEVELOPMENT, emergencyv1.Team_TEAM_TESTING} {
+		steps := stepsOf(team, strategy)
+		for i := range p.Count(fmt.Sprintf("team.%s.slots.s%d", teamWord(team), strategy)) {
+			step := steps[min(i, len(steps)-1)]
+			list = append(list, Slot{ID: fmt.Sprintf("%s/%d", teamWord(team), i+1), Team: team, Step: step, Planned: step, State: SlotOpen, OpenSince: at})
 		}
 	}
 	return list
@@ -309,7 +314,7 @@ func (d *decision) accept(a *emergencyv1.Acceptance) *Refusal {
 	if refusal := d.contactPath(sl, person, a.GetContactPath()); refusal != nil {
 		return refusal
 	}
-	if !slices.Contains(stepsOf(sl.Team), step) {
+	if !slices.Contains(stepsOf(sl.Team, d.s.Strategy), step) {
 		return refuse(ReasonStepMissing, "the step that %s will do is none of the %s team's", person, teamWord(sl.Team)).
 			allow("Respond", sl.ID, "name no step, and it is to %s", StepWord(sl.Planned))
 	}
@@ -426,6 +431,7 @@ func (s *State) applyAccepted(f fact, e *emergencyv1.ResponderAccepted) {
 	if !ok {
 		return
 	}
+	s.Answered = append(s.Answered, Declined{sl.Team, e.GetPerson(), f.pos})
 	sl.State, sl.Person, sl.Step, sl.Since = SlotAccepted, e.GetPerson(), e.GetStep(), f.at
 	sl.Contact, sl.Unconfirmed, sl.HandoverTo, sl.HandoverContact = e.GetContactPath().GetCommitment(), e.GetUnconfirmed(), "", ""
 }

@@ -81,6 +81,9 @@ func commandTable() []commandRow {
 		command(commandRow{name: "MergeInto", owner: OwnerIncident, authority: "seed 1", roles: roles(ca, sa)}, mergeFields, decideMergeInto),
 		command(commandRow{name: "AbsorbDuplicate", owner: OwnerIncident, authority: "seed 1", roles: roles(ca, sa)}, absorbFields, decideAbsorb),
 		command(commandRow{name: "StandDown", owner: OwnerIncident, authority: "seed 1", roles: roles(ca, sa)}, standDownFields, decideStandDown),
+		command(commandRow{name: "Escalate", owner: OwnerIncident, authority: "seed 2", roles: roles(ca, sa), signed: true}, escalateFields, decideEscalate, escalateClaims),
+		command(commandRow{name: "SignJointDeclaration", owner: OwnerIncident, authority: "seed 3.2", roles: roles(ca, sa), signed: true, stepUp: true}, jointFields, decideJoint, jointClaims),
+		command(commandRow{name: "DeEscalate", owner: OwnerIncident, authority: "seed 1", roles: roles(ca, sa)}, deEscalateFields, decideDeEscalate),
 		command(commandRow{name: "WaiveControl", owner: OwnerIncident, authority: "SP 1.2", roles: roles(al, cl), signed: true}, waiveFields, decideWaive, waiveClaims),
 		command(commandRow{name: "RecordLeadDecision", owner: OwnerIncident, authority: "SP 3.2.3.1", roles: roles(cl), afterEnd: true}, leadFields, decideLead),
 		command(commandRow{name: "AnnotateLog", owner: OwnerIncident, authority: "seed 4", roles: roles(ca, sa, cm, ar), afterEnd: true}, annotateFields, decideAnnotate),
@@ -96,7 +99,7 @@ func commandTable() []commandRow {
 		command(commandRow{name: "SetContacts", owner: OwnerNotification, authority: "SP 9.1.2", roles: roles(me), ruleBook: true}, contactsFields, decideSetContacts),
 		command(commandRow{name: "RecordReachability", owner: OwnerNotification, authority: "SP 9.1.2", systems: systems(mailer), ruleBook: true}, reachFields, decideReachability),
 
-		command(commandRow{name: "RegisterPatch", owner: OwnerReview, authority: "seed 1.5", roles: roles(sd, se, sa), signed: true}, registerFields, decideRegister, registerClaims),
+		command(commandRow{name: "RegisterPatch", owner: OwnerReview, authority: "seed 1.5", roles: roles(sa, sd, se), signed: true}, registerFields, decideRegister, registerClaims),
 		command(commandRow{name: "RecordFirstReview", owner: OwnerReview, authority: "seed 1.6", roles: roles(sa), signed: true, stepUp: true, afterEnd: true}, reviewFields[*emergencyv1.RecordFirstReviewRequest], decideFirstReview, reviewClaims[*emergencyv1.RecordFirstReviewRequest]),
 		command(commandRow{name: "Transfer", owner: OwnerReview, authority: "seed 1.6", roles: roles(sa), afterEnd: true}, transferFields, decideTransfer),
 		command(commandRow{name: "ConfirmTestServer", owner: OwnerReview, authority: "seed 1.6", systems: systems(testAgent), afterEnd: true}, confirmServerFields, decideConfirmServer),

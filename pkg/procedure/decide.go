@@ -67,6 +67,8 @@ type Facts struct {
 	Agent *AgentFacts
 	// Replication is the computed comparison; CheckReplication.
 	Replication *ReplicationFacts
+	// Overdue is what the actor owes and is late with in other incidents, as "KIND in incident"; Escalate.
+	Overdue []string
 	// BugNote is the tracker's id of the note the service wrote or queued; ReportTest.
 	BugNote string
 }

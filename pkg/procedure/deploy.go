@@ -3,6 +3,7 @@
 package procedure
 
 import (
+	"strings"
 	"time"
 
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
@@ -58,12 +59,19 @@ func decideDryRun(d *decision, c *emergencyv1.DryRunRequest) *Refusal {
 	return nil
 }
 
-// forwarded refuses a revision that was not forwarded, and names the first step that is missing before that.
+// forwarded refuses a revision that was not forwarded as the strategy asks, and names the first step that is missing before
+// that.
 func (d *decision) forwarded(r *Revision) *Refusal {
-	if r.Forward != nil {
+	if d.s.Strategy > 1 {
+		return d.handedOver(r)
+	}
+	if r.Forward != nil && r.Forward.Complete {
 		return nil
 	}
 	refusal := refuse(ReasonNotForwarded, "%s was not forwarded to the critical team", r.ID)
+	if r.Forward != nil {
+		refusal.Message += " after both reviews; that it was under another strategy is not enough"
+	}
 	if missing := r.each(d.firstMissing, d.secondMissing); missing != nil {
 		refusal.Allow = missing.Allow
 		return refusal
@@ -181,7 +189,7 @@ func (d *decision) applyDeviations(r *Revision, observer string) []emergencyv1.D
 	if observer == "" {
 		list = append(list, emergencyv1.Deviation_DEVIATION_NO_OBSERVER)
 	}
-	if passes(r) < d.s.Policy.Count("test.quorum") {
+	if d.s.Strategy == 1 && passes(r) < d.s.Policy.Count("test.quorum") {
 		list = append(list, emergencyv1.Deviation_DEVIATION_TEST_QUORUM_WAIVED)
 	}
 	return list
@@ -199,6 +207,9 @@ func (d *decision) unspent(r *Revision) *Refusal {
 // gate is green or says the first thing that is missing. The agent on the host runs the same function on the history it
 // has verified itself, before it touches a file.
 func (d *decision) gate(r *Revision) *Refusal {
+	if d.s.Strategy > 1 {
+		return r.each(d.noVeto, d.handedOver)
+	}
 	return r.each(d.noVeto, d.firstMissing, d.secondMissing, d.tested)
 }
 
@@ -215,7 +226,8 @@ func (s *State) cleanDryRun(r *Revision, host string, now time.Time) *DryRun {
 	return nil
 }
 
-// observer is the confirmed second critical admin, or empty where the team lead waived the control (10.5).
+// observer is the confirmed second critical admin, or empty where the team lead waived the control, or under strategies 2 and 3
+// where the executor says why there is none (10.5).
 func (d *decision) observer(r *Revision, c *emergencyv1.StartApplyRequest) (string, *Refusal) {
 	for i := len(d.s.Observers) - 1; i >= 0; i-- {
 		o := d.s.Observers[i]
@@ -223,8 +235,17 @@ func (d *decision) observer(r *Revision, c *emergencyv1.StartApplyRequest) (stri
 			return o.By, nil
 		}
 	}
-	if d.s.Waived(emergencyv1.Control_CONTROL_OBSERVER, r.ID) != nil && c.GetObserver() == "" {
+	excused := d.s.Waived(emergencyv1.Control_CONTROL_OBSERVER, r.ID) != nil
+	if d.s.Strategy > 1 {
+		excused = strings.TrimSpace(c.GetNoObserverReason()) != "" || d.hypothetical
+	}
+	if excused && c.GetObserver() == "" {
 		return "", nil
+	}
+	if d.s.Strategy > 1 {
+		return "", refuse(ReasonObserverMissing, "no second critical admin has confirmed to observe %s, and why there is none is not said", r.ID).
+			allow("ConfirmObserver", r.ID, "have it confirmed by %s", d.another(ca)).
+			allow("StartApply", r.ID, "say why nobody observes (no observer reason); it is recorded as debt")
 	}
 	return "", refuse(ReasonObserverMissing, "no second critical admin has confirmed to observe %s", r.ID).
 		allow("ConfirmObserver", r.ID, "have it confirmed by %s", d.another(ca)).
@@ -252,11 +273,17 @@ func (s *State) gateEvidence(r *Revision, dry *DryRun, observer string) []*emerg
 	if w := s.Waived(emergencyv1.Control_CONTROL_OBSERVER, r.ID); w != nil && observer == "" {
 		seen = append(seen, w.Position)
 	}
-	return []*emergencyv1.GateCheck{
-		line("current", r.Position), line("veto"), line("first_review", r.First.Position), line("tests", tests...),
-		line("second_review", r.Second.Position), line("forwarded", r.Forward.Position), line("host_base", dry.Position),
-		line("dry_run", dry.Position), line("observer", seen...),
+	list := []*emergencyv1.GateCheck{line("current", r.Position), line("veto")}
+	if s.Strategy > 1 {
+		list = append(list, line("local_test", r.Forward.Position))
+	} else {
+		list = append(list, line("first_review", r.First.Position), line("tests", tests...), line("second_review", r.Second.Position))
 	}
+	list = append(list, line("forwarded", r.Forward.Position), line("host_base", dry.Position), line("dry_run", dry.Position))
+	if s.Strategy == 1 || observer != "" {
+		list = append(list, line("observer", seen...))
+	}
+	return list
 }
 
 // running is the unfinished attempt on the revision that a report names. After the start the world has changed: a stale

@@ -116,6 +116,12 @@ func (s *State) apply(f fact, payload proto.Message) error {
 	case *emergencyv1.IncidentStoodDown:
 		s.Status, s.EndedAt = StoodDown, f.at
 		s.endSlots()
+	case *emergencyv1.StrategyEscalated:
+		s.applyEscalated(f, e)
+	case *emergencyv1.StrategyDeEscalated:
+		s.applyDeEscalated(f, e)
+	case *emergencyv1.JointDeclarationSigned:
+		s.applyJoint(f, e)
 	case *emergencyv1.ControlWaived:
 		s.Waivers = append(s.Waivers, Waiver{f.mark(f.who(), e.GetBinding().GetRevision(), ""), e.GetControl()})
 		s.noteTested(f, e.GetBinding().GetRevision())
@@ -197,6 +203,7 @@ func (s *State) apply(f fact, payload proto.Message) error {
 	case *emergencyv1.TestReported:
 		s.applyTest(f, e)
 	case *emergencyv1.VetoRaised:
+		s.noteFailure(f, "veto", e.GetBinding().GetRevision())
 		s.Vetoes = append(s.Vetoes, Veto{
 			ID: e.GetVeto(), Revision: e.GetBinding().GetRevision(), By: e.GetRaisedBy(), State: VetoOpen,
 			AfterApply: e.GetAfterApplyStarted(), Position: f.pos, At: f.at,
@@ -207,11 +214,12 @@ func (s *State) apply(f fact, payload proto.Message) error {
 		s.endVeto(f, e.GetVeto(), VetoOverruled)
 	case *emergencyv1.PatchForwarded:
 		if r, ok := s.Revision(e.GetBinding().GetRevision()); ok {
-			t := &Forward{f.mark(f.who(), r.ID, e.GetTo()), e.GetTo(), e.GetLocalTest() != nil, f.at}
+			t := &Forward{f.mark(f.who(), r.ID, e.GetTo()), e.GetTo(), e.GetLocalTest() != nil, s.Strategy == 1, f.at}
 			if r.Forward != nil {
-				t.FirstAt = r.Forward.FirstAt
+				t.Complete, t.FirstAt = t.Complete || r.Forward.Complete, r.Forward.FirstAt
 			}
 			r.Forward = t
+			s.fillPreparer(f)
 		}
 
 	case *emergencyv1.DryRunRecorded:
@@ -222,16 +230,18 @@ func (s *State) apply(f fact, payload proto.Message) error {
 	case *emergencyv1.ApplyStarted:
 		s.Applies = append(s.Applies, Apply{
 			Revision: e.GetBinding().GetRevision(), Host: e.GetHost(), Executor: e.GetExecutor(), Observer: e.GetObserver(),
-			Strategy: s.Strategy, ByHand: e.GetByHand(), State: Applying, Position: f.pos, StartedAt: f.at, Last: f.pos,
-			TestsWaived: s.testsMissing(e.GetBinding().GetRevision()),
+			NoObserverSaid: e.GetNoObserverReason() != nil, Strategy: s.Strategy, ByHand: e.GetByHand(), State: Applying, Position: f.pos, StartedAt: f.at, Last: f.pos,
+			TestsWaived: s.Strategy == 1 && s.testsMissing(e.GetBinding().GetRevision()),
 		})
 	case *emergencyv1.PatchApplied:
 		s.moveApply(f, e.GetBinding(), Applied, func(a *Apply) { a.Applied = f.mark(f.who(), a.Revision, "") })
 	case *emergencyv1.PatchApplyFailed:
+		s.noteFailure(f, "apply", e.GetBinding().GetRevision())
 		s.moveApply(f, e.GetBinding(), ApplyFailed, nil)
 	case *emergencyv1.DeployVerified:
 		s.moveApply(f, e.GetBinding(), Verified, func(a *Apply) { a.Verified = f.mark(f.who(), a.Revision, ""); a.trees(e.GetReport()) })
 	case *emergencyv1.DeployMismatch:
+		s.noteFailure(f, "mismatch", e.GetBinding().GetRevision())
 		s.moveApply(f, e.GetBinding(), Mismatch, func(a *Apply) { a.Mismatch = f.mark(f.who(), a.Revision, ""); a.trees(e.GetReport()) })
 	case *emergencyv1.BackOutStarted:
 		s.moveApply(f, e.GetBinding(), BackingOut, nil)
@@ -316,6 +326,9 @@ func (s *State) applyTest(f fact, e *emergencyv1.TestReported) {
 	r, ok := s.Revision(e.GetBinding().GetRevision())
 	if !ok {
 		return
+	}
+	if e.GetResult() == emergencyv1.TestResult_TEST_RESULT_FAIL {
+		s.noteFailure(f, "test", e.GetBinding().GetRevision())
 	}
 	t := Test{f.mark(e.GetTester(), r.ID, resultWord(e.GetResult())), e.GetResult() == emergencyv1.TestResult_TEST_RESULT_PASS, e.GetBugNote()}
 	r.Tests = slices.DeleteFunc(r.Tests, func(o Test) bool { return o.By == t.By }) // X9: replaces, never adds

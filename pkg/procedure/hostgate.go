@@ -47,6 +47,9 @@ func VerifyRecord(s *State, rec *emergencyv1.Record, book *rulebook.Book) error 
 			return fmt.Errorf("%s by %s is recorded as %s's", row.name, rec.GetActor().GetPerson(), named)
 		}
 	}
+	if err := s.verifyStrategy(rec, payloads); err != nil {
+		return err
+	}
 	if !row.signed {
 		return nil
 	}
@@ -148,6 +151,8 @@ func (s *State) expectFrom(want *emergencyv1.Statement, payload proto.Message, g
 		return is(name, value)
 	}
 	switch e := payload.(type) {
+	case *emergencyv1.StrategyEscalated, *emergencyv1.JointDeclarationSigned:
+		return expectStrategy(payload, is)
 	case *emergencyv1.ControlWaived:
 		s.bindRevision(want, e.GetBinding())
 		return is("control", e.GetControl().String())
@@ -182,11 +187,20 @@ func (s *State) expectFrom(want *emergencyv1.Statement, payload proto.Message, g
 		return is("veto", e.GetVeto())
 	case *emergencyv1.PatchForwarded:
 		s.bindRevision(want, e.GetBinding())
+		if err := said(got, "local_test", e.GetLocalTest()); err != nil {
+			return err
+		}
 		return isOrEmpty("to", e.GetTo())
 	case *emergencyv1.ApplyStarted:
 		s.bindRevision(want, e.GetBinding())
-		if err := isOrEmpty("host", e.GetHost()); err != nil {
-			return err
+		by := "agent"
+		if e.GetByHand() {
+			by = "hand"
+		}
+		for _, err := range []error{isOrEmpty("host", e.GetHost()), is("applied_by", by), said(got, "no_observer_reason", e.GetNoObserverReason())} {
+			if err != nil {
+				return err
+			}
 		}
 		return isOrEmpty("observer", e.GetObserver())
 	case *emergencyv1.RollBackStarted:
@@ -202,6 +216,10 @@ func (s *State) expectFrom(want *emergencyv1.Statement, payload proto.Message, g
 // under any other command nobody would have signed it. Empty for all other events.
 func signedFor(payload proto.Message) []string {
 	switch payload.(type) {
+	case *emergencyv1.StrategyEscalated:
+		return []string{"Escalate", "SignJointDeclaration"}
+	case *emergencyv1.JointDeclarationSigned:
+		return []string{"SignJointDeclaration"}
 	case *emergencyv1.ControlWaived:
 		return []string{"WaiveControl"}
 	case *emergencyv1.PatchRegistered, *emergencyv1.PatchSuperseded:
@@ -233,6 +251,8 @@ func signedFor(payload proto.Message) []string {
 // personIn is the person whom an event names as the one who did it; the state believes it.
 func personIn(payload proto.Message) string {
 	switch e := payload.(type) {
+	case *emergencyv1.JointDeclarationSigned:
+		return e.GetPerson()
 	case *emergencyv1.FirstReviewRecorded:
 		return e.GetReviewer()
 	case *emergencyv1.SecondReviewRecorded:
@@ -305,6 +325,9 @@ func HostGate(s *State, revision, host string, book *rulebook.Book, now time.Tim
 		if v.Revision == revision && v.State == VetoOpen && !v.AfterApply {
 			return d.noVeto(r)
 		}
+	}
+	if a.Strategy > 1 {
+		return d.shortGate(r, a)
 	}
 	if refusal := r.each(d.firstMissing, d.secondMissing, d.tested, d.forwarded); refusal != nil {
 		return refusal

@@ -54,7 +54,6 @@ func registerFields(f *fields, c *emergencyv1.RegisterPatchRequest) {
 	f.want(c.GetBaseTree() != c.GetResultTree(), "result_tree", "another tree than the base tree: the patch must change something")
 	f.word("bug_id", c.GetBugId())
 	f.optionalWord("author", c.GetAuthor())
-	f.want(c.GetOrigin() != emergencyv1.PatchOrigin_PATCH_ORIGIN_SESSION, "origin", "prepared: strategy 1 has no session that a patch could come from")
 }
 
 func registerClaims(c *emergencyv1.RegisterPatchRequest) []*emergencyv1.Claim {
@@ -64,8 +63,10 @@ func registerClaims(c *emergencyv1.RegisterPatchRequest) []*emergencyv1.Claim {
 // decideRegister registers a revision (B1): the service recomputed everything, and nothing else counts.
 func decideRegister(d *decision, c *emergencyv1.RegisterPatchRequest) *Refusal {
 	if d.hypothetical {
-		_, refusal := d.superseded(c.GetSupersedes())
-		return refusal
+		if _, refusal := d.superseded(c.GetSupersedes()); refusal != nil {
+			return refusal
+		}
+		return d.mayPrepare(c)
 	}
 	p := d.env.Facts.Patch
 	switch {
@@ -84,6 +85,9 @@ func decideRegister(d *decision, c *emergencyv1.RegisterPatchRequest) *Refusal {
 	if refusal != nil {
 		return refusal
 	}
+	if refusal := d.mayPrepare(c); refusal != nil {
+		return refusal
+	}
 	for _, r := range d.s.Revisions {
 		if r.Artefact.GetSha256() == c.GetSha256() && r.BaseTree == c.GetBaseTree() {
 			return refuse(ReasonRevisionExists, "these bytes on this base are already registered as %s", r.ID)
@@ -100,7 +104,7 @@ func decideRegister(d *decision, c *emergencyv1.RegisterPatchRequest) *Refusal {
 	d.emit(&emergencyv1.PatchRegistered{
 		Binding: &emergencyv1.Binding{Revision: id, Digest: BindingDigest(d.s.Incident, id, c.GetSha256(), p.BaseTree, p.ResultTree, d.s.Policy.Digest)},
 		Patch:   p.Artefact, BaseCommit: c.GetBaseCommit(), BaseTree: p.BaseTree, ResultTree: p.ResultTree, Author: author,
-		BugId: c.GetBugId(), Origin: emergencyv1.PatchOrigin_PATCH_ORIGIN_PREPARED, FilesChanged: uint32(p.Files),
+		BugId: c.GetBugId(), Origin: originOf(c), FilesChanged: uint32(p.Files),
 	})
 	if old != nil {
 		d.emit(&emergencyv1.PatchSuperseded{OldRevision: old.ID, NewRevision: id, Voids: d.s.voids(old)})

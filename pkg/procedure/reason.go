@@ -43,6 +43,10 @@ const (
 	ReasonHasProductionEffect Reason = "HAS_PRODUCTION_EFFECT"
 	ReasonStrategy            Reason = "STRATEGY"
 	ReasonGroundNotProven     Reason = "GROUND_NOT_PROVEN"
+	ReasonGroundMissing       Reason = "GROUND_MISSING"
+	ReasonDebtReason          Reason = "DEBT_REASON_MISSING"
+	ReasonJointRoles          Reason = "JOINT_ROLES"
+	ReasonGrantOpen           Reason = "GRANT_OPEN"
 	ReasonNotApplicable       Reason = "NOT_APPLICABLE"
 	ReasonTestMinimum         Reason = "TEST_MINIMUM"
 	ReasonNoOutcome           Reason = "NO_OUTCOME"
@@ -88,6 +92,9 @@ const (
 	ReasonRollbackPlan       Reason = "ROLLBACK_PLAN_MISSING"
 	ReasonRecipientRole      Reason = "RECIPIENT_ROLE"
 	ReasonNotEntered         Reason = "NOT_ENTERED"
+	ReasonPreparerRole       Reason = "PREPARER_ROLE"
+	ReasonSessionDiff        Reason = "SESSION_DIFF_MISMATCH"
+	ReasonLocalTest          Reason = "LOCAL_TEST_MISSING"
 
 	ReasonNotForwarded     Reason = "NOT_FORWARDED"
 	ReasonHostBaseMismatch Reason = "HOST_BASE_MISMATCH"
@@ -140,8 +147,12 @@ var reasons = map[Reason]reasonRow{
 	ReasonTargetState:         {FailedPrecondition, "4.1 MergeInto", "The duplicate, or the incident it would merge into, is not open."},
 	ReasonMergeIntoLater:      {FailedPrecondition, "4.1 MergeInto", "The target was not declared before the duplicate; merging goes into the earlier incident."},
 	ReasonHasProductionEffect: {FailedPrecondition, "4.1", "The critical host was changed, or it is not proven that it was not."},
-	ReasonStrategy:            {FailedPrecondition, "4.1", "The strategy does not fit the command: a duplicate's may not be higher than its target's."},
-	ReasonGroundNotProven:     {FailedPrecondition, "4.1 WaiveControl", "The ground is not proven yet: the critical team was not called, or no slot of it has stayed unfilled for long enough."},
+	ReasonStrategy:            {FailedPrecondition, "4.1", "The incident's strategy does not fit the command; a duplicate's may not be higher than its target's."},
+	ReasonGroundMissing:       {FailedPrecondition, "4.1 Escalate", "No ground is given for the other strategy, or a part of it is missing."},
+	ReasonGroundNotProven:     {FailedPrecondition, "4.1 WaiveControl", "The history does not prove the ground yet; the refusal names the part that is missing."},
+	ReasonDebtReason:          {FailedPrecondition, "4.1 Escalate (7)", "The person owes something overdue and did not say why it is necessary nevertheless."},
+	ReasonJointRoles:          {FailedPrecondition, "X12 (seed 3.2, SP 1.2)", "A joint declaration takes one critical admin and one software assessor."},
+	ReasonGrantOpen:           {FailedPrecondition, "4.1, 4.4", "An access was granted and is not yet proven unusable."},
 	ReasonNotApplicable:       {FailedPrecondition, "4.1 WaiveControl", "The active strategy does not ask for this control, or there is nothing left to waive."},
 	ReasonTestMinimum:         {FailedPrecondition, "4.1 WaiveControl (10.3)", "The test quorum is waived only after at least one passing test."},
 	ReasonNoOutcome:           {FailedPrecondition, "4.1 Close", "The incident is not stood down, and its latest applied revision is not verified, backed out or rolled back."},
@@ -187,6 +198,10 @@ var reasons = map[Reason]reasonRow{
 	ReasonRollbackPlan:       {FailedPrecondition, "4.3 Forward", "The command does not say how to go back."},
 	ReasonRecipientRole:      {FailedPrecondition, "4.3 Forward", "The person to forward to is not a critical admin."},
 	ReasonNotEntered:         {FailedPrecondition, "4.3 (phase after)", "The patch has not entered the update cycle, which the phase after needs."},
+
+	ReasonPreparerRole: {PermissionDenied, "4.3 RegisterPatch (seed 2.2)", "Under strategies 2 and 3 a prepared patch comes from a software assessor, a session's from an assessor or engineer."},
+	ReasonSessionDiff:  {FailedPrecondition, "4.3 RegisterPatch (seed 3.8)", "The patch is not the difference that a session was found to have left on the host."},
+	ReasonLocalTest:    {FailedPrecondition, "4.3 Forward (seed 2.2)", "The preparer's note on the local test, which strategies 2 and 3 ask for instead of reviews, is missing."},
 
 	ReasonNotForwarded:     {FailedPrecondition, "4.4 (seed 1.9)", "The revision was not forwarded to the critical team."},
 	ReasonHostBaseMismatch: {FailedPrecondition, "4.4 DryRun (B8)", "The host does not hold the base tree of the revision."},

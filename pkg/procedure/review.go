@@ -361,10 +361,18 @@ func decideForward(d *decision, c *emergencyv1.ForwardRequest) *Refusal {
 	if refusal != nil {
 		return refusal
 	}
-	if refusal := r.each(d.noVeto, d.secondMissing); refusal != nil {
+	if refusal := d.noVeto(r); refusal != nil {
 		return refusal
 	}
-	if r.Second.By != d.person {
+	var deviations []emergencyv1.Deviation
+	if d.s.Strategy > 1 {
+		if refusal := d.localTest(r, c); refusal != nil {
+			return refusal
+		}
+		deviations = r.reviewSkipped()
+	} else if refusal := d.secondMissing(r); refusal != nil {
+		return refusal
+	} else if r.Second.By != d.person {
 		return refuse(ReasonNotSecondReviewer, "the second reviewer of %s is %s", r.ID, r.Second.By).allow("Forward", r.ID, "ask %s", r.Second.By)
 	}
 	if c.GetRollbackPlan() == "" {
@@ -377,7 +385,7 @@ func decideForward(d *decision, c *emergencyv1.ForwardRequest) *Refusal {
 	if !d.env.Book.Has(to, ca, d.env.Now) {
 		return refuse(ReasonRecipientRole, "%q is no critical admin", to).allow("Forward", r.ID, "name one of %s", d.whoHas(roles(ca)))
 	}
-	d.emit(&emergencyv1.PatchForwarded{Binding: r.bind(), To: to, RollbackPlan: d.seal(c.GetRollbackPlan()), LocalTest: d.seal(c.GetLocalTest())})
+	d.emit(&emergencyv1.PatchForwarded{Binding: r.bind(), To: to, RollbackPlan: d.seal(c.GetRollbackPlan()), LocalTest: d.seal(c.GetLocalTest())}, deviations...)
 	return nil
 }
 

@@ -42,12 +42,17 @@ type State struct {
 	EndedAt    time.Time
 	Outcome    emergencyv1.Outcome
 
+	Strategies []StrategyChange // upwards and downwards, in order
+	Joint      []JointHalf      // the half of a joint declaration that waits for the other
+	Failures   []Mark           // failed tests, vetoes, failed applies, deployments that differ
+
 	Slots       []Slot
 	SlotsFilled Mark // when every slot was filled for the first time
 	Rounds      []Round
 	Pages       []Page
 	Gaps        []Gap
 	Declined    []Declined
+	Answered    []Declined // who accepted
 
 	Revisions []Revision
 	Vetoes    []Veto
@@ -230,6 +235,8 @@ type Forward struct {
 	Mark
 	To        string
 	LocalTest bool
+	// Complete: forwarded under strategy 1, after all that it asks for; it stays so when it is forwarded again.
+	Complete bool
 	// FirstAt is when it was forwarded for the first time; a repetition does not make it late.
 	FirstAt time.Time
 }
@@ -302,6 +309,8 @@ type Apply struct {
 	Observer string
 	Strategy uint32
 	ByHand   bool
+	// NoObserverSaid: the executor said why nobody observes.
+	NoObserverSaid bool
 	// TestsWaived: applied with fewer passing tests than the quorum; TestsDone is when the quorum was reached after all.
 	TestsWaived bool
 	TestsDone   Mark
@@ -410,6 +419,7 @@ func (s *State) Clone() *State {
 	for i := range n.Replications {
 		n.Replications[i].Paths = slices.Clone(n.Replications[i].Paths)
 	}
+	n.cloneStrategy(s)
 	n.Lead = clonePointer(s.Lead)
 	n.Documented, n.BoardReports, n.Obligations = slices.Clone(s.Documented), slices.Clone(s.BoardReports), slices.Clone(s.Obligations)
 	n.Warned, n.Breached, n.Deviations, n.Notes = slices.Clone(s.Warned), slices.Clone(s.Breached), slices.Clone(s.Deviations), slices.Clone(s.Notes)

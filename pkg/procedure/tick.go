@@ -5,6 +5,7 @@ package procedure
 import (
 	"slices"
 	"sort"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -114,12 +115,20 @@ func (dl Deadline) State(s *State, now time.Time) DeadlineState {
 		return DeadlineMet
 	case !dl.MetAt.IsZero():
 		return DeadlineLate
+	case dl.lapsed(s):
+		return DeadlineLapsed
 	case s.Status != Open && (s.EndedAt.IsZero() || !s.EndedAt.After(dl.Due)):
 		return DeadlineLapsed
 	case now.After(dl.Due):
 		return DeadlineBreached
 	}
 	return DeadlineOpen
+}
+
+// lapsed tells whether the incident left strategy 1 before a deadline of that strategy was due (3.2).
+func (dl Deadline) lapsed(s *State) bool {
+	left := s.leftStrategy1()
+	return strings.HasPrefix(dl.Key, "s1.") && !left.IsZero() && !left.After(dl.Due)
 }
 
 // Deadlines are the incident's deadlines from T0, in order of due time (procedure.md 3.2).
@@ -139,8 +148,13 @@ func Deadlines(s *State) []Deadline {
 		{Key: "s1.document", MetAt: s.documentedAt()},
 		{Key: "overall", MetAt: s.overallMetAt()},
 	}
+	left := s.leftStrategy1()
 	for i := range list {
-		list[i].Due = s.Declared.At.Add(s.Policy.Duration(list[i].Key))
+		dl := &list[i]
+		dl.Due = s.Declared.At.Add(s.Policy.Duration(dl.Key))
+		if strings.HasPrefix(dl.Key, "s1.") && !left.IsZero() && dl.MetAt.After(left) {
+			dl.MetAt = time.Time{} // what was done under another strategy meets no deadline of this one
+		}
 	}
 	return list
 }
@@ -221,8 +235,11 @@ func (s *State) documentedAt() time.Time {
 	return time.Time{}
 }
 
-// overallMetAt: deployed, verified and documented (3.2).
+// overallMetAt: deployed, verified and documented; under strategies 2 and 3 deployed and verified, or a session ended (3.2).
 func (s *State) overallMetAt() time.Time {
+	if s.Strategy > 1 {
+		return earliest(s.verifiedAt(), s.sessionEndedAt())
+	}
 	v, x := s.verifiedAt(), s.documentedAt()
 	if v.IsZero() || x.IsZero() {
 		return time.Time{}
@@ -233,7 +250,14 @@ func (s *State) overallMetAt() time.Time {
 	return v
 }
 
-// OverallMetAt is when the incident was deployed, verified and documented; zero until then.
+func earliest(a, b time.Time) time.Time {
+	if a.IsZero() || !b.IsZero() && b.Before(a) {
+		return b
+	}
+	return a
+}
+
+// OverallMetAt is when the incident was handled as its strategy asks (3.2); zero until then.
 func OverallMetAt(s *State) time.Time { return s.overallMetAt() }
 
 // warnAt are the shares of the overall deadline at which it warns, in percent.
@@ -246,7 +270,7 @@ func (d *decision) deadlineTimers() []timer {
 	}
 	var list []timer
 	for _, dl := range Deadlines(d.s) {
-		if !dl.MetAt.IsZero() && !dl.MetAt.After(dl.Due) || slices.Contains(d.s.Breached, dl.Key) {
+		if !dl.MetAt.IsZero() && !dl.MetAt.After(dl.Due) || dl.lapsed(d.s) || slices.Contains(d.s.Breached, dl.Key) {
 			continue
 		}
 		list = append(list, timer{dl.Due, "breach/" + dl.Key, func(d *decision) {

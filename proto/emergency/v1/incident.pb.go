@@ -1197,7 +1197,9 @@ type RecordLeadDecisionRequest struct {
 	// Referred to dispute resolution.
 	Refer bool `protobuf:"varint,3,opt,name=refer,proto3" json:"refer,omitempty"`
 	// Why; needed when not referred. Restricted.
-	Reason        string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason string `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Strategy that had no effect; the active one if 0. Only for that decision.
+	Strategy      uint32 `protobuf:"varint,5,opt,name=strategy,proto3" json:"strategy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1260,6 +1262,13 @@ func (x *RecordLeadDecisionRequest) GetReason() string {
 	return ""
 }
 
+func (x *RecordLeadDecisionRequest) GetStrategy() uint32 {
+	if x != nil {
+		return x.Strategy
+	}
+	return 0
+}
+
 // RecordLeadDecisionResponse says what was recorded.
 type RecordLeadDecisionResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1314,7 +1323,9 @@ type LeadDecisionRecorded struct {
 	// Referred to dispute resolution.
 	Referred bool `protobuf:"varint,2,opt,name=referred,proto3" json:"referred,omitempty"`
 	// Why.
-	Reason        *Restricted `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Reason *Restricted `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	// Strategy that had no effect; 0 for the other decisions.
+	Strategy      uint32 `protobuf:"varint,4,opt,name=strategy,proto3" json:"strategy,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1368,6 +1379,13 @@ func (x *LeadDecisionRecorded) GetReason() *Restricted {
 		return x.Reason
 	}
 	return nil
+}
+
+func (x *LeadDecisionRecorded) GetStrategy() uint32 {
+	if x != nil {
+		return x.Strategy
+	}
+	return 0
 }
 
 // AnnotateLogRequest adds a note to an entry of the emergency log.
@@ -2787,18 +2805,20 @@ const file_emergency_v1_incident_proto_rawDesc = "" +
 	"\rControlWaived\x12/\n" +
 	"\acontrol\x18\x01 \x01(\x0e2\x15.emergency.v1.ControlR\acontrol\x12/\n" +
 	"\abinding\x18\x02 \x01(\v2\x15.emergency.v1.BindingR\abinding\x120\n" +
-	"\x06reason\x18\x03 \x01(\v2\x18.emergency.v1.RestrictedR\x06reason\"\xb0\x01\n" +
+	"\x06reason\x18\x03 \x01(\v2\x18.emergency.v1.RestrictedR\x06reason\"\xcc\x01\n" +
 	"\x19RecordLeadDecisionRequest\x12-\n" +
 	"\x04meta\x18\x01 \x01(\v2\x19.emergency.v1.CommandMetaR\x04meta\x126\n" +
 	"\bdecision\x18\x02 \x01(\x0e2\x1a.emergency.v1.LeadDecisionR\bdecision\x12\x14\n" +
 	"\x05refer\x18\x03 \x01(\bR\x05refer\x12\x16\n" +
-	"\x06reason\x18\x04 \x01(\tR\x06reason\"S\n" +
+	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x1a\n" +
+	"\bstrategy\x18\x05 \x01(\rR\bstrategy\"S\n" +
 	"\x1aRecordLeadDecisionResponse\x125\n" +
-	"\tcommitted\x18\x01 \x01(\v2\x17.emergency.v1.CommittedR\tcommitted\"\x9c\x01\n" +
+	"\tcommitted\x18\x01 \x01(\v2\x17.emergency.v1.CommittedR\tcommitted\"\xb8\x01\n" +
 	"\x14LeadDecisionRecorded\x126\n" +
 	"\bdecision\x18\x01 \x01(\x0e2\x1a.emergency.v1.LeadDecisionR\bdecision\x12\x1a\n" +
 	"\breferred\x18\x02 \x01(\bR\breferred\x120\n" +
-	"\x06reason\x18\x03 \x01(\v2\x18.emergency.v1.RestrictedR\x06reason\"\x8d\x01\n" +
+	"\x06reason\x18\x03 \x01(\v2\x18.emergency.v1.RestrictedR\x06reason\x12\x1a\n" +
+	"\bstrategy\x18\x04 \x01(\rR\bstrategy\"\x8d\x01\n" +
 	"\x12AnnotateLogRequest\x12-\n" +
 	"\x04meta\x18\x01 \x01(\v2\x19.emergency.v1.CommandMetaR\x04meta\x12\x14\n" +
 	"\x05entry\x18\x02 \x01(\x04R\x05entry\x12\x12\n" +

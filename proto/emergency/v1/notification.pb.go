@@ -103,6 +103,10 @@ const (
 	ResponderStep_RESPONDER_STEP_PREPARE ResponderStep = 5
 	// Tests (1.7).
 	ResponderStep_RESPONDER_STEP_TEST ResponderStep = 6
+	// Watches the console (3.4).
+	ResponderStep_RESPONDER_STEP_WATCH ResponderStep = 7
+	// Signs the joint declaration (3.2).
+	ResponderStep_RESPONDER_STEP_DECLARE ResponderStep = 8
 )
 
 // Enum value maps for ResponderStep.
@@ -115,6 +119,8 @@ var (
 		4: "RESPONDER_STEP_SECOND_REVIEW",
 		5: "RESPONDER_STEP_PREPARE",
 		6: "RESPONDER_STEP_TEST",
+		7: "RESPONDER_STEP_WATCH",
+		8: "RESPONDER_STEP_DECLARE",
 	}
 	ResponderStep_value = map[string]int32{
 		"RESPONDER_STEP_UNSPECIFIED":   0,
@@ -124,6 +130,8 @@ var (
 		"RESPONDER_STEP_SECOND_REVIEW": 4,
 		"RESPONDER_STEP_PREPARE":       5,
 		"RESPONDER_STEP_TEST":          6,
+		"RESPONDER_STEP_WATCH":         7,
+		"RESPONDER_STEP_DECLARE":       8,
 	}
 )
 
@@ -2110,7 +2118,7 @@ const file_emergency_v1_notification_proto_rawDesc = "" +
 	"\x13DELIVERY_STATE_SENT\x10\x01\x12\x1c\n" +
 	"\x18DELIVERY_STATE_DELIVERED\x10\x02\x12\x19\n" +
 	"\x15DELIVERY_STATE_FAILED\x10\x03\x12\x1a\n" +
-	"\x16DELIVERY_STATE_UNKNOWN\x10\x04*\xdf\x01\n" +
+	"\x16DELIVERY_STATE_UNKNOWN\x10\x04*\x95\x02\n" +
 	"\rResponderStep\x12\x1e\n" +
 	"\x1aRESPONDER_STEP_UNSPECIFIED\x10\x00\x12\x1a\n" +
 	"\x16RESPONDER_STEP_EXECUTE\x10\x01\x12\x1a\n" +
@@ -2118,7 +2126,9 @@ const file_emergency_v1_notification_proto_rawDesc = "" +
 	"\x1bRESPONDER_STEP_FIRST_REVIEW\x10\x03\x12 \n" +
 	"\x1cRESPONDER_STEP_SECOND_REVIEW\x10\x04\x12\x1a\n" +
 	"\x16RESPONDER_STEP_PREPARE\x10\x05\x12\x17\n" +
-	"\x13RESPONDER_STEP_TEST\x10\x06*y\n" +
+	"\x13RESPONDER_STEP_TEST\x10\x06\x12\x18\n" +
+	"\x14RESPONDER_STEP_WATCH\x10\a\x12\x1a\n" +
+	"\x16RESPONDER_STEP_DECLARE\x10\b*y\n" +
 	"\x10StandbyEndReason\x12\"\n" +
 	"\x1eSTANDBY_END_REASON_UNSPECIFIED\x10\x00\x12 \n" +
 	"\x1cSTANDBY_END_REASON_STEP_DONE\x10\x01\x12\x1f\n" +
