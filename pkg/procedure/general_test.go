@@ -353,7 +353,7 @@ func TestG7Table(t *testing.T) {
 
 func TestG8StepUp(t *testing.T) {
 	t.Parallel()
-	steppedUp := map[string]bool{"RecordFirstReview": true, "RecordSecondReview": true, "Forward": true, "StartApply": true, "RollBack": true}
+	steppedUp := map[string]bool{"RecordFirstReview": true, "RecordSecondReview": true, "Forward": true, "StartApply": true, "RollBack": true, "SignJointDeclaration": true}
 	for _, c := range procedure.Commands() {
 		if c.StepUp != steppedUp[c.Name] {
 			t.Errorf("%s: step-up %v, G8 says %v", c.Name, c.StepUp, steppedUp[c.Name])

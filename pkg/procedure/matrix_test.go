@@ -20,6 +20,9 @@ Declare                x    x    .    .    .    .    .    .    .    .    .    . 
 MergeInto              x    x    .    .    .    .    .    .    .    .    .    .    -
 AbsorbDuplicate        x    x    .    .    .    .    .    .    .    .    .    .    -
 StandDown              x    x    .    .    .    .    .    .    .    .    .    .    -
+Escalate               x    x    .    .    .    .    .    .    .    .    .    .    -
+SignJointDeclaration   x    x    .    .    .    .    .    .    .    .    .    .    -
+DeEscalate             x    x    .    .    .    .    .    .    .    .    .    .    -
 CallOut                x    x    .    .    .    .    .    .    .    .    .    .    -
 ExplainDrift           x    x    .    .    .    .    .    .    .    .    .    .    -
 Respond                (x)  (x)  (x)  (x)  (x)  .    .    .    .    .    .    .    -
@@ -115,6 +118,12 @@ func exampleOf(command string, s *procedure.State) procedure.Command {
 		return &emergencyv1.AbsorbDuplicateRequest{Source: "e20261125.1", SourceHeadHash: strings.Repeat("0", 64)}
 	case "StandDown":
 		return pt.StandDown()
+	case "Escalate":
+		return pt.Exploited()
+	case "SignJointDeclaration":
+		return pt.Joint()
+	case "DeEscalate":
+		return pt.GoBack(1)
 	case "CallOut":
 		return &emergencyv1.CallOutRequest{}
 	case "ExplainDrift":

@@ -87,6 +87,7 @@ func candidates(s *State, person string) []candidate {
 	}
 	meta := &emergencyv1.CommandMeta{Incident: s.Incident}
 	list := []candidate{{&emergencyv1.CallOutRequest{Meta: meta}, "", "call the teams"}}
+	list = append(list, strategyCandidates(s, meta)...)
 	list = append(list, slotCandidates(s, meta, person)...)
 	list = append(list, patchCandidates(s, meta)...)
 	if r := s.Current(); r != nil {
@@ -252,6 +253,9 @@ func (s *State) holders(step emergencyv1.ResponderStep) []string {
 
 // mainStep is where the patch stands on its way (chapter 1.1, 1.5 to 1.9).
 func mainStep(s *State) []Step {
+	if s.Strategy > 1 {
+		return shortSteps(s)
+	}
 	r := s.Current()
 	if r == nil {
 		return []Step{{Number: "1.5", Title: "prepare and register the patch", Command: "RegisterPatch", Persons: s.holders(emergencyv1.ResponderStep_RESPONDER_STEP_PREPARE), Due: s.due("s1.patch")}}
@@ -368,6 +372,10 @@ func StepWord(st emergencyv1.ResponderStep) string {
 		return "prepare the patch"
 	case emergencyv1.ResponderStep_RESPONDER_STEP_TEST:
 		return "test"
+	case emergencyv1.ResponderStep_RESPONDER_STEP_WATCH:
+		return "watch the console"
+	case emergencyv1.ResponderStep_RESPONDER_STEP_DECLARE:
+		return "sign the joint declaration"
 	case emergencyv1.ResponderStep_RESPONDER_STEP_UNSPECIFIED:
 	}
 	return "help"

@@ -117,7 +117,7 @@ func holds(person string, role emergencyv1.Role) bool {
 }
 
 func attempts(s *procedure.State) []attempt {
-	list := slices.Concat(teamAttempts(s), patchAttempts(s), deployAttempts(s), otherAttempts(s))
+	list := slices.Concat(teamAttempts(s), strategyAttempts(s), patchAttempts(s), deployAttempts(s), otherAttempts(s))
 	if s.Status == procedure.Absent {
 		list = append(list, attempt{c: Declare()})
 	}

@@ -92,16 +92,31 @@ func (w *World) act(who string, c procedure.Command) {
 	w.Wait(time.Minute)
 }
 
-// Milestones lists them in order.
-func Milestones() []Milestone {
+// Milestones lists those of strategy 1 in order.
+func Milestones() []Milestone { return names(story()) }
+
+func names(chapters []chapter) []Milestone {
 	var list []Milestone
-	for _, c := range story() {
+	for _, c := range chapters {
 		list = append(list, c.name)
 	}
 	return list
 }
 
-// Story brings an incident without a history to a milestone of strategy 1.
+// stories are the stories that are told, each from its beginning.
+func stories() [][]chapter { return [][]chapter{story(), story2()} }
+
+// storyOf is the story that has a milestone; nil if none has.
+func storyOf(m Milestone) []chapter {
+	for _, list := range stories() {
+		if slices.ContainsFunc(list, func(c chapter) bool { return c.name == m }) {
+			return list
+		}
+	}
+	return nil
+}
+
+// Story brings an incident without a history to a milestone of its story.
 func Story(to Milestone) Step {
 	return func(w *World) {
 		w.t.Helper()
@@ -120,21 +135,23 @@ func Story(to Milestone) Step {
 // played is the story told once: the world at each milestone, never changed afterwards.
 var played = sync.OnceValue(func() map[Milestone]*World {
 	list := map[Milestone]*World{}
-	w := NewWorld(must{})
-	for _, c := range story() {
-		c.play(w)
-		list[c.name] = w.Fork()
+	for _, chapters := range stories() {
+		w := NewWorld(must{})
+		for _, c := range chapters {
+			c.play(w)
+			list[c.name] = w.Fork()
+		}
 	}
 	return list
 })
 
-// From plays the part of the story after one milestone up to another; an empty one plays from the beginning.
+// From plays the part of a story after one milestone up to another; an empty one plays from the beginning.
 func From(after, to Milestone) Step { return between(after, to) }
 
 func between(after, to Milestone) Step {
 	return func(w *World) {
 		w.t.Helper()
-		list := story()
+		list := storyOf(to)
 		last := slices.IndexFunc(list, func(c chapter) bool { return c.name == to })
 		first := slices.IndexFunc(list, func(c chapter) bool { return c.name == after }) + 1
 		if last < 0 || after != "" && first == 0 {
