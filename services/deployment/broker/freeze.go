@@ -1,0 +1,186 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package broker
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"cacert.org/emergency/pkg/recording"
+)
+
+const (
+	// freezeWithin is watch.freeze_within: how long the host may take to freeze the processes.
+	freezeWithin = time.Second
+	// freezeAgain is how long the gateway waits, by the machine's clock, until it tells a host once more that did not freeze.
+	freezeAgain = time.Second
+)
+
+// freezing is a freeze of which the gate is shut, and the rest is under way.
+type freezing struct {
+	s    *session
+	f    Freezing
+	done chan struct{} // closed when it is known how far it reaches
+}
+
+// freezeSoon freezes and records it, without waiting for either.
+func (s *session) freezeSoon(cause Cause) {
+	if f := s.freeze(cause); f != nil {
+		s.spawn("freeze", func() { _, _ = f.finish(s.b.ctx, nil) })
+	}
+}
+
+// freeze shuts the gate at once; nil if the session is not live. The caller calls finish.
+func (s *session) freeze(cause Cause) *freezing {
+	s.mu.Lock()
+	if s.state != StateLive {
+		s.mu.Unlock()
+		return nil
+	}
+	s.set(StateFrozen, cause, "")
+	f := &freezing{s: s, done: make(chan struct{}), f: Freezing{
+		Cause: cause, Mode: FreezeInput, Offset: s.flow.offset, Seen: s.flow.seen, At: s.since,
+	}}
+	s.freezing = f
+	s.mu.Unlock()
+	s.spawn("freeze the host", f.host)
+	return f
+}
+
+// host freezes the processes. A host that does not answer is told again for as long as the session is frozen: the input is shut
+// anyway, but what runs there goes on unseen.
+func (f *freezing) host() {
+	s := f.s
+	s.hostMu.Lock()
+	err := s.freezeHost()
+	s.hostMu.Unlock()
+	if err == nil {
+		f.f.Mode = FreezeProcess
+	} else {
+		f.f.Problem = err.Error()
+	}
+	_ = s.record(func(int64) recording.Body { return recording.Frozen{Cause: string(f.f.Cause), Mode: string(f.f.Mode)} },
+		func(w *recording.Writer) error { return w.Freeze(string(f.f.Cause), string(f.f.Mode)) })
+	s.say("frozen (" + string(f.f.Cause) + "): what you type is discarded")
+	close(f.done)
+	if err != nil && !errors.Is(err, ErrNoAgent) {
+		f.again()
+	}
+}
+
+// again tells the host until it has frozen or need not any more.
+func (f *freezing) again() {
+	s := f.s
+	for {
+		select {
+		case <-s.ctx.Done():
+			return
+		case <-time.After(freezeAgain):
+		}
+		s.hostMu.Lock()
+		if !s.standing(f) {
+			s.hostMu.Unlock()
+			return
+		}
+		err := s.freezeHost()
+		s.hostMu.Unlock()
+		if err == nil {
+			s.mark(Mark{Kind: MarkFrozen, Text: "the processes stand still now"})
+			return
+		}
+	}
+}
+
+// standing is whether f is the freeze that holds.
+func (s *session) standing(f *freezing) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.state == StateFrozen && s.freezing == f
+}
+
+func (s *session) freezeHost() error {
+	ctx, cancel := context.WithTimeout(s.ctx, freezeWithin)
+	defer cancel()
+	return s.b.cfg.Host.Freeze(ctx, s.grant.Ref, s.grant.Host)
+}
+
+// finish waits until it is known how far the freeze reaches, and records it.
+func (f *freezing) finish(ctx context.Context, record func(context.Context, Freezing) error) (Freezing, error) {
+	<-f.done
+	var no *Refusal
+	if record != nil {
+		if err := record(ctx, f.f); err == nil || errors.As(err, &no) {
+			return f.f, err
+		}
+	}
+	s := f.s
+	s.box.add(s.b, item{what: "freeze", do: func(ctx context.Context) error { return s.b.cfg.Rules.Freeze(ctx, s.grant.Ref, f.f) }})
+	return f.f, nil
+}
+
+// resume thaws the processes and opens the gate, if what is needed for it is there.
+func (s *session) resume(ctx context.Context, by, reason string) error {
+	s.mu.Lock()
+	f := s.freezing
+	if s.state != StateFrozen || f == nil {
+		s.mu.Unlock()
+		return refused(ReasonGrantState, "the session of grant %s is not frozen", s.grant.Ref)
+	}
+	s.mu.Unlock()
+	<-f.done
+	s.hostMu.Lock()
+	defer s.hostMu.Unlock()
+	err := s.thaw(ctx)
+	if err != nil {
+		cause := CauseUnready
+		if errors.Is(err, errThaw) {
+			cause = CauseThaw
+		}
+		s.recordFrozenAgain(f, cause, err)
+		return err
+	}
+	s.recordGap("typed while the session was frozen")
+	_ = s.record(func(int64) recording.Body { return recording.Thawed{By: by, Reason: reason} },
+		func(w *recording.Writer) error { return w.Thaw(by, reason) })
+	s.say("resumed")
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.state != StateFrozen || s.freezing != f {
+		return refused(ReasonGrantState, "the session of grant %s ended meanwhile", s.grant.Ref)
+	}
+	s.freezing = nil
+	s.flow.activeAt = s.b.cfg.Clock.Now()
+	s.set(StateLive, "", "")
+	return nil
+}
+
+var errThaw = errors.New("the host could not let the processes go on")
+
+// thaw asks for everything once more before a process moves: what the rules decided on may be over.
+func (s *session) thaw(ctx context.Context) error {
+	s.mu.Lock()
+	cause := s.blocked(s.b.cfg.Clock.Now())
+	s.mu.Unlock()
+	if cause != "" {
+		return refused(ReasonWatcherAbsent, "the session stays frozen: %s", cause)
+	}
+	ctx, cancel := context.WithTimeout(ctx, callWithin)
+	defer cancel()
+	// Always: a freeze of which nothing was heard may have been done all the same.
+	if err := s.b.cfg.Host.Thaw(ctx, s.grant.Ref, s.grant.Host); err != nil && !errors.Is(err, ErrNoAgent) {
+		return fmt.Errorf("%w: %w", errThaw, err)
+	}
+	return nil
+}
+
+// recordFrozenAgain tells the history, which has the session live, that it is not.
+func (s *session) recordFrozenAgain(f *freezing, cause Cause, problem error) {
+	again := f.f
+	again.Cause, again.At = cause, s.b.cfg.Clock.Now()
+	if again.Problem == "" {
+		again.Problem = problem.Error()
+	}
+	s.box.add(s.b, item{what: "freeze", do: func(ctx context.Context) error { return s.b.cfg.Rules.Freeze(ctx, s.grant.Ref, again) }})
+}
