@@ -195,3 +195,22 @@ func (s *State) proveTime(at time.Time) ([]uint64, *Refusal) {
 func (s *State) noteFailure(f fact, what, revision string) {
 	s.Failures = append(s.Failures, f.mark(f.who(), revision, what))
 }
+
+// ProvenGrounds are the grounds for strategy 2 that the history proves at a time. What a person has to sign, that strategy 1 does
+// not fit, is not among them.
+func ProvenGrounds(s *State, at time.Time) []*emergencyv1.EscalateRequest {
+	var asked, proven []*emergencyv1.EscalateRequest
+	for _, t := range []emergencyv1.Team{emergencyv1.Team_TEAM_CRITICAL, emergencyv1.Team_TEAM_ASSESSMENT, emergencyv1.Team_TEAM_DEVELOPMENT, emergencyv1.Team_TEAM_TESTING} {
+		asked = append(asked, &emergencyv1.EscalateRequest{Ground: emergencyv1.EscalationGround_ESCALATION_GROUND_COVERAGE_GAP, Team: t},
+			&emergencyv1.EscalateRequest{Ground: emergencyv1.EscalationGround_ESCALATION_GROUND_TEAM_UNREACHABLE, Team: t})
+	}
+	for _, f := range s.Failures {
+		asked = append(asked, &emergencyv1.EscalateRequest{Ground: emergencyv1.EscalationGround_ESCALATION_GROUND_STEP_FAILED, Evidence: f.Position})
+	}
+	for _, c := range asked {
+		if _, refusal := s.proveGround(c, at); refusal == nil {
+			proven = append(proven, c)
+		}
+	}
+	return proven
+}

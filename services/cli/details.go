@@ -4,11 +4,15 @@ package cli
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
 
+	"cacert.org/emergency/pkg/history"
+	"cacert.org/emergency/pkg/procedure"
 	"cacert.org/emergency/pkg/rpc"
 	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
 )
@@ -99,4 +103,33 @@ func (a *app) showDetails(entry *dashboardv1.TimelineEntry, values []revealed) e
 		a.out.line("  nothing in it is restricted")
 	}
 	return nil
+}
+
+// restrictedAt are the commitments of an event's restricted fields, by name, from the verified history.
+func (a *app) restrictedAt(ctx context.Context, s *scene, position uint64) (map[string]string, error) {
+	if position > s.state.Position {
+		return nil, usage("%s has no event at position %d; the last is %d", s.state.Incident, position, s.state.Position)
+	}
+	fields := map[string]string{}
+	err := s.client.Follow(ctx, s.state.Incident, func(st *procedure.State, e *history.Entry) error {
+		if st.Position < position {
+			return nil
+		}
+		payload, err := procedure.DecodeEvent(e.Record.GetEvents()[position-e.Record.GetFirstPosition()])
+		if err != nil {
+			return err
+		}
+		for _, f := range procedure.RestrictedFields(payload) {
+			name := f.Field
+			for n := 2; fields[name] != ""; n++ { // values of a list share a name
+				name = fmt.Sprintf("%s.%d", f.Field, n)
+			}
+			fields[name] = f.Commitment
+		}
+		return errEnded
+	})
+	if !errors.Is(err, errEnded) {
+		return nil, err
+	}
+	return fields, nil
 }

@@ -16,7 +16,7 @@ import (
 // The incident as a whole (procedure.md 4.1).
 
 func (a *app) incidentCommands() []*cobra.Command {
-	return []*cobra.Command{a.declareCmd(), a.mergeCmd(), a.standDownCmd(), a.waiveCmd(), a.leadCmd(), a.noteCmd(), a.documentCmd(), a.boardCmd(), a.closeCmd()}
+	return []*cobra.Command{a.declareCmd(), a.mergeCmd(), a.standDownCmd(), a.escalateCmd(), a.jointCmd(), a.deEscalateCmd(), a.waiveCmd(), a.leadCmd(), a.noteCmd(), a.documentCmd(), a.boardCmd(), a.closeCmd()}
 }
 
 func (a *app) declareCmd() *cobra.Command {
@@ -179,8 +179,7 @@ func (a *app) leadCmd() *cobra.Command {
 	list := words(emergencyv1.LeadDecision(0))
 	cmd := leaf("lead-decision DECISION", "Record the critical team lead's decision (SP 3.2.3.1)", `
 Say whether the handling is approved and whether it is referred to dispute resolution. Not referring a high severity is a
-deviation and needs a reason (SP 5.4). A referred case waits for a dispute, which this version cannot file yet; until then the
-incident cannot be closed.`, `
+deviation and needs a reason (SP 5.4). A referred case waits for a dispute; until it is decided the incident cannot be closed.`, `
   epatch lead-decision approve --reason "regular handling, no data was exposed"
   epatch lead-decision approve --refer`,
 		oneOf(list, 0), func(cmd *cobra.Command, args []string) (err error) {
@@ -196,12 +195,14 @@ incident cannot be closed.`, `
 			referred := "not referred to dispute resolution"
 			if req.Refer {
 				referred = "referred to dispute resolution"
-				a.note("a referred case waits for a dispute, which this version cannot file yet; the incident cannot be closed until then")
 			}
-			_, err = a.act(cmd.Context(), req, "decision recorded: %s, %s", args[0], referred)
+			c, err := a.act(cmd.Context(), req, "decision recorded: %s, %s", args[0], referred)
+			if err == nil && req.Refer && !a.opt.json {
+				a.out.line("%s", a.typing("      a dispute is owed now: epatch dispute file -i "+c.GetIncident()))
+			}
 			return err
 		})
-	cmd.Flags().BoolVar(&req.Refer, "refer", false, "refer the handling to dispute resolution; the incident then waits for a dispute that this version cannot file")
+	cmd.Flags().BoolVar(&req.Refer, "refer", false, "refer the handling to dispute resolution; a dispute is owed then")
 	cmd.Flags().StringVar(&req.Reason, "reason", "", "why; needed when not referred; restricted")
 	cmd.ValidArgs = list
 	return cmd

@@ -27,7 +27,7 @@ import (
 func (a *app) patchCommands() []*cobra.Command {
 	return []*cobra.Command{
 		group("patch", "Register a patch, or read one", a.registerCmd(), a.showPatchCmd()),
-		a.reviewCmd(), a.transferCmd(), a.testCmd(), a.forwardCmd(), a.vetoCmd(),
+		a.reviewCmd(), a.transferCmd(), a.testCmd(), a.forwardCmd(), a.vetoCmd(), a.cycleCmd(),
 	}
 }
 

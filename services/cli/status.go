@@ -58,6 +58,7 @@ func (a *app) status(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
+		a.strategies(s.state)
 		a.mine(s)
 		st = s.state
 	}

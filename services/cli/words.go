@@ -31,6 +31,8 @@ func typed() map[string]string {
 		"Document": "epatch document TEXT", "RecordBoardSummary": "epatch board-summary --reference ID",
 		"PublishPolicy": "epatch policy draft", "GrantRole": "epatch role grant PERSON ROLE --decision ID", "RevokeRole": "epatch role revoke PERSON ROLE --decision ID",
 		"AddKey": "epatch key add FILE", "RevokeKey": "epatch key revoke KEY-ID --reason TEXT",
+		"Escalate": "epatch escalate --reason TEXT", "SignJointDeclaration": "epatch joint-declare --why-not-1 TEXT --why-not-2 TEXT --why-live TEXT",
+		"DeEscalate": "epatch de-escalate %s --reason TEXT", "EnterUpdateCycle": "epatch cycle enter", "ConcludeUpdateCycle": "epatch cycle conclude CYCLE",
 	}
 }
 
@@ -39,7 +41,7 @@ func choices() map[string][]string {
 	return map[string][]string{
 		"VERDICT": words(emergencyv1.ReviewVerdict(0)), "RESULT": words(emergencyv1.TestResult(0)), "HEALTH": words(emergencyv1.HealthResult(0)),
 		"DECISION": words(emergencyv1.LeadDecision(0)), "OUTCOME": words(emergencyv1.Outcome(0)), "APPLIED": words(emergencyv1.ApplyOutcome(0)),
-		"CONTROL": {"tests", "observer"},
+		"CONTROL": {"tests", "observer"}, "STRATEGY": {"1", "2"}, "CYCLE": words(emergencyv1.CycleOutcome(0)), "GROUND": words(emergencyv1.ReviewGround(0)),
 	}
 }
 
@@ -53,8 +55,8 @@ func commandLine(command, subject string) string {
 	before, after, has := strings.Cut(line, " %s")
 	switch {
 	case !has:
-	case subject == "" && namesRevision(command):
-		line = before + " REVISION" + after
+	case subject == "" && mustName(command) != "":
+		line = before + " " + mustName(command) + after
 	case subject == "":
 		line = strings.TrimSuffix(before, " --slot") + after
 	default:
@@ -63,9 +65,16 @@ func commandLine(command, subject string) string {
 	return line + choice(line)
 }
 
-// namesRevision tells whether a command says that the person has read or tried one revision, which has to be named.
-func namesRevision(command string) bool {
-	return slices.Contains([]string{"RecordFirstReview", "RecordSecondReview", "ReportTest"}, command)
+// mustName is what a command's subject is, where it has to be named: by a command that says the person has read or tried one
+// revision, or that leaves a choice.
+func mustName(command string) string {
+	switch command {
+	case "RecordFirstReview", "RecordSecondReview", "ReportTest":
+		return "REVISION"
+	case "DeEscalate":
+		return "STRATEGY"
+	}
+	return ""
 }
 
 // choice explains the word of a line that is to be chosen, if there is one.
@@ -112,7 +121,7 @@ func (a *app) aboutIncident(name string) bool {
 	}
 	for _, c := range a.top.Commands() {
 		if c.Name() == name {
-			return slices.Contains([]string{"see", "lead", "team", "patch", "host"}, c.GroupID) &&
+			return slices.Contains([]string{"see", "lead", "team", "patch", "host", "console", "law"}, c.GroupID) &&
 				!slices.Contains([]string{"declare", "merge", "inbox", "incidents", "log", "whoami"}, name)
 		}
 	}

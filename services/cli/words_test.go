@@ -10,6 +10,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"cacert.org/emergency/pkg/procedure"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
@@ -140,7 +141,9 @@ func TestEveryActCanBeTyped(t *testing.T) {
 	}
 	for name := range typed() {
 		if !slices.ContainsFunc(procedure.Commands(), func(c procedure.CommandInfo) bool { return c.Name == name }) {
-			t.Errorf("%s is no command of the procedure", name)
+			if _, err := protoregistry.GlobalTypes.FindMessageByName(protoreflect.FullName("emergency.v1." + name + "Request")); err != nil {
+				t.Errorf("%s is no command of the procedure", name)
+			}
 		}
 	}
 }

@@ -24,6 +24,7 @@ import (
 	"cacert.org/emergency/pkg/rpc"
 	"cacert.org/emergency/pkg/rulebook"
 	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
+	deploymentv1 "cacert.org/emergency/proto/emergency/deployment/v1"
 	reviewv1 "cacert.org/emergency/proto/emergency/review/v1"
 )
 
@@ -147,6 +148,11 @@ func (c *Client) Query() dashboardv1.QueryServiceClient {
 // Patches reads the bytes of registered revisions.
 func (c *Client) Patches() reviewv1.ReviewReaderServiceClient {
 	return reviewv1.NewReviewReaderServiceClient(c.conn(procedure.OwnerReview))
+}
+
+// Console is the watched console apart from the commands that decide about it: credential, watch, recording.
+func (c *Client) Console() deploymentv1.ConsoleServiceClient {
+	return deploymentv1.NewConsoleServiceClient(c.conn(procedure.OwnerDeployment))
 }
 
 // KeyID is the id of the person's key; empty without a profile.

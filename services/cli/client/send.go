@@ -21,7 +21,6 @@ import (
 
 	// Their service descriptors say where a command goes and what answers it.
 	_ "cacert.org/emergency/proto/emergency/arbitration/v1"
-	_ "cacert.org/emergency/proto/emergency/deployment/v1"
 	_ "cacert.org/emergency/proto/emergency/incident/v1"
 	_ "cacert.org/emergency/proto/emergency/notification/v1"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
