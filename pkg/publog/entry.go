@@ -21,31 +21,67 @@ const (
 	fieldSupersedes = "supersedes"
 	fieldOnPosition = "on position"
 	fieldOnEntry    = "on entry"
+	fieldDispute    = "dispute"
+	fieldRefiles    = "files again"
 )
 
-// Draft is the entry that one event of a record yields, without what only the log knows: number, letter, chain and the
-// hash of the record. ok is false where chapter 5 says "-". person is whom the letter is for; empty if a system acted.
+// Draft is the entry that one event of a record yields, without what only the log knows: number, letter, chain, the hash of
+// the record, what was said before. ok is false where chapter 5 says "-". person is whom the letter is for; empty if a system
+// acted, or if who it was is not public.
 func Draft(before *procedure.State, rec *emergencyv1.Record, index int) (e Entry, person string, ok bool, err error) {
+	d, err := draftOf(before, rec, index, nil)
+	if err != nil || d.headline == "" {
+		return Entry{}, "", false, err
+	}
+	return d.entry(), d.person(), true, nil
+}
+
+func draftOf(before *procedure.State, rec *emergencyv1.Record, index int, named []string) (*draft, error) {
 	event := rec.GetEvents()[index]
 	payload, err := procedure.DecodeEvent(event)
 	if err != nil {
-		return Entry{}, "", false, err
+		return nil, err
 	}
-	d := &draft{before: before, rec: rec}
+	d := &draft{before: before, rec: rec, index: index, payload: payload, named: named}
 	if !d.say(payload) {
-		return Entry{}, "", false, fmt.Errorf("event type %s has no place in the public log, not even none", event.GetType())
+		return nil, fmt.Errorf("event type %s has no place in the public log, not even none", event.GetType())
 	}
-	if d.headline == "" {
-		return Entry{}, "", false, nil
+	if d.headline == "" && departs(event.GetDeviations()) {
+		d.head("Departure from the rules")
+	}
+	return d, nil
+}
+
+// departs: an exception is itself never secret (SP 9.5), so an event without an entry of its own gets one if it departs from
+// the rules. That something was recorded late is shown on what has an entry, and as an obligation.
+func departs(list []emergencyv1.Deviation) bool {
+	return slices.ContainsFunc(list, func(v emergencyv1.Deviation) bool { return v != emergencyv1.Deviation_DEVIATION_LATE_RECORD })
+}
+
+// entry is what the draft says so far.
+func (d *draft) entry() Entry {
+	event := d.rec.GetEvents()[d.index]
+	e := Entry{
+		Incident: d.rec.GetIncident(), Kind: event.GetType(), At: d.rec.GetRecordedAt().AsTime(), Late: d.rec.GetLate(),
+		Headline: d.headline, Role: roleOf(d.rec.GetActor()), Fields: slices.Clone(d.fields), Commitments: commitments(d.payload),
 	}
 	for _, v := range event.GetDeviations() {
-		d.field("deviation", word(v.String(), "DEVIATION_"))
+		e.Fields = append(e.Fields, Field{"deviation", word(v.String(), "DEVIATION_")})
 	}
-	e = Entry{
-		Incident: rec.GetIncident(), Kind: event.GetType(), At: rec.GetRecordedAt().AsTime(), Late: rec.GetLate(),
-		Headline: d.headline, Role: roleOf(rec.GetActor()), Fields: d.fields, Commitments: commitments(payload),
+	if d.rec.GetLate() { // both times are shown (procedure.md 4.0 G9)
+		e.Fields = append(e.Fields, Field{"captured", stamp(d.rec.GetOccurredAt().AsTime())})
 	}
-	return e, rec.GetActor().GetPerson(), true, nil
+	return e
+}
+
+func (d *draft) position() uint64 { return d.rec.GetFirstPosition() + uint64(d.index) }
+
+// person is whom the entry's letter is for.
+func (d *draft) person() string {
+	if d.unnamed {
+		return ""
+	}
+	return d.rec.GetActor().GetPerson()
 }
 
 // commitments of what the event itself keeps outside. The addresses of pages are not among them: their commitments belong to
@@ -82,8 +118,20 @@ func word(value, prefix string) string {
 type draft struct {
 	before   *procedure.State
 	rec      *emergencyv1.Record
+	index    int
+	payload  proto.Message
 	headline string
 	fields   []Field
+
+	unnamed  bool   // who acted has no letter
+	once     string // said only the first time
+	about    string // the thing the entry is about; with corrects it supersedes the last entry about it
+	corrects bool
+	// of a dispute that waits for an arbitrator: how many this event adds
+	dispute         string
+	asked, declined int
+	opened          *emergencyv1.FieldDisclosed // its value is published where it may be
+	named           []string                    // persons and machines that the incident has named before
 }
 
 func (d *draft) head(format string, args ...any) { d.headline = fmt.Sprintf(format, args...) }
@@ -95,7 +143,7 @@ func (d *draft) field(name, value string) {
 }
 
 // text is a field that somebody wrote freely.
-func (d *draft) text(name, value string) { d.field(name, veilOf(d.before, d.rec).over(value)) }
+func (d *draft) text(name, value string) { d.field(name, d.veil().over(value)) }
 
 func (d *draft) count(name string, n uint64) { d.field(name, strconv.FormatUint(n, 10)) }
 
@@ -143,7 +191,15 @@ func (d *draft) say(payload proto.Message) bool {
 		d.field("outcome", word(e.GetOutcome().String(), "OUTCOME_"))
 		d.field("time to fix", duration(e.GetTimeToFixMs()))
 		d.text("summary", e.GetSummary())
-	case *emergencyv1.DeadlineWarned, *emergencyv1.CommandRefused: // none
+	case *emergencyv1.StrategyEscalated:
+		d.escalatedTo(e)
+	case *emergencyv1.StrategyDeEscalated:
+		d.head("De-escalated")
+		d.count("from strategy", uint64(e.GetFrom()))
+		d.count("to strategy", uint64(e.GetTo()))
+		d.text("reason", e.GetReason())
+	case *emergencyv1.DeadlineWarned, *emergencyv1.CommandRefused, *emergencyv1.LateRecordConfirmed,
+		*emergencyv1.JointDeclarationSigned: // none: the second signature is shown with the escalation
 	default:
 		return d.sayTeams(payload)
 	}
@@ -214,6 +270,9 @@ func (d *draft) sayReview(payload proto.Message) bool {
 		d.head("Patch registered")
 		d.revision(e.GetBinding())
 		d.field("sha256", e.GetPatch().GetSha256())
+		if e.GetOrigin() == emergencyv1.PatchOrigin_PATCH_ORIGIN_SESSION {
+			d.field("origin", "difference that a remote session left")
+		}
 	case *emergencyv1.PatchSuperseded:
 		d.head("Revision replaced, %d checks void", len(e.GetVoids()))
 		d.field("revision", e.GetOldRevision())
@@ -244,6 +303,15 @@ func (d *draft) sayReview(payload proto.Message) bool {
 		d.phase(e.GetPhase())
 	case *emergencyv1.PatchForwarded:
 		d.head("Forwarded to the critical team")
+		d.revision(e.GetBinding())
+		if e.GetLocalTest() != nil {
+			d.field("tested", "locally, by who prepared it")
+		}
+	case *emergencyv1.UpdateCycleEntered:
+		d.head("In the regular cycle")
+		d.revision(e.GetBinding())
+	case *emergencyv1.UpdateCycleConcluded:
+		d.head("Regular review: %s", word(e.GetOutcome().String(), "CYCLE_OUTCOME_"))
 		d.revision(e.GetBinding())
 	case *emergencyv1.PatchTransferred: // none: the second event of the pair says it
 	default:
@@ -323,7 +391,7 @@ func (d *draft) sayDeployment(payload proto.Message) bool {
 	case *emergencyv1.DryRunRecorded, *emergencyv1.ObserverConfirmed, *emergencyv1.BackOutStarted, *emergencyv1.RollBackStarted,
 		*emergencyv1.ReplicationPushed, *emergencyv1.DriftExplained: // none
 	default:
-		return d.sayArbitration(payload)
+		return d.sayAccess(payload)
 	}
 	return true
 }
@@ -382,10 +450,16 @@ func (d *draft) sayArbitration(payload proto.Message) bool {
 		d.field("owed by", procedure.RoleWord(e.GetOwnerRole()))
 		d.field("due", stamp(e.GetDueAt().AsTime()))
 	case *emergencyv1.ObligationDueChanged: // a correction of the entry before
+		d.corrects = true
 		d.obligation("opened", e.GetId())
 		d.field("owed by", procedure.RoleWord(e.GetOwnerRole()))
 		d.field("due", stamp(e.GetDueAt().AsTime()))
 	case *emergencyv1.ObligationDischarged:
+		if e.GetLiftedBy() != "" {
+			d.obligation("lifted", e.GetId())
+			d.field("lifted by", e.GetLiftedBy())
+			break
+		}
 		d.obligation("met", e.GetId())
 		d.field("late by", duration(e.GetLateByMs()))
 	case *emergencyv1.ObligationOverdue:
@@ -394,12 +468,13 @@ func (d *draft) sayArbitration(payload proto.Message) bool {
 	case *emergencyv1.ObligationEscalated:
 		d.escalated(e)
 	default:
-		return false
+		return d.sayDisputes(payload)
 	}
 	return true
 }
 
 func (d *draft) obligation(what, id string) {
+	d.about = id
 	d.head("Obligation %s", what)
 	d.field("kind", KindOf(id))
 	d.field(fieldObligation, id)

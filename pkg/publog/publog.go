@@ -17,6 +17,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -124,8 +125,15 @@ type Log struct {
 	entries []Entry
 	letters map[string]map[string]string // incident, person: letter
 	about   map[eventID]uint64           // entry of an event
-	owed    map[string]uint64            // last entry of an obligation, by incident and id
+	types   map[eventID]string           // type of an event, whether it has an entry or not
+	latest  map[string]uint64            // last entry about a thing, by incident and name: what a correction supersedes
+	said    map[string]bool              // what is said only once
+	waiting map[string]tally             // by incident and dispute
+	named   map[string][]string          // persons and machines that an incident has named, sorted
 }
+
+// tally counts who was asked to arbitrate a dispute.
+type tally struct{ asked, declined int }
 
 type eventID struct {
 	incident string
@@ -134,7 +142,10 @@ type eventID struct {
 
 // New returns an empty log.
 func New(o Origin) *Log {
-	return &Log{origin: o, letters: map[string]map[string]string{}, about: map[eventID]uint64{}, owed: map[string]uint64{}}
+	return &Log{
+		origin: o, letters: map[string]map[string]string{}, about: map[eventID]uint64{}, types: map[eventID]string{}, latest: map[string]uint64{},
+		said: map[string]bool{}, waiting: map[string]tally{}, named: map[string][]string{},
+	}
 }
 
 // Origin says which log it is.
@@ -155,30 +166,71 @@ func (l *Log) Head() string {
 // record's.
 func (l *Log) Add(before *procedure.State, rec *emergencyv1.Record, hash string) ([]Entry, error) {
 	first := len(l.entries)
-	for i := range rec.GetEvents() {
-		e, person, ok, err := Draft(before, rec, i)
+	for i, event := range rec.GetEvents() {
+		l.types[eventID{rec.GetIncident(), rec.GetFirstPosition() + uint64(i)}] = event.GetType()
+		d, err := draftOf(before, rec, i, l.named[rec.GetIncident()])
 		if err != nil {
 			return nil, err
 		}
-		if !ok {
+		l.learn(d)
+		if !l.complete(d) {
 			continue
 		}
-		position := rec.GetFirstPosition() + uint64(i)
+		e := d.entry()
 		e.EventHash = hash + "#" + strconv.Itoa(i)
-		l.publish(e, person, position)
+		l.publish(e, d)
 	}
 	return l.entries[first:len(l.entries):len(l.entries)], nil
 }
 
-func (l *Log) publish(e Entry, person string, position uint64) {
+// learn keeps whom an event names, so that no later text can.
+func (l *Log) learn(d *draft) {
+	known := l.named[d.rec.GetIncident()]
+	for _, n := range append(namesIn(d.payload), d.rec.GetActor().GetPerson()) {
+		if i, ok := slices.BinarySearch(known, n); !ok && n != "" {
+			known = slices.Insert(known, i, n)
+		}
+	}
+	l.named[d.rec.GetIncident()] = known
+}
+
+// complete adds to a draft what only the log knows; false if there is nothing to publish.
+func (l *Log) complete(d *draft) bool {
+	key := d.rec.GetIncident() + " "
+	if d.headline == "" || d.once != "" && l.said[key+d.once] {
+		return false
+	}
+	if d.once != "" {
+		l.said[key+d.once] = true
+	}
+	if d.dispute != "" {
+		n := l.waiting[key+d.dispute]
+		n.asked, n.declined = n.asked+d.asked, n.declined+d.declined
+		l.waiting[key+d.dispute] = n
+		d.headline += fmt.Sprintf(": %d asked, %d declined", n.asked, n.declined)
+	}
+	if d.opened != nil {
+		d.discloses(l.types[eventID{d.rec.GetIncident(), d.opened.GetEvent()}])
+	}
+	return true
+}
+
+func (l *Log) publish(e Entry, d *draft) {
 	e.Seq, e.Prev = uint64(len(l.entries))+1, l.Head()
-	if person != "" {
+	if person := d.person(); person != "" {
 		e.Role += " " + l.letter(e.Incident, person)
 	}
 	l.refer(&e)
+	if d.about != "" {
+		key := e.Incident + " " + d.about
+		if old, ok := l.latest[key]; ok && d.corrects {
+			e.Fields = append(e.Fields, Field{fieldSupersedes, strconv.FormatUint(old, 10)})
+		}
+		l.latest[key] = e.Seq
+	}
 	e.Hash = hexHash(e.Canonical(l.origin))
 	l.entries = append(l.entries, e)
-	l.about[eventID{e.Incident, position}] = e.Seq
+	l.about[eventID{e.Incident, d.position()}] = e.Seq
 }
 
 // letter names a person within an incident: A, B ... Z, AA ... in the order of first appearance, whatever the role, since
@@ -203,8 +255,7 @@ func letterOf(n int) string {
 	return s
 }
 
-// refer turns what an entry is about into the number of that entry: a note names the entry it is on, a changed obligation
-// the entry that it supersedes.
+// refer turns the position that an entry is about into the number of that entry, if there is one.
 func (l *Log) refer(e *Entry) {
 	for i, f := range e.Fields {
 		if f.Name != fieldOnPosition {
@@ -215,38 +266,4 @@ func (l *Log) refer(e *Entry) {
 			e.Fields[i] = Field{fieldOnEntry, strconv.FormatUint(seq, 10)}
 		}
 	}
-	id := e.Field(fieldObligation)
-	if id == "" {
-		return
-	}
-	key := e.Incident + " " + id
-	if old, ok := l.owed[key]; ok && e.Kind == "arbitration.ObligationDueChanged" {
-		e.Fields = append(e.Fields, Field{fieldSupersedes, strconv.FormatUint(old, 10)})
-	}
-	l.owed[key] = e.Seq
-}
-
-// ChainError is what Verify found.
-type ChainError struct {
-	Seq    uint64
-	Detail string
-}
-
-func (e *ChainError) Error() string { return fmt.Sprintf("public log, entry %d: %s", e.Seq, e.Detail) }
-
-// Verify checks numbers and chain of a whole log. Two saved heads of an honest log are both hashes of its entries.
-func Verify(o Origin, entries []Entry) error {
-	prev := Genesis(o)
-	for i, e := range entries {
-		switch {
-		case e.Seq != uint64(i)+1:
-			return &ChainError{uint64(i) + 1, fmt.Sprintf("is numbered %d", e.Seq)}
-		case e.Prev != prev:
-			return &ChainError{e.Seq, "does not follow the entry before it"}
-		case hexHash(e.Canonical(o)) != e.Hash:
-			return &ChainError{e.Seq, "its hash is not the hash of what it says"}
-		}
-		prev = e.Hash
-	}
-	return nil
 }

@@ -7,16 +7,18 @@ import (
 	"slices"
 	"strings"
 
-	"cacert.org/emergency/pkg/procedure"
-	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // veil covers persons and hosts that somebody wrote into a public text: the entry may hold neither (procedure.md 8.2, 8.4).
 type veil struct{ hidden []string } // longest first, so that www1-test comes before www1
 
-// veilOf knows everybody who has a part in the incident, and its machines.
-func veilOf(s *procedure.State, rec *emergencyv1.Record) veil {
+// veil knows everybody who has a part in the incident, and its machines.
+func (d *draft) veil() veil {
+	s, rec := d.before, d.rec
 	hidden := append([]string{rec.GetActor().GetPerson(), s.Declared.By, s.Host(), s.TestEnvironment()}, s.Acted...)
+	hidden = append(append(hidden, d.named...), namesIn(d.payload)...)
 	for _, p := range s.Pages {
 		hidden = append(hidden, p.Person)
 	}
@@ -31,6 +33,42 @@ func veilOf(s *procedure.State, rec *emergencyv1.Record) veil {
 	hidden = slices.DeleteFunc(hidden, func(h string) bool { return len(h) < 2 })
 	slices.SortStableFunc(hidden, func(a, b string) int { return len(b) - len(a) })
 	return veil{hidden}
+}
+
+// naming are the fields of events that hold a person's id or the name of a machine.
+func naming(field string) bool {
+	switch field {
+	case "person", "subject", "watcher", "executor", "observer", "author", "reviewer", "tester", "raised_by", "to", "from",
+		"filed_by", "case_manager", "candidate", "arbitrator", "members", "senior", "requested_by", "real_actor",
+		"host", "environment":
+		return true
+	}
+	return false
+}
+
+// namesIn lists the persons and machines that an event names, wherever in it.
+func namesIn(payload proto.Message) []string { return namesOf(payload.ProtoReflect(), nil) }
+
+func namesOf(m protoreflect.Message, list []string) []string {
+	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+		text := fd.Kind() == protoreflect.StringKind && naming(string(fd.Name()))
+		switch {
+		case fd.IsList():
+			for i := range v.List().Len() {
+				if text {
+					list = append(list, v.List().Get(i).String())
+				} else if fd.Message() != nil {
+					list = namesOf(v.List().Get(i).Message(), list)
+				}
+			}
+		case text:
+			list = append(list, v.String())
+		case fd.Message() != nil: // events have no map fields (style 3)
+			list = namesOf(v.Message(), list)
+		}
+		return true
+	})
+	return list
 }
 
 // pattern matches the hidden words that stand in a text in any case; nil for a text that holds none, which most do.

@@ -20,7 +20,11 @@ type logDocument struct {
 	Development bool           `json:"development"`
 	Genesis     string         `json:"genesis"`
 	Head        string         `json:"head"`
-	Entries     []publog.Entry `json:"entries"`
+	// What the entries say to be open (procedure.md 8.6); ages are for the reader to count, the document changes with the head alone.
+	Owed    int              `json:"obligations_owed"`
+	Overdue int              `json:"obligations_overdue"`
+	Waiting []publog.Dispute `json:"disputes_without_arbitrator"`
+	Entries []publog.Entry   `json:"entries"`
 }
 
 func originOf(drills bool) publog.Origin {
@@ -43,6 +47,8 @@ func (p *pages) logJSON(w http.ResponseWriter, r *http.Request, drills bool) {
 	if doc.Entries == nil {
 		doc.Entries = []publog.Entry{}
 	}
+	doc.Owed, doc.Overdue = publog.Owed(entries)
+	doc.Waiting = publog.Waiting(entries)
 	b, err := json.MarshalIndent(doc, "", " ")
 	p.feed(w, r, feedBody{"application/json", doc.Head, append(b, '\n'), err})
 }

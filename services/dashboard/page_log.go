@@ -86,6 +86,13 @@ type page struct {
 	Incidents []*incidentPage // of an overview or year
 	Older     int             // incidents of an overview that are only on the pages of the years
 	Incident  *incidentPage   // of one incident
+	Waiting   []waitingView   // disputes without an arbitrator; on an incident's page its own
+}
+
+// waitingView is a dispute that no arbitrator has taken (procedure.md 8.6).
+type waitingView struct {
+	publog.Dispute
+	Path, Filed, Age string
 }
 
 // summary counts over the whole log (procedure.md 8.6).
@@ -201,6 +208,7 @@ func (p *pages) incident(w http.ResponseWriter, r *http.Request, id string) {
 		return
 	}
 	pg.Incident, pg.Title = all[i], all[i].ID+": "+all[i].System
+	pg.Waiting = slices.DeleteFunc(pg.Waiting, func(d waitingView) bool { return d.Incident != id })
 	p.render(w, r, http.StatusOK, "incident.html", pg)
 }
 
@@ -223,6 +231,9 @@ func (p *pages) collect(drills bool) (*page, []*incidentPage) {
 	if n := len(entries); n > 0 {
 		last := entries[n-1]
 		pg.Seq, pg.Head, pg.Age = last.Seq, last.Hash, age(now.Sub(last.At))
+	}
+	for _, d := range publog.Waiting(entries) {
+		pg.Waiting = append(pg.Waiting, waitingView{d, "/log/" + d.Incident, full(d.FiledAt), age(now.Sub(d.FiledAt))})
 	}
 	byID, years := map[string]*incidentPage{}, map[string]bool{}
 	var list []*incidentPage
@@ -273,7 +284,9 @@ func (i *incidentPage) add(e publog.Entry) {
 func alarming(e publog.Entry) bool {
 	switch e.Kind {
 	case "deployment.DeployMismatch", "deployment.PatchApplyFailed", "deployment.BackOutUnproven", "review.VetoRaised", "incident.DeadlineBreached",
-		"arbitration.ObligationOverdue", "arbitration.ObligationEscalated", "notification.CoverageGapFound", "notification.SlotReopened":
+		"arbitration.ObligationOverdue", "arbitration.ObligationEscalated", "notification.CoverageGapFound", "notification.SlotReopened",
+		"incident.StrategyEscalated", "deployment.AccessGrantIssued", "deployment.SessionFrozen", "deployment.CredentialStillUsable",
+		"arbitration.DisputeClosedDeclined":
 		return true
 	}
 	return strings.HasSuffix(e.Headline, ": fail") || strings.HasSuffix(e.Headline, ": veto") || strings.HasPrefix(e.Headline, "Replication: drift")
