@@ -20,7 +20,7 @@ import (
 // parts are the messages of emergency.v1 that are neither command, answer nor event, but part of one.
 var parts = []string{
 	"Acceptance", "Actor", "Approval", "Artefact", "Binding", "CalledPage", "Claim", "CommandMeta", "Committed", "Contact", "CriticalSystem",
-	"Declination", "DeviationReason", "Event", "GateCheck", "Handover", "Key", "Policy", "PolicyValue", "Record", "Restricted", "RoleGrant",
+	"AttachedDeviation", "Declination", "DeviationReason", "Judgement", "Order", "Event", "GateCheck", "Handover", "Key", "Policy", "PolicyValue", "Record", "Restricted", "RoleGrant",
 	"SealedContact", "Shift", "SignedRecord", "Statement", "TreeReport",
 }
 
@@ -254,6 +254,6 @@ func TestRefusedEvent(t *testing.T) {
 // withoutHead is a state without what every record changes: position, time and hash of the head.
 func withoutHead(s *procedure.State) *procedure.State {
 	n := s.Clone()
-	n.Position, n.HeadHash, n.RecordedAt = 0, "", pt.T0()
+	n.Position, n.HeadHash, n.RecordedAt, n.Heads = 0, "", pt.T0(), nil
 	return n
 }

@@ -47,17 +47,18 @@ func command[T any, P interface {
 func none[P Command](*fields, P) {}
 
 const (
-	ca = emergencyv1.Role_ROLE_CRITICAL_ADMIN
-	sa = emergencyv1.Role_ROLE_SOFTWARE_ASSESSOR
-	sd = emergencyv1.Role_ROLE_SOFTWARE_DEVELOPER
-	se = emergencyv1.Role_ROLE_SOFTWARE_ENGINEER
-	te = emergencyv1.Role_ROLE_TESTER
-	cl = emergencyv1.Role_ROLE_CRITICAL_TEAM_LEAD
-	al = emergencyv1.Role_ROLE_ASSESSMENT_TEAM_LEAD
-	cm = emergencyv1.Role_ROLE_CASE_MANAGER
-	ar = emergencyv1.Role_ROLE_ARBITRATOR
-	bd = emergencyv1.Role_ROLE_BOARD
-	me = emergencyv1.Role_ROLE_MEMBER
+	ca  = emergencyv1.Role_ROLE_CRITICAL_ADMIN
+	sa  = emergencyv1.Role_ROLE_SOFTWARE_ASSESSOR
+	sd  = emergencyv1.Role_ROLE_SOFTWARE_DEVELOPER
+	se  = emergencyv1.Role_ROLE_SOFTWARE_ENGINEER
+	te  = emergencyv1.Role_ROLE_TESTER
+	cl  = emergencyv1.Role_ROLE_CRITICAL_TEAM_LEAD
+	al  = emergencyv1.Role_ROLE_ASSESSMENT_TEAM_LEAD
+	dro = emergencyv1.Role_ROLE_DISPUTE_OFFICER
+	cm  = emergencyv1.Role_ROLE_CASE_MANAGER
+	ar  = emergencyv1.Role_ROLE_ARBITRATOR
+	bd  = emergencyv1.Role_ROLE_BOARD
+	me  = emergencyv1.Role_ROLE_MEMBER
 )
 
 func roles(list ...emergencyv1.Role) []emergencyv1.Role { return list }
@@ -76,6 +77,7 @@ func commandTable() []commandRow {
 		service   = emergencyv1.SystemKind_SYSTEM_KIND_SERVICE
 	)
 	responders := roles(ca, sa, sd, se, te)
+	everybody := roles(ca, sa, sd, se, te, cm, ar, dro, bd, me)
 	return []commandRow{
 		command(commandRow{name: "Declare", owner: OwnerIncident, authority: "seed 1.1", roles: roles(ca, sa), creates: true, safety: true}, declareFields, decideDeclare),
 		command(commandRow{name: "MergeInto", owner: OwnerIncident, authority: "seed 1", roles: roles(ca, sa)}, mergeFields, decideMergeInto),
@@ -124,6 +126,21 @@ func commandTable() []commandRow {
 
 		command(commandRow{name: "Document", owner: OwnerArbitration, authority: "seed 1", roles: roles(ca), afterEnd: true}, documentFields, decideDocument),
 		command(commandRow{name: "RecordBoardSummary", owner: OwnerArbitration, authority: "SP 4.1.3", roles: roles(cl, bd), afterEnd: true}, boardFields, decideBoardSummary),
+		command(commandRow{name: "FileDispute", owner: OwnerArbitration, authority: "DRP 1", roles: everybody, afterEnd: true}, fileDisputeFields, decideFileDispute),
+		command(commandRow{name: "OpenCase", owner: OwnerArbitration, authority: "DRP 1.3", roles: roles(cm), afterEnd: true}, openCaseFields, decideOpenCase),
+		command(commandRow{name: "ProposeArbitrator", owner: OwnerArbitration, authority: "DRP 1.5", roles: roles(cm), afterEnd: true}, proposeFields, decidePropose),
+		command(commandRow{name: "RespondAppointment", owner: OwnerArbitration, authority: "DRP 1.5", roles: roles(ar), afterEnd: true}, respondAppointmentFields, decideRespondAppointment),
+		command(commandRow{name: "CloseDeclined", owner: OwnerArbitration, authority: "DRP 1.5", roles: roles(cm), afterEnd: true}, closeDeclinedFields, decideCloseDeclined),
+		command(commandRow{name: "RecordPreliminaries", owner: OwnerArbitration, authority: "DRP 2", roles: roles(ar), afterEnd: true}, preliminariesFields, decidePreliminaries),
+		command(commandRow{name: "DeliverRuling", owner: OwnerArbitration, authority: "DRP 3.1", roles: roles(ar), signed: true, stepUp: true, afterEnd: true}, rulingFields, decideRuling, rulingClaims),
+		command(commandRow{name: "PublishRuling", owner: OwnerArbitration, authority: "DRP 3.2", roles: roles(cm), afterEnd: true}, publishRulingFields, decidePublishRuling),
+		command(commandRow{name: "ReportDirectionDone", owner: OwnerArbitration, authority: "DRP 3.1", roles: roles(ca, sa, sd, se, te, cm, bd, me), afterEnd: true}, reportDirectionFields, decideReportDirection),
+		command(commandRow{name: "ConfirmDirection", owner: OwnerArbitration, authority: "DRP 3.1", roles: roles(cm, ar), afterEnd: true}, confirmDirectionFields, decideConfirmDirection),
+		command(commandRow{name: "RequestReview", owner: OwnerArbitration, authority: "DRP 3.4", roles: everybody, afterEnd: true}, requestReviewFields, decideRequestReview),
+		command(commandRow{name: "FormAppealPanel", owner: OwnerArbitration, authority: "DRP 3.4", roles: roles(dro), afterEnd: true}, appealPanelFields, decideAppealPanel),
+		command(commandRow{name: "Redact", owner: OwnerArbitration, authority: "SP 5.6", roles: roles(cl, ar), signed: true, stepUp: true, afterEnd: true}, redactFields, decideRedact, redactClaims),
+		command(commandRow{name: "ReportRedaction", owner: OwnerArbitration, authority: "SP 5.6", systems: systems(reactor), afterEnd: true}, reportRedactionFields, decideReportRedaction),
+		command(commandRow{name: "Disclose", owner: OwnerArbitration, authority: "SP 5.6", roles: roles(cl, ar), systems: systems(reactor), afterEnd: true}, discloseFields, decideDisclose),
 		command(commandRow{name: "SyncObligations", owner: OwnerArbitration, authority: "SP 2.3.4", systems: systems(reactor), afterEnd: true}, none[*emergencyv1.SyncObligationsRequest], decideSync),
 		command(commandRow{name: "Establish", owner: OwnerArbitration, authority: "SP 3.4.2", systems: systems(service), ruleBook: true}, establishFields, decideEstablish),
 		command(commandRow{name: "PublishPolicy", owner: OwnerArbitration, authority: "SP 3.4.2", roles: roles(bd), ruleBook: true, signed: true}, policyFields, decidePublishPolicy, policyClaims),

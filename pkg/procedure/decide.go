@@ -69,6 +69,12 @@ type Facts struct {
 	Replication *ReplicationFacts
 	// Overdue is what the actor owes and is late with in other incidents, as "KIND in incident"; Escalate.
 	Overdue []string
+	// Dispute is the id that the service reserved for a new dispute; FileDispute, RequestReview.
+	Dispute string
+	// Parties are the names in a dispute's claimants and respondents, which are restricted; commands of appointment.
+	Parties []string
+	// Revealed is the value behind a commitment, from its owner; Disclose.
+	Revealed *Revealed
 	// BugNote is the tracker's id of the note the service wrote or queued; ReportTest.
 	BugNote string
 }

@@ -65,6 +65,8 @@ func mergeable(duplicate, target *State) *Refusal {
 		return refuse(ReasonDrillBoundary, "a drill and a real emergency cannot be merged")
 	case duplicate.ProductionEffect():
 		return refuse(ReasonHasProductionEffect, "%s already changed the critical host", duplicate.Incident)
+	case duplicate.rulingOwed() != nil:
+		return refuse(ReasonOpenDispute, "a ruling on %s is owed in %s", duplicate.rulingOwed().ID, duplicate.Incident)
 	case duplicate.Strategy > target.Strategy:
 		return refuse(ReasonStrategy, "%s is handled by strategy %d, %s by %d", duplicate.Incident, duplicate.Strategy, target.Incident, target.Strategy)
 	}
@@ -230,6 +232,9 @@ func decideClose(d *decision, c *emergencyv1.CloseRequest) *Refusal {
 			r.allow(o.How, o.ID, "%s, due %s, owed by %s", o.Kind, stamp(o.Due), o.owner())
 		}
 		return r
+	}
+	if x := d.s.disputeOpen(); x != nil {
+		return refuse(ReasonDisputeOpen, "%s is open: %s", x.ID, disputeWord(x.State(d.at))).allow("DeliverRuling", x.ID, "it is ruled on, or closed because no arbitrator takes it")
 	}
 	d.emit(&emergencyv1.IncidentClosed{Outcome: c.GetOutcome(), Summary: c.GetSummary(), TimeToFixMs: d.s.timeToFix().Milliseconds()})
 	return nil

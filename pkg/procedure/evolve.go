@@ -34,7 +34,7 @@ func (s *State) Apply(rec *emergencyv1.Record, hash string) error {
 		return fmt.Errorf("record of %s starts at position %d, the state stands at %d", rec.GetIncident(), rec.GetFirstPosition(), s.Position)
 	}
 	at := rec.GetRecordedAt().AsTime()
-	types := make([]string, 0, len(rec.GetEvents()))
+	types, under := make([]string, 0, len(rec.GetEvents())), s.Strategy
 	for _, e := range rec.GetEvents() {
 		payload, err := DecodeEvent(e)
 		if err != nil {
@@ -47,8 +47,10 @@ func (s *State) Apply(rec *emergencyv1.Record, hash string) error {
 		if err := s.apply(fact{rec: rec, at: at, pos: s.Position}, payload); err != nil {
 			return fmt.Errorf("%s/%d %s: %w", rec.GetIncident(), s.Position, e.GetType(), err)
 		}
+		s.noteForArbitration(fact{rec: rec, at: at, pos: s.Position}, e.GetType(), payload, under)
 		types = append(types, e.GetType())
 	}
+	s.Heads = append(s.Heads, RecordHead{s.Position, hash})
 	if s.SlotsFilled.Position == 0 && s.Status == Open && len(s.Slots) > 0 && !slices.ContainsFunc(s.Slots, func(sl Slot) bool { return sl.State == SlotOpen }) {
 		s.SlotsFilled = Mark{Position: s.Position, At: at}
 	}
@@ -281,7 +283,7 @@ func (s *State) apply(f fact, payload proto.Message) error {
 			return fmt.Errorf("event %T belongs to the rule book", payload)
 		}
 	default:
-		return fmt.Errorf("event %T is no event of an incident", payload)
+		return s.applyArbitration(f, payload)
 	}
 	return nil
 }

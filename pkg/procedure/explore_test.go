@@ -145,7 +145,7 @@ func (x *explorer) follow(w *pt.World, c procedure.Command, d *procedure.Decisio
 // core is a state without what every record changes: head, request ids and who acted.
 func core(s *procedure.State) *procedure.State {
 	n := withoutHead(s)
-	n.Requests, n.Acted = nil, nil
+	n.Requests, n.Acted, n.Involved = nil, nil, nil
 	return n
 }
 

@@ -344,6 +344,12 @@ func TestG7Table(t *testing.T) {
 		"RecordFirstReview": "phase after", "Transfer": "phase after", "ConfirmTestServer": "phase after", "ReportTest": "phase after", "RecordSecondReview": "phase after",
 		"ReportDelivery": "pages that were under way when the incident ended are evidence still",
 	}
+	for _, name := range []string{
+		"FileDispute", "OpenCase", "ProposeArbitrator", "RespondAppointment", "CloseDeclined", "RecordPreliminaries", "DeliverRuling", "PublishRuling",
+		"ReportDirectionDone", "ConfirmDirection", "RequestReview", "FormAppealPanel", "Redact", "ReportRedaction", "Disclose",
+	} {
+		ended[name] = "arbitration"
+	}
 	for _, c := range procedure.Commands() {
 		if _, want := ended[c.Name]; want != c.AfterEnd {
 			t.Errorf("%s after the end: procedure.md says %v, the table says %v", c.Name, want, c.AfterEnd)
@@ -353,7 +359,7 @@ func TestG7Table(t *testing.T) {
 
 func TestG8StepUp(t *testing.T) {
 	t.Parallel()
-	steppedUp := map[string]bool{"RecordFirstReview": true, "RecordSecondReview": true, "Forward": true, "StartApply": true, "RollBack": true, "SignJointDeclaration": true}
+	steppedUp := map[string]bool{"RecordFirstReview": true, "RecordSecondReview": true, "Forward": true, "StartApply": true, "RollBack": true, "SignJointDeclaration": true, "DeliverRuling": true, "Redact": true}
 	for _, c := range procedure.Commands() {
 		if c.StepUp != steppedUp[c.Name] {
 			t.Errorf("%s: step-up %v, G8 says %v", c.Name, c.StepUp, steppedUp[c.Name])

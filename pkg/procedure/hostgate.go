@@ -206,6 +206,8 @@ func (s *State) expectFrom(want *emergencyv1.Statement, payload proto.Message, g
 	case *emergencyv1.RollBackStarted:
 		s.bindRevision(want, e.GetBinding())
 		return is("observer", e.GetObserver())
+	case *emergencyv1.RulingDelivered, *emergencyv1.ReviewRuled, *emergencyv1.FieldRedacted:
+		return expectFromArbitration(payload, is, isOrEmpty)
 	case *emergencyv1.PolicyPublished:
 		return is("policy", "sha256:"+KeyID(e.GetPolicy()))
 	}
@@ -242,6 +244,10 @@ func signedFor(payload proto.Message) []string {
 		return []string{"StartApply"}
 	case *emergencyv1.RollBackStarted:
 		return []string{"RollBack"}
+	case *emergencyv1.RulingDelivered, *emergencyv1.ReviewRuled:
+		return []string{"DeliverRuling"}
+	case *emergencyv1.FieldRedacted:
+		return []string{"Redact"}
 	case *emergencyv1.PolicyPublished:
 		return []string{"PublishPolicy", "Establish"}
 	}
@@ -268,7 +274,7 @@ func personIn(payload proto.Message) string {
 	case *emergencyv1.ObserverConfirmed:
 		return e.GetObserver()
 	}
-	return ""
+	return personInArbitration(payload)
 }
 
 // TestGate is what the agent on a test server checks before it changes anything, on a history whose every record it has

@@ -13,7 +13,8 @@ import (
 )
 
 // matrix is procedure.md 2.2 (and 4.6 for the rule book), literally, for the commands of strategy 1: x allowed, (x) only in
-// the named relation, . refused. The columns CL and AL show only what is added to CA and SA. The last column names systems.
+// the named relation, . refused. The columns CL and AL show only what is added to CA and SA. Arbitrators and dispute
+// officers are members, too, and may be named in a direction; what a tick would disclose (4.5) the reactor does, with the values. The last column names systems.
 const matrix = `
 command                CA   SA   SD   SE   TE   CL   AL   CM   AR   DO   BD   ME   SY
 Declare                x    x    .    .    .    .    .    .    .    .    .    .    -
@@ -56,6 +57,21 @@ RecordLeadDecision     .    .    .    .    .    x    .    .    .    .    .    . 
 AnnotateLog            x    x    .    .    .    .    .    x    x    .    .    .    -
 RecordBoardSummary     .    .    .    .    .    x    .    .    .    .    x    .    -
 Close                  x    x    .    .    .    .    .    x    .    .    .    .    -
+FileDispute            x    x    x    x    x    .    .    x    x    x    x    x    -
+OpenCase               .    .    .    .    .    .    .    x    .    .    .    .    -
+ProposeArbitrator      .    .    .    .    .    .    .    x    .    .    .    .    -
+CloseDeclined          .    .    .    .    .    .    .    x    .    .    .    .    -
+PublishRuling          .    .    .    .    .    .    .    x    .    .    .    .    -
+RespondAppointment     .    .    .    .    .    .    .    .    x    .    .    .    -
+RecordPreliminaries    .    .    .    .    .    .    .    .    x    .    .    .    -
+DeliverRuling          .    .    .    .    .    .    .    .    x    .    .    .    -
+ReportDirectionDone    (x)  (x)  (x)  (x)  (x)  .    .    (x)  (x)  (x)  (x)  (x)  -
+ConfirmDirection       .    .    .    .    .    .    .    x    x    .    .    .    -
+RequestReview          x    x    x    x    x    .    .    x    x    x    x    x    -
+FormAppealPanel        .    .    .    .    .    .    .    .    .    x    .    .    -
+Redact                 .    .    .    .    .    x    .    .    x    .    .    .    -
+Disclose               .    .    .    .    .    x    .    .    x    .    .    .    reactor
+ReportRedaction        .    .    .    .    .    .    .    .    .    .    .    .    reactor
 SyncObligations        .    .    .    .    .    .    .    .    .    .    .    .    reactor
 Tick                   .    .    .    .    .    .    .    .    .    .    .    .    timer
 GrantRole              .    .    .    .    .    .    .    .    .    .    x    .    -
@@ -184,6 +200,36 @@ func exampleOf(command string, s *procedure.State) procedure.Command {
 		return pt.BoardSummary()
 	case "Close":
 		return pt.Close()
+	case "FileDispute":
+		return pt.FileDispute(emergencyv1.DisputeConcern_DISPUTE_CONCERN_OTHER)
+	case "OpenCase":
+		return &emergencyv1.OpenCaseRequest{Dispute: "a20261124.1", CaseNumber: "c1"}
+	case "ProposeArbitrator":
+		return &emergencyv1.ProposeArbitratorRequest{Dispute: "a20261124.1", Candidate: "arno"}
+	case "CloseDeclined":
+		return &emergencyv1.CloseDeclinedRequest{Dispute: "a20261124.1"}
+	case "RespondAppointment":
+		return &emergencyv1.RespondAppointmentRequest{Dispute: "a20261124.1"}
+	case "RecordPreliminaries":
+		return pt.Preliminaries("a20261124.1")
+	case "DeliverRuling":
+		return pt.DeliverRuling(s, "a20261124.1")
+	case "PublishRuling":
+		return &emergencyv1.PublishRulingRequest{Ruling: "R1", Text: "text"}
+	case "ReportDirectionDone":
+		return &emergencyv1.ReportDirectionDoneRequest{Direction: "D1", Proof: "see the log"}
+	case "ConfirmDirection":
+		return &emergencyv1.ConfirmDirectionRequest{Direction: "D1"}
+	case "RequestReview":
+		return pt.RequestReview("R1")
+	case "FormAppealPanel":
+		return &emergencyv1.FormAppealPanelRequest{Dispute: "a20261124.1"}
+	case "Redact":
+		return pt.Redact(1, s.Declared.Symptom)
+	case "Disclose":
+		return &emergencyv1.DiscloseRequest{Event: 1, Commitment: s.Declared.Symptom}
+	case "ReportRedaction":
+		return &emergencyv1.ReportRedactionRequest{Redaction: 1}
 	case "SyncObligations":
 		return &emergencyv1.SyncObligationsRequest{}
 	case "Tick":

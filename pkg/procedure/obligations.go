@@ -29,6 +29,8 @@ type Obligation struct {
 	// By is the position that discharged it; 0 while it is open.
 	By   uint64
 	ByAt time.Time
+	// LiftedBy is the case in which it was lifted instead of being met.
+	LiftedBy string
 	// How is the command that discharges it; Clause where it comes from.
 	How    string
 	Clause string
@@ -72,6 +74,7 @@ func Debts(s *State) []Obligation {
 	}
 	list = append(list, s.vetoDebts()...)
 	list = append(list, s.driftDebts()...)
+	list = s.lift(append(list, s.arbitrationDebts()...))
 	sort.SliceStable(list, func(i, j int) bool {
 		if list[i].Cause != list[j].Cause {
 			return list[i].Cause < list[j].Cause
@@ -115,7 +118,7 @@ func (s *State) leadDebts() []Obligation {
 		s.owe("BOARD_SUMMARY", t0, t0.At.Add(p.Duration("board_summary")), cl, "", "RecordBoardSummary", "SP 3.2.3.1, 4.1.3", reported...),
 	}
 	if referred.Position > 0 {
-		list = append(list, s.owe("DISPUTE/REFERRED", referred, referred.At.Add(p.Duration("refer_dispute")), cl, "", "FileDispute", "SP 3.2.3.1"))
+		list = append(list, s.owe("DISPUTE/REFERRED", referred, referred.At.Add(p.Duration("refer_dispute")), cl, "", "FileDispute", "SP 3.2.3.1", s.filings(emergencyv1.DisputeConcern_DISPUTE_CONCERN_STRATEGY_1)...))
 	}
 	return list
 }
@@ -249,7 +252,7 @@ func (s *State) applyObligation(f fact, payload proto.Message) {
 		}
 	case *emergencyv1.ObligationDischarged:
 		if o, ok := s.recorded(e.GetId()); ok {
-			o.By, o.ByAt = e.GetBy(), f.at
+			o.By, o.ByAt, o.LiftedBy = e.GetBy(), f.at, e.GetLiftedBy()
 		}
 	case *emergencyv1.ObligationOverdue:
 		if o, ok := s.recorded(e.GetId()); ok {
@@ -276,7 +279,7 @@ func decideSync(d *decision, _ *emergencyv1.SyncObligationsRequest) *Refusal {
 			d.emit(&emergencyv1.ObligationDueChanged{Id: o.ID, DueAt: timestamppb.New(o.Due), Owner: o.Owner, OwnerRole: o.OwnerRole})
 		}
 		if seen.Open() && !o.Open() {
-			d.emit(&emergencyv1.ObligationDischarged{Id: o.ID, By: o.By, LateByMs: o.LateBy(o.ByAt).Milliseconds()})
+			d.emit(&emergencyv1.ObligationDischarged{Id: o.ID, By: o.By, LateByMs: o.LateBy(o.ByAt).Milliseconds(), LiftedBy: o.LiftedBy})
 		}
 	}
 	return nil
@@ -335,6 +338,9 @@ func nextRung(o Obligation, caused time.Time) (uint32, time.Time) {
 
 // ladder is who is told at a rung: owner; owner and team lead; team lead again; the other lead and the Board; the Board.
 func ladder(o Obligation, rung uint32) []emergencyv1.Role {
+	if o.OwnerRole == cm || o.OwnerRole == ar || o.OwnerRole == dro {
+		return arbitrationLadder(o, rung)
+	}
 	lead, other := cl, al
 	if o.OwnerRole == al || o.OwnerRole == sa {
 		lead, other = al, cl

@@ -93,6 +93,7 @@ func candidates(s *State, person string) []candidate {
 	if r := s.Current(); r != nil {
 		list = append(list, revisionCandidates(s, r, meta)...)
 	}
+	list = append(list, disputeCandidates(s, meta)...)
 	list = append(list,
 		candidate{&emergencyv1.CheckReplicationRequest{Meta: meta}, "", "compare the host with the release branch"},
 		candidate{&emergencyv1.DocumentRequest{Meta: meta, Strategy: s.Strategy}, "", "document what was done"},
@@ -347,12 +348,16 @@ func applySteps(s *State, r *Revision, a *Apply) []Step {
 func debtSteps(s *State) []Step {
 	var list []Step
 	for _, o := range s.openDebts() {
+		if slices.Contains(ofArbitration, o.Kind) {
+			continue
+		}
 		st := Step{Number: "7", Title: fmt.Sprintf("%s is owed by %s", o.Kind, o.owner()), Command: o.How, Due: o.Due}
 		if o.Owner != "" {
 			st.Persons = []string{o.Owner}
 		}
 		list = append(list, st)
 	}
+	list = append(list, s.disputeSteps()...)
 	slices.SortStableFunc(list, func(a, b Step) int { return a.Due.Compare(b.Due) })
 	return list
 }

@@ -88,22 +88,57 @@ func (f RestrictedField) reaches() bool {
 	return last == "contact_path" || last == "address"
 }
 
-// MayRead judges whether a person may read a restricted value at a time; nil if so. Restricted values are for those who
-// have a part in the procedure. How a person can be reached is only for the two parties that call, their leads and the
-// person (procedure.md 8.4).
-func MayRead(book *rulebook.Book, person string, at time.Time, eventType string, f RestrictedField) *Refusal {
-	allowed := roles(ca, sa, sd, se, te, cm, ar, cl, al)
-	if f.reaches() {
-		if person != "" && person == f.Of {
-			return nil
-		}
+// MayRead judges whether a person may read a restricted value of an incident at a time; nil if so. Restricted values are for
+// those who have a part in the procedure. How a person can be reached is only for the two parties that call, their leads and
+// the person (procedure.md 8.4). An arbitrator reads the evidence of the own cases, from being asked on; proceedings are
+// private (DRP 3.2).
+func MayRead(s *State, book *rulebook.Book, person string, at time.Time, eventType string, f RestrictedField) *Refusal {
+	allowed := roles(ca, sa, sd, se, te, cm, cl, al)
+	switch {
+	case f.reaches():
 		allowed = roles(ca, sa, cl, al)
+	case slices.Contains(proceedings, eventType):
+		allowed = roles(cm, dro)
+	case s.sealedValue(f.Commitment):
+		allowed = roles(cm, dro, bd)
 	}
-	if person != "" && slices.ContainsFunc(allowed, func(r emergencyv1.Role) bool { return book.Has(person, r, at) }) {
+	if person != "" && (s.concerns(book, person, at, f) || slices.ContainsFunc(allowed, func(r emergencyv1.Role) bool { return book.Has(person, r, at) })) {
 		return nil
 	}
 	return refuse(ReasonRole, "%s of %s is not for you to read", f.Field, eventType).under("8.4, 9").
 		allow("", "", "ask somebody who is %s", roleList(allowed))
+}
+
+// proceedings are the events of which parties and teams read nothing.
+var proceedings = []string{"arbitration.PreliminariesRecorded", "arbitration.ArbitratorDeclined"}
+
+// concerns tells whether a value is a person's to read whatever roles the person holds: the own address, what the person
+// filed, what the person is ordered to do, and the evidence that the person judges.
+func (s *State) concerns(book *rulebook.Book, person string, at time.Time, f RestrictedField) bool {
+	switch {
+	case f.reaches():
+		return person == f.Of
+	case s == nil:
+		return false
+	case s.Judges(person) && book.Has(person, ar, at):
+		return true
+	}
+	for _, x := range s.Disputes {
+		if x.Filed.By == person && f.Commitment != "" && slices.Contains([]string{x.Claimants, x.Respondents, x.Complaint}, f.Commitment) {
+			return true
+		}
+	}
+	return slices.ContainsFunc(s.Directions, func(x Direction) bool {
+		return x.Text == f.Commitment && x.Text != "" && (x.Person == person || x.Role != 0 && book.Has(person, x.Role, at))
+	})
+}
+
+// sealedValue tells whether a commitment is part of a sealed ruling.
+func (s *State) sealedValue(commitment string) bool {
+	if s == nil {
+		return false
+	}
+	return slices.ContainsFunc(s.Restricted, func(r RestrictedAt) bool { return r.Commitment == commitment && s.sealedRuling(r.Position) })
 }
 
 // RevisionState is where a revision stands, in the words of procedure.md 6.

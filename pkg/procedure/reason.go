@@ -111,6 +111,40 @@ const (
 	ReasonNotActingAdmin       Reason = "NOT_ACTING_ADMIN"
 	ReasonDeviationUnexplained Reason = "DEVIATION_UNEXPLAINED"
 
+	ReasonOpenDispute          Reason = "OPEN_DISPUTE"
+	ReasonDisputeOpen          Reason = "DISPUTE_OPEN"
+	ReasonDRPField             Reason = "DRP_FIELD"
+	ReasonEvidenceRoot         Reason = "EVIDENCE_ROOT"
+	ReasonDisputeExists        Reason = "DISPUTE"
+	ReasonDisputeUnknown       Reason = "DISPUTE_UNKNOWN"
+	ReasonDisputeState         Reason = "DISPUTE_STATE"
+	ReasonConflictOfInterest   Reason = "CONFLICT_OF_INTEREST"
+	ReasonCaseExists           Reason = "CASE"
+	ReasonActedPartyMissing    Reason = "ACTED_PARTY_MISSING"
+	ReasonNotListed            Reason = "NOT_LISTED"
+	ReasonProposalOpen         Reason = "PROPOSAL_OPEN"
+	ReasonNotCandidate         Reason = "NOT_CANDIDATE"
+	ReasonConflictUndeclared   Reason = "CONFLICT_UNDECLARED"
+	ReasonCandidatesLeft       Reason = "CANDIDATES_LEFT"
+	ReasonNotCaseArbitrator    Reason = "NOT_CASE_ARBITRATOR"
+	ReasonPreliminariesMissing Reason = "PRELIMINARIES_MISSING"
+	ReasonDeviationUnjudged    Reason = "DEVIATION_UNJUDGED"
+	ReasonObligation           Reason = "OBLIGATION"
+	ReasonSealed               Reason = "SEALED"
+	ReasonNoRuling             Reason = "NO_RULING"
+	ReasonDirection            Reason = "DIRECTION"
+	ReasonNotNamed             Reason = "NOT_NAMED"
+	ReasonSameArbitrator       Reason = "SAME_ARBITRATOR"
+	ReasonNotReopened          Reason = "NOT_REOPENED"
+	ReasonPanel                Reason = "PANEL"
+	ReasonExistence            Reason = "EXISTENCE_NOT_REDACTABLE"
+	ReasonEvidenceHold         Reason = "EVIDENCE_HOLD"
+	ReasonRedacted             Reason = "REDACTED"
+	ReasonValueGone            Reason = "VALUE_REDACTED"
+	ReasonDisclosed            Reason = "DISCLOSED"
+	ReasonNeverPublic          Reason = "NEVER_PUBLIC"
+	ReasonNotDue               Reason = "NOT_DUE"
+
 	ReasonRuleBookExists       Reason = "RULE_BOOK_EXISTS"
 	ReasonBoardDecisionMissing Reason = "BOARD_DECISION_MISSING"
 	ReasonKeyExists            Reason = "KEY"
@@ -217,6 +251,40 @@ var reasons = map[Reason]reasonRow{
 	ReasonNothingToDocument:    {FailedPrecondition, "4.5 Document", "The host was not touched under the strategy named."},
 	ReasonNotActingAdmin:       {FailedPrecondition, "4.5 Document", "The person neither executed nor observed under the strategy named, and does not lead the critical team."},
 	ReasonDeviationUnexplained: {FailedPrecondition, "4.5 Document", "A deviation has no reason in the report."},
+
+	ReasonOpenDispute:          {FailedPrecondition, "4.1 MergeInto", "A ruling is owed in the duplicate, and would be lost by merging it."},
+	ReasonDisputeOpen:          {FailedPrecondition, "4.1 Close", "A dispute of the incident is neither ruled on nor closed."},
+	ReasonDRPField:             {InvalidArgument, "4.5 (DRP 1.4, 3.1)", "A filing lacks claimants, respondents, complaint or relief, or a ruling lacks one of its parts; the refusal names what is missing."},
+	ReasonEvidenceRoot:         {FailedPrecondition, "4.5 (DRP 1.4)", "The hash that the evidence is said to end with is not that of a record of this incident."},
+	ReasonDisputeExists:        {AlreadyExists, "4.5 FileDispute", "The person already has an open dispute about the same, or a review of the ruling was already requested."},
+	ReasonDisputeUnknown:       {NotFound, "G4", "The incident has no such dispute."},
+	ReasonDisputeState:         {FailedPrecondition, "6", "The dispute or direction, as it stands now, does not take this command."},
+	ReasonConflictOfInterest:   {FailedPrecondition, "X14 (DRP 1.5)", "The person acted in the incident, is a party or leads an involved team, and cannot take part in deciding the dispute."},
+	ReasonCaseExists:           {AlreadyExists, "4.5 OpenCase (DRP 1.3)", "The dispute already has a case, or the case number is that of a decided one."},
+	ReasonActedPartyMissing:    {FailedPrecondition, "4.5 OpenCase (DRP 1.3)", "Somebody who acted under strategy 2 or 3 is not named."},
+	ReasonNotListed:            {FailedPrecondition, "4.5 ProposeArbitrator (DRP 1.5)", "The person is not on the list of arbitrators."},
+	ReasonProposalOpen:         {FailedPrecondition, "4.5 ProposeArbitrator (DRP 1.5)", "Another arbitrator was asked and may still answer."},
+	ReasonNotCandidate:         {FailedPrecondition, "4.5 RespondAppointment (DRP 1.5)", "The person is not the one who is asked to be the arbitrator."},
+	ReasonConflictUndeclared:   {FailedPrecondition, "4.5 RespondAppointment (DRP 1.5)", "An appointment is accepted only with the declaration to have no conflict of interest."},
+	ReasonCandidatesLeft:       {FailedPrecondition, "4.5 CloseDeclined (DRP 1.5)", "An arbitrator without a conflict was not asked, or may still answer."},
+	ReasonNotCaseArbitrator:    {FailedPrecondition, "4.5 (DRP 2)", "The person is not the arbitrator of the case, nor the senior member of its panel."},
+	ReasonPreliminariesMissing: {FailedPrecondition, "4.5 DeliverRuling (DRP 2)", "The proceedings have not begun: jurisdiction, law and parties are not recorded."},
+	ReasonDeviationUnjudged:    {FailedPrecondition, "4.5 DeliverRuling (2.3)", "A deviation that is attached to the dispute has no finding, or more than one."},
+	ReasonObligation:           {NotFound, "G4", "The incident has no such open obligation."},
+	ReasonSealed:               {FailedPrecondition, "4.5 (DRP 3.2)", "An arbitrator keeps it secret."},
+	ReasonNoRuling:             {FailedPrecondition, "4.5", "The incident has no such ruling, or it is final and cannot be reviewed."},
+	ReasonDirection:            {NotFound, "G4", "The incident has no such direction."},
+	ReasonNotNamed:             {FailedPrecondition, "4.5 ReportDirectionDone", "The direction is for another person or role."},
+	ReasonSameArbitrator:       {FailedPrecondition, "4.5 DeliverRuling (DRP 3.4)", "A ruling is reviewed by another arbitrator than the one who gave it."},
+	ReasonNotReopened:          {FailedPrecondition, "4.5 FormAppealPanel (DRP 3.4)", "The case was not re-opened."},
+	ReasonPanel:                {FailedPrecondition, "4.5 FormAppealPanel (DRP 3.4)", "A panel is three different arbitrators, one of them senior, none of whom ruled in case or review."},
+	ReasonExistence:            {FailedPrecondition, "4.5 Redact (8.3, 8.5)", "Only a restricted field that was not disclosed can be redacted; that something happened cannot."},
+	ReasonEvidenceHold:         {FailedPrecondition, "4.5 Redact (8.5)", "The field is evidence of a dispute that is open or owed."},
+	ReasonRedacted:             {AlreadyExists, "4.5 Redact", "The field was already redacted."},
+	ReasonValueGone:            {FailedPrecondition, "4.5 Disclose (8.5)", "The value was redacted, or its owner does not keep it."},
+	ReasonDisclosed:            {AlreadyExists, "4.5 Disclose", "The value is public already."},
+	ReasonNeverPublic:          {FailedPrecondition, "4.5 Disclose (8.4)", "Values of this kind are never published, unless an arbitrator orders it."},
+	ReasonNotDue:               {FailedPrecondition, "4.5 Disclose (3.2)", "The value does not become public by itself at this time."},
 
 	ReasonRuleBookExists:       {AlreadyExists, "4.6", "The rule book is already founded; it changes by its own commands only."},
 	ReasonBoardDecisionMissing: {FailedPrecondition, "X4 (SP 3.4.2, 9.1.5)", "The change names no decision of the Board."},

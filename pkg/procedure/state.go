@@ -75,6 +75,16 @@ type State struct {
 	Deviations   []DeviationAt
 	Notes        []Mark
 
+	// Heads are the records, Involved who acted, Restricted what is kept outside the history.
+	Heads      []RecordHead
+	Involved   []Involvement
+	Restricted []RestrictedAt
+	Disputes   []Dispute
+	Rulings    []Ruling
+	Directions []Direction
+	Lifts      []Lift
+	NoEffect   Mark // the lead first recorded that an escalation had no effect
+
 	// Requests are the accepted commands by who sent them (G3), for ever.
 	Requests map[RequestKey]Result
 	// Acted lists who acted in the incident, sorted; arbitrators may not be among them (X14).
@@ -423,6 +433,7 @@ func (s *State) Clone() *State {
 	n.Lead = clonePointer(s.Lead)
 	n.Documented, n.BoardReports, n.Obligations = slices.Clone(s.Documented), slices.Clone(s.BoardReports), slices.Clone(s.Obligations)
 	n.Warned, n.Breached, n.Deviations, n.Notes = slices.Clone(s.Warned), slices.Clone(s.Breached), slices.Clone(s.Deviations), slices.Clone(s.Notes)
+	n.cloneArbitration(s)
 	n.Requests, n.Acted = maps.Clone(s.Requests), slices.Clone(s.Acted)
 	return &n
 }

@@ -26,7 +26,14 @@ func (s *Server) ReadRestricted(ctx context.Context, req *dashboardv1.ReadRestri
 			Allow: []procedure.Allowance{{Description: "take incident and commitment from one entry of the timeline"}},
 		}
 	}
-	refusal := procedure.MayRead(s.cfg.Incidents.Book(), a.GetPerson(), s.cfg.Clock.Now(), eventType, field)
+	var refusal *procedure.Refusal
+	book, now := s.cfg.Incidents.Book(), s.cfg.Clock.Now()
+	judge := func(st *procedure.State) {
+		refusal = procedure.MayRead(st, book, a.GetPerson(), now, eventType, field)
+	}
+	if !s.cfg.Incidents.View(req.GetIncident(), judge) {
+		judge(nil)
+	}
 	s.cfg.Log.InfoContext(ctx, "restricted value asked for", "incident", req.GetIncident(), "event", eventType, "field", field.Field,
 		"commitment", req.GetCommitment(), "person", a.GetPerson(), "key", a.GetKeyId(), "refused", refusal != nil)
 	if refusal != nil {

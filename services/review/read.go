@@ -16,7 +16,7 @@ import (
 // ReadPatch returns the bytes of a revision, hashed again, and the diff to apply: the bytes themselves, or for a bundle what
 // it amounts to, computed again. The bytes are restricted until disclosure, so they go to those alone who take part.
 func (s *Server) ReadPatch(ctx context.Context, req *reviewv1.ReadPatchRequest) (*reviewv1.ReadPatchResponse, error) {
-	if err := s.mayRead(ctx); err != nil {
+	if err := s.mayRead(ctx, req.GetIncident()); err != nil {
 		return nil, err
 	}
 	st, err := s.Dispatch.State(ctx, req.GetIncident())
@@ -47,7 +47,7 @@ func (s *Server) ReadPatch(ctx context.Context, req *reviewv1.ReadPatchRequest) 
 }
 
 // mayRead lets agents and services read patches, and the people who may read an event's restricted values.
-func (s *Server) mayRead(ctx context.Context) error {
+func (s *Server) mayRead(ctx context.Context, incident string) error {
 	book, err := s.Dispatch.Book(ctx)
 	if err != nil {
 		return service.Retryable(err)
@@ -55,7 +55,12 @@ func (s *Server) mayRead(ctx context.Context) error {
 	now := s.Clock.Now()
 	who, refusal := procedure.Recognise(book, service.Caller(ctx).KeyID, now)
 	if refusal == nil && who.GetSystem() == emergencyv1.SystemKind_SYSTEM_KIND_UNSPECIFIED {
-		refusal = procedure.MayRead(book, who.GetPerson(), now, "review.PatchRegistered", procedure.RestrictedField{Field: "bytes"})
+		judge := func(st *procedure.State) {
+			refusal = procedure.MayRead(st, book, who.GetPerson(), now, "review.PatchRegistered", procedure.RestrictedField{Field: "bytes"})
+		}
+		if !s.Incidents.View(incident, judge) {
+			judge(nil)
+		}
 	}
 	if refusal != nil {
 		return refusal

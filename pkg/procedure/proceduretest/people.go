@@ -51,6 +51,7 @@ func People() []Person {
 		{"theo", r(te)}, {"tina", r(te)}, {"tom", r(te)},
 		{"bea", r(emergencyv1.Role_ROLE_BOARD)}, {"bruno", r(emergencyv1.Role_ROLE_BOARD)},
 		{"casper", r(emergencyv1.Role_ROLE_CASE_MANAGER)}, {"arno", r(emergencyv1.Role_ROLE_ARBITRATOR)},
+		{"agnes", r(emergencyv1.Role_ROLE_ARBITRATOR)}, {"achim", r(emergencyv1.Role_ROLE_ARBITRATOR)}, {"adele", r(emergencyv1.Role_ROLE_ARBITRATOR)}, {"alois", r(emergencyv1.Role_ROLE_ARBITRATOR)},
 		{"doris", r(emergencyv1.Role_ROLE_DISPUTE_OFFICER)}, {"sven", r(emergencyv1.Role_ROLE_SUPPORT_ENGINEER)},
 		{"axel", r(emergencyv1.Role_ROLE_ACCESS_ENGINEER)}, {"mia", nil},
 		{"xaver", r(ca, sa)},

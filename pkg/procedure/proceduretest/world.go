@@ -6,6 +6,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -38,6 +39,8 @@ type World struct {
 	Bytes   [][]byte
 	// Sealed are the restricted values kept outside, by commitment.
 	Sealed map[string]string
+	// Revealed are the same with their salts.
+	Revealed map[string]*procedure.Revealed
 	// Unsigned stops commands from being signed on the way, for tests of missing signatures.
 	Unsigned bool
 
@@ -180,6 +183,11 @@ func (w *World) Record(c procedure.Command, d *procedure.Decision) *emergencyv1.
 			w.Sealed = map[string]string{}
 		}
 		w.Sealed[s.Commitment] = string(s.Value)
+		w.Revealed = maps.Clone(w.Revealed)
+		if w.Revealed == nil {
+			w.Revealed = map[string]*procedure.Revealed{}
+		}
+		w.Revealed[s.Commitment] = &procedure.Revealed{Salt: s.Salt, Value: s.Value}
 	}
 	return rec
 }
@@ -199,6 +207,9 @@ func (w *World) Decide(who string, c procedure.Command, options ...Option) Outco
 		env.Facts = *s.facts
 	} else {
 		env.Facts = w.facts(c)
+		if x, ok := c.(*emergencyv1.DiscloseRequest); ok {
+			env.Facts.Revealed = w.RevealedOf(x.GetCommitment())
+		}
 	}
 	if s.env != nil {
 		s.env(&env)
