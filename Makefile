@@ -4,7 +4,8 @@
 
 MODULES  := proto pkg services
 BIN      := .bin
-DATA     ?= demo-data
+SCENARIO ?= 1
+DATA     ?= demo-data$(if $(filter-out 1,$(SCENARIO)),-$(SCENARIO))
 FUZZTIME ?= 20s
 JSON     ?=
 ARGS     ?=
@@ -18,8 +19,8 @@ help: ## list the targets
 build: ## build epatchd, epatch and epatch-agent into .bin
 	go build -trimpath -o $(BIN)/ ./services/cmd/...
 
-demo: build ## play one emergency by strategy 1 and stay up; ONCE=1 ends with a status; DATA=folder; ARGS=flags
-	$(BIN)/epatchd demo --data $(DATA) $(if $(ONCE),--once) $(ARGS)
+demo: build ## play one emergency and stay up; SCENARIO=1, 2 or 3; ONCE=1 ends with a status; DATA=folder; ARGS=flags
+	$(BIN)/epatchd demo --scenario $(SCENARIO) --data $(DATA) $(if $(ONCE),--once) $(ARGS)
 
 run: build ## run the system without the play; DATA=folder; ARGS=flags
 	@echo 'in another terminal: export EPATCH_DATA=$(DATA); $(BIN)/epatch --as carla inbox'

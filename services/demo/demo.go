@@ -21,6 +21,8 @@ import (
 type Options struct {
 	// Data is the folder under which everything lies.
 	Data string
+	// Scenario is the strategy that is played: 1, 2 or 3.
+	Scenario int
 	// Once ends the demo after the play; otherwise it stays up until ctx ends.
 	Once bool
 	// Listen, HTTP and HTTPS are the addresses of the services; port 0 takes any free one.
@@ -31,6 +33,7 @@ type Options struct {
 
 // memory is what a second start compares with: the first emergency as it was when it was over.
 type memory struct {
+	Scenario int    `json:"scenario"`
 	Incident string `json:"incident"`
 	HeadHash string `json:"head_hash"`
 	Position uint64 `json:"position"`
@@ -39,12 +42,16 @@ type memory struct {
 
 // Run starts the system and plays the emergency, or shows the one that was played before.
 func Run(ctx context.Context, opt Options) (err error) {
-	w := world{data: opt.Data}
+	sc, ok := scenarios()[opt.Scenario]
+	if !ok {
+		return fmt.Errorf("scenario %d: there are 1, 2 and 3, one for each strategy of the procedure", opt.Scenario)
+	}
+	w := world{data: opt.Data, scenario: opt.Scenario}
 	if w.data, err = filepath.Abs(opt.Data); err != nil {
 		return fmt.Errorf("data folder: %w", err)
 	}
 	show := &printer{out: opt.Out}
-	show.title("CAcert emergency patches: strategy 1, start to end")
+	show.title("CAcert emergency patches: " + sc.title)
 	show.line("everything lies under %s", w.data)
 	if err := w.prepare(ctx); err != nil {
 		return err
@@ -59,7 +66,7 @@ func Run(ctx context.Context, opt Options) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := w.tell(ctx, sys, bugs, show); err != nil {
+	if err := w.tell(ctx, sc, sys, bugs, show); err != nil {
 		return err
 	}
 	if opt.Once {
@@ -79,7 +86,7 @@ func Run(ctx context.Context, opt Options) (err error) {
 }
 
 // tell plays the emergency on a new data folder, and shows the old one on a used one.
-func (w world) tell(ctx context.Context, sys *system, bugs *tracker, show *printer) error {
+func (w world) tell(ctx context.Context, sc scenario, sys *system, bugs *tracker, show *printer) error {
 	old, found, err := w.recall()
 	if err != nil {
 		return err
@@ -95,23 +102,22 @@ func (w world) tell(ctx context.Context, sys *system, bugs *tracker, show *print
 		return errors.New("the critical host is not vulnerable, so there is nothing to show; remove the data folder and start again")
 	}
 	show.line("the critical host is vulnerable: the attack printed its secret")
-	people, closeAll, err := sys.people("carla", "carl", "clara", "anna", "bert", "dora", "tina", "theo", "bea")
+	people, closeAll, err := sys.people(sc.people...)
 	if err != nil {
 		return err
 	}
 	defer closeAll()
-	s := &story{w: w, show: show, people: people}
-	if err := s.play(ctx); err != nil {
+	s := &story{w: w, sys: sys, show: show, people: people}
+	if err := s.play(ctx, sc.parts(s)); err != nil {
 		return err
 	}
-	// One note each for the transfer, both tests and the forwarding; a dead tracker would have delayed none of them.
-	const notes = 4
+	// A dead tracker would have delayed none of them.
 	patience, cancel := context.WithTimeout(ctx, time.Minute)
 	defer cancel()
-	if err := bugs.wait(patience, notes); err != nil {
+	if err := bugs.wait(patience, sc.notes); err != nil {
 		return err
 	}
-	show.line("%d notes came to the bug tracker", notes)
+	show.line("%d notes came to the bug tracker", sc.notes)
 	return w.prove(ctx, s)
 }
 
@@ -146,7 +152,7 @@ func (w world) prove(ctx context.Context, s *story) error {
 	if err := s.show.log(ctx, q, s.incident); err != nil {
 		return err
 	}
-	return w.remember(memory{s.incident, st.HeadHash, st.Position, tree})
+	return w.remember(memory{w.scenario, s.incident, st.HeadHash, st.Position, tree})
 }
 
 // again shows that what was played before is as it was.
@@ -156,6 +162,9 @@ func (w world) again(ctx context.Context, sys *system, show *printer, old memory
 		return err
 	}
 	defer closeAll()
+	if max(old.Scenario, 1) != w.scenario { // the first demo kept no number
+		return fmt.Errorf("scenario %d was played in %s; use another data folder for scenario %d", old.Scenario, w.data, w.scenario)
+	}
 	show.title("The first emergency, as it was")
 	st, err := people["carla"].State(ctx, old.Incident)
 	if err != nil {

@@ -22,6 +22,7 @@ const maxActs = 15
 // story is one emergency being played.
 type story struct {
 	w        world
+	sys      *system
 	show     *printer
 	people   map[string]*client.Client
 	incident string
@@ -87,12 +88,45 @@ func accept(team emergencyv1.Team, step emergencyv1.ResponderStep, contact strin
 	}}}
 }
 
-// play is the whole emergency, step by step of procedure.md 1.1.
-func (s *story) play(ctx context.Context) error {
-	for _, part := range []struct {
-		title string
-		do    func(context.Context) error
-	}{
+// part is one step of a play.
+type part struct {
+	title string
+	do    func(context.Context) error
+}
+
+// scenario is an emergency that can be played.
+type scenario struct {
+	title  string
+	people []string
+	notes  int // that come to the bug tracker
+	parts  func(*story) []part
+}
+
+// scenarios are the three strategies of the procedure.
+func scenarios() map[int]scenario {
+	return map[int]scenario{
+		1: {
+			"strategy 1, start to end", []string{"carla", "carl", "clara", "anna", "bert", "dora", "tina", "theo", "bea"},
+			4, // one each for the transfer, both tests and the forwarding
+			(*story).strategy1,
+		},
+	}
+}
+
+// play plays the parts in order.
+func (s *story) play(ctx context.Context, parts []part) error {
+	for _, p := range parts {
+		s.show.title(p.title)
+		if err := p.do(ctx); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// strategy1 is the regular update cycle within 24 hours (procedure.md 1.1).
+func (s *story) strategy1() []part {
+	return []part{
 		{"1.1-1.2  Declare, and call the teams", s.declare},
 		{"1.3-1.4  The teams answer and stand by", s.answer},
 		{"1.5      Prepare the patch", s.prepare},
@@ -101,13 +135,7 @@ func (s *story) play(ctx context.Context) error {
 		{"1.8      Second review, and forward", s.secondReview},
 		{"1.9      Deploy", s.deploy},
 		{"After    Document, report, close", s.conclude},
-	} {
-		s.show.title(part.title)
-		if err := part.do(ctx); err != nil {
-			return err
-		}
 	}
-	return nil
 }
 
 func (s *story) declare(ctx context.Context) error {

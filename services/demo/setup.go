@@ -38,7 +38,8 @@ const (
 
 // world is the demo's machines: folders below one data folder.
 type world struct {
-	data string
+	data     string
+	scenario int
 }
 
 func (w world) path(parts ...string) string {

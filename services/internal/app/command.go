@@ -60,11 +60,12 @@ func demoCommand() *cobra.Command {
 	opt := demo.Options{Out: os.Stdout}
 	cmd := &cobra.Command{
 		Use:   "demo",
-		Short: "Play one emergency by strategy 1 on real trees, and stay up",
+		Short: "Play one emergency on real trees, and stay up",
 		Args:  cobra.NoArgs,
 		RunE:  func(cmd *cobra.Command, _ []string) error { return demo.Run(cmd.Context(), opt) },
 	}
 	cmd.Flags().StringVar(&opt.Data, "data", "demo-data", "folder under which everything lies")
+	cmd.Flags().IntVar(&opt.Scenario, "scenario", 1, "strategy that is played: 1, 2 or 3")
 	cmd.Flags().BoolVar(&opt.Once, "once", false, "end after the play, with a status")
 	cmd.Flags().StringVar(&opt.Listen, "listen", "localhost:7443", "address of the gRPC API; port 0 takes any free one")
 	cmd.Flags().StringVar(&opt.HTTP, "http", "localhost:7080", "address of the public log")
