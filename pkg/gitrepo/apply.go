@@ -26,6 +26,14 @@ type Result struct {
 	Diff []byte
 }
 
+// Apply computes what registered bytes make of the base commit, be they a patch or a bundle.
+func (r *Repo) Apply(ctx context.Context, baseCommit string, data []byte) (Result, error) {
+	if patch.IsBundle(data) {
+		return r.ApplyBundle(ctx, baseCommit, data)
+	}
+	return r.ApplyPatch(ctx, baseCommit, data)
+}
+
 // ApplyPatch computes what the patch makes of the base commit, in a temporary index. The clone keeps the
 // resulting objects, so that CommitTree finds them; nothing refers to them.
 //

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"cacert.org/emergency/pkg/gitrepo"
+	"cacert.org/emergency/pkg/patch"
 	"cacert.org/emergency/pkg/gitrepo/gittree"
 	"cacert.org/emergency/pkg/procedure"
 	"cacert.org/emergency/pkg/projection"
@@ -63,18 +64,26 @@ func (s *Server) recheck(ctx context.Context, rec *projection.Record, e projecti
 }
 
 // push moves the release branch forward to a commit whose tree is the host's, and reads it back. With no commit named it is
-// the transferred one of the last applied revision.
+// the transferred one of the last applied revision; one that reached the host before it was transferred (strategy 2) is
+// committed here, from the bytes that were applied.
 func (s *Server) push(ctx context.Context, st *procedure.State, commit string) (procedure.Facts, error) {
 	a := &st.Applies[len(st.Applies)-1] // the rules have seen that there is one
 	r, ok := st.Revision(a.Revision)
-	if commit == "" && ok && r.Transfer != nil {
-		commit = r.Transfer.Commit
-	}
-	if commit == "" || a.HostTree == "" || a.Running() {
+	if !ok || a.HostTree == "" || a.Running() {
 		return procedure.Facts{}, notPushed("what the host holds is not verified yet", "wait for the agent's report of the tree")
 	}
 	if err := s.repo.Fetch(ctx); err != nil {
 		return procedure.Facts{}, repoError(err)
+	}
+	if commit == "" && r.Transfer != nil {
+		commit = r.Transfer.Commit
+	}
+	if commit == "" {
+		made, err := s.commitApplied(ctx, st, r, a)
+		if err != nil {
+			return procedure.Facts{}, err
+		}
+		commit = made
 	}
 	c, err := s.repo.ResolveCommit(ctx, commit)
 	if err != nil {
@@ -95,6 +104,41 @@ func (s *Server) push(ctx context.Context, st *procedure.State, commit string) (
 		return procedure.Facts{}, repoError(err)
 	}
 	return procedure.Facts{Pushed: &procedure.PushFacts{Commit: c.ID, Tree: c.Tree, Ref: ref}}, nil
+}
+
+// commitApplied commits a revision that was applied without having been transferred (seed 2.5). The same values give the same
+// commit, however often it is made.
+func (s *Server) commitApplied(ctx context.Context, st *procedure.State, r *procedure.Revision, a *procedure.Apply) (string, error) {
+	data, err := s.Artefacts.Get(ctx, r.Artefact.GetSha256())
+	if err != nil {
+		return "", service.Away("patch of %s: %w", r.ID, err)
+	}
+	result, err := s.repo.Apply(ctx, r.BaseCommit, data)
+	var unfit *patch.Error
+	if errors.As(err, &unfit) {
+		return "", notPushed(fmt.Sprintf("%s cannot be committed: %s", r.ID, unfit), "commit it by hand, and name the commit")
+	}
+	if err != nil {
+		return "", repoError(err)
+	}
+	when := a.Verified.At
+	if when.IsZero() {
+		when = a.StartedAt
+	}
+	id, err := s.repo.CommitTree(ctx, gitrepo.CommitSpec{
+		BaseCommit: r.BaseCommit, ResultTree: result.ResultTree, When: when, Author: gitPerson(r.Author), Committer: gitPerson(a.Executor),
+		Message: fmt.Sprintf("%s: emergency %s, revision %s as it runs on %s\n\nNot yet reviewed by the regular cycle.\n\nEmergency: %s\nRevision: %s\nBinding: %s\nPatch-SHA256: %s\n",
+			r.BugID, st.Incident, r.ID, a.Host, st.Incident, r.ID, r.Binding, r.Artefact.GetSha256()),
+	})
+	if err != nil {
+		return "", fmt.Errorf("commit what was applied: %w", err)
+	}
+	return id, nil
+}
+
+// gitPerson names a person by the directory's id, with an address that can never exist (RFC 2606).
+func gitPerson(person string) gitrepo.Person {
+	return gitrepo.Person{Name: person, Email: person + "@epatch.invalid"}
 }
 
 // target is the branch that must come to hold what the host runs: the release branch. A drill has one of its own, made by

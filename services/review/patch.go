@@ -78,10 +78,7 @@ func (s *Server) compute(ctx context.Context, base string, data []byte) (gitrepo
 	if c.ID != base {
 		return gitrepo.Result{}, &gitrepo.Error{Code: gitrepo.CodeArgument, Op: "find the base commit", Detail: "name it by its full id, today " + c.ID, Paths: []string{base}}
 	}
-	if patch.IsBundle(data) {
-		return s.repo.ApplyBundle(ctx, base, data)
-	}
-	return s.repo.ApplyPatch(ctx, base, data)
+	return s.repo.Apply(ctx, base, data)
 }
 
 // commitOf finds a commit in the clone, or fetches and looks again.
