@@ -375,6 +375,7 @@ again here, and one that was changed ends with exit code 6. Write down the head:
 		})
 	cmd.Flags().BoolVar(&req.Drills, "drills", false, "drills instead of real incidents")
 	cmd.ValidArgsFunction = a.completeIncidents
+	cmd.AddCommand(a.logCheckCmd())
 	return cmd
 }
 
@@ -384,18 +385,9 @@ func (a *app) logChain(drills bool, list []*dashboardv1.LogEntry) error {
 	if drills {
 		origin = publog.Drills
 	}
-	entries := make([]publog.Entry, len(list))
-	for i, e := range list {
-		entries[i] = publog.Entry{
-			Seq: e.GetSeq(), Incident: e.GetIncident(), Kind: e.GetKind(), At: e.GetAt().AsTime(), Late: e.GetLate(), Headline: e.GetHeadline(),
-			Role: e.GetRole(), Commitments: e.GetCommitments(), EventHash: e.GetEventHash(), Prev: e.GetPrev(), Hash: e.GetHash(),
-		}
-		for _, f := range e.GetFields() {
-			entries[i].Fields = append(entries[i].Fields, publog.Field{Name: f.GetName(), Value: f.GetValue()})
-		}
-	}
+	entries := logEntries(list)
 	if err := publog.Verify(origin, entries); err != nil {
-		return fail(exitUnverified, "%v", err).hint("keep what you have, and tell the arbitrators: a log that was changed is evidence")
+		return fail(exitUnverified, "%v", err).hint("%s", keepEvidence)
 	}
 	if n := len(entries); n > 0 {
 		a.out.line("%s", dim(fmt.Sprintf("chain computed again here: in order; head %s", entries[n-1].Hash)))
