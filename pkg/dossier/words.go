@@ -99,10 +99,10 @@ func teamWords(payload proto.Message) string {
 func reviewWords(payload proto.Message) string {
 	switch e := payload.(type) {
 	case *emergencyv1.PatchRegistered:
-		return fmt.Sprintf("%s registered%s: written by %s, bug %s, %d files, sha256 %.12s", e.GetBinding().GetRevision(),
-			either(e.GetOrigin() == emergencyv1.PatchOrigin_PATCH_ORIGIN_SESSION, " from a session's difference", ""), e.GetAuthor(), e.GetBugId(), e.GetFilesChanged(), e.GetPatch().GetSha256())
+		return fmt.Sprintf("%s registered%s: written by %s, bug %s, %s, sha256 %.12s", e.GetBinding().GetRevision(),
+			either(e.GetOrigin() == emergencyv1.PatchOrigin_PATCH_ORIGIN_SESSION, " from a session's difference", ""), e.GetAuthor(), e.GetBugId(), count(int(e.GetFilesChanged()), "file"), e.GetPatch().GetSha256())
 	case *emergencyv1.PatchSuperseded:
-		return fmt.Sprintf("%s replaces %s; %d checks are void", e.GetNewRevision(), e.GetOldRevision(), len(e.GetVoids()))
+		return fmt.Sprintf("%s replaces %s; void: %s", e.GetNewRevision(), e.GetOldRevision(), count(len(e.GetVoids()), "check"))
 	case *emergencyv1.FirstReviewRecorded:
 		return fmt.Sprintf("First review of %s by %s: %s%s", e.GetBinding().GetRevision(), e.GetReviewer(), word(e.GetVerdict(), "REVIEW_VERDICT_"), after(e.GetPhase()))
 	case *emergencyv1.PatchTransferred:
@@ -148,7 +148,7 @@ func deploymentWords(payload proto.Message) string {
 	case *emergencyv1.DeployVerified:
 		return fmt.Sprintf("Verified: the host's tree is the reviewed tree of %s", e.GetBinding().GetRevision())
 	case *emergencyv1.DeployMismatch:
-		return fmt.Sprintf("Mismatch: the host's tree is not the reviewed tree of %s; %d paths changed", e.GetBinding().GetRevision(), e.GetReport().GetPathCount())
+		return fmt.Sprintf("Mismatch: the host's tree is not the reviewed tree of %s; changed: %s", e.GetBinding().GetRevision(), count(int(e.GetReport().GetPathCount()), "path"))
 	case *emergencyv1.BackOutStarted:
 		return fmt.Sprintf("Back-out of %s started on %s", e.GetBinding().GetRevision(), e.GetHost())
 	case *emergencyv1.PatchBackedOut:
@@ -177,7 +177,7 @@ func lag(e *emergencyv1.ReplicationChecked) string {
 		s = fmt.Sprintf(", lag %s%d days (%d s)", either(e.GetLowerBound(), "at least ", ""), e.GetLagDays(), e.GetLagSeconds())
 	}
 	if n := len(e.GetDriftPaths()); n > 0 {
-		s += fmt.Sprintf(", %d paths differ", n)
+		s += ", differing: " + count(n, "path")
 	}
 	return s
 }
@@ -263,3 +263,11 @@ func either(b bool, yes, no string) string {
 }
 
 func clock(t *timestamppb.Timestamp) string { return t.AsTime().UTC().Format("2006-01-02 15:04 UTC") }
+
+// count is a number of things, one or more.
+func count(n int, what string) string {
+	if n == 1 {
+		return "1 " + what
+	}
+	return fmt.Sprintf("%d %ss", n, what)
+}

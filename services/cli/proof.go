@@ -27,7 +27,7 @@ import (
 
 func (a *app) proofCommands() []*cobra.Command {
 	return []*cobra.Command{
-		a.replayCmd(), group("history", "The signed records: show, check, export", a.historyShowCmd(), a.historyCheckCmd(), a.historyExportCmd()),
+		a.dossierCmd(), a.replayCmd(), group("history", "The signed records: show, check, export", a.historyShowCmd(), a.historyCheckCmd(), a.historyExportCmd()),
 		group("projection", "What is derived from the histories", a.dumpCmd()),
 	}
 }
