@@ -204,6 +204,8 @@ func disputeWords(payload proto.Message) string {
 	case *emergencyv1.DisputeFiled:
 		return fmt.Sprintf("Dispute %s filed by %s: %s; %d deviations attached; evidence up to %d, record %.12s; relief asked for: %s%s", e.GetDispute(), e.GetFiledBy(),
 			ConcernWords(e.GetConcern()), len(e.GetDeviations()), e.GetEvidencePosition(), e.GetHeadHash(), e.GetRelief(), either(e.GetRefiles() != "", "; files "+e.GetRefiles()+" again", ""))
+	case *emergencyv1.FilingReported:
+		return fmt.Sprintf("The mail that files %s is %s%s", e.GetDispute(), word(e.GetState(), "DELIVERY_STATE_"), either(e.GetDetail() != "", ": "+e.GetDetail(), ""))
 	case *emergencyv1.CaseOpened:
 		return fmt.Sprintf("Case %s opened for %s; case manager %s", e.GetCaseNumber(), e.GetDispute(), e.GetCaseManager())
 	case *emergencyv1.ArbitratorProposed:

@@ -141,6 +141,7 @@ var catalogue = map[string][]eventRow{
 		eventType[emergencyv1.ProcedureDocumented]("ProcedureDocumented"),
 		eventType[emergencyv1.BoardSummaryRecorded]("BoardSummaryRecorded"),
 		eventType[emergencyv1.DisputeFiled]("DisputeFiled"),
+		eventType[emergencyv1.FilingReported]("FilingReported"),
 		eventType[emergencyv1.CaseOpened]("CaseOpened"),
 		eventType[emergencyv1.ArbitratorProposed]("ArbitratorProposed"),
 		eventType[emergencyv1.ArbitratorAccepted]("ArbitratorAccepted"),

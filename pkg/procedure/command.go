@@ -3,8 +3,6 @@
 package procedure
 
 import (
-	"slices"
-
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
@@ -18,11 +16,10 @@ type commandRow struct {
 	authority string // seed step or clause that the service fills in (0.7)
 	roles     []emergencyv1.Role
 	systems   []emergencyv1.SystemKind
-	through   emergencyv1.SystemKind // the one system that gives it for a person; 0: the person gives it
-	signed    bool                   // needs the person's own signature
-	stepUp    bool                   // needs a fresh one (G8)
-	afterEnd  bool                   // accepted after StoodDown and Closed (G7)
-	closes    bool                   // accepted after StoodDown (G7)
+	signed    bool // needs the person's own signature
+	stepUp    bool // needs a fresh one (G8)
+	afterEnd  bool // accepted after StoodDown and Closed (G7)
+	closes    bool // accepted after StoodDown (G7)
 	creates   bool
 	ruleBook  bool
 	safety    bool // goes through exclusivity with a deviation (2.3 (b))
@@ -81,7 +78,7 @@ func commandTable() []commandRow {
 	)
 	responders := roles(ca, sa, sd, se, te)
 	everybody := roles(ca, sa, sd, se, te, cm, ar, dro, bd, me)
-	return slices.Concat(consoleCommands(), []commandRow{
+	return []commandRow{
 		command(commandRow{name: "Declare", owner: OwnerIncident, authority: "seed 1.1", roles: roles(ca, sa), creates: true, safety: true}, declareFields, decideDeclare),
 		command(commandRow{name: "MergeInto", owner: OwnerIncident, authority: "seed 1", roles: roles(ca, sa)}, mergeFields, decideMergeInto),
 		command(commandRow{name: "AbsorbDuplicate", owner: OwnerIncident, authority: "seed 1", roles: roles(ca, sa)}, absorbFields, decideAbsorb),
@@ -130,6 +127,7 @@ func commandTable() []commandRow {
 		command(commandRow{name: "Document", owner: OwnerArbitration, authority: "seed 1", roles: roles(ca), afterEnd: true}, documentFields, decideDocument),
 		command(commandRow{name: "RecordBoardSummary", owner: OwnerArbitration, authority: "SP 4.1.3", roles: roles(cl, bd), afterEnd: true}, boardFields, decideBoardSummary),
 		command(commandRow{name: "FileDispute", owner: OwnerArbitration, authority: "DRP 1", roles: everybody, afterEnd: true}, fileDisputeFields, decideFileDispute),
+		command(commandRow{name: "ReportFiling", owner: OwnerArbitration, authority: "seed 2.4, 3.7", systems: systems(mailer), afterEnd: true}, reportFilingFields, decideReportFiling),
 		command(commandRow{name: "OpenCase", owner: OwnerArbitration, authority: "DRP 1.3", roles: roles(cm), afterEnd: true}, openCaseFields, decideOpenCase),
 		command(commandRow{name: "ProposeArbitrator", owner: OwnerArbitration, authority: "DRP 1.5", roles: roles(cm), afterEnd: true}, proposeFields, decidePropose),
 		command(commandRow{name: "RespondAppointment", owner: OwnerArbitration, authority: "DRP 1.5", roles: roles(ar), afterEnd: true}, respondAppointmentFields, decideRespondAppointment),
@@ -151,7 +149,7 @@ func commandTable() []commandRow {
 		command(commandRow{name: "RevokeRole", owner: OwnerArbitration, authority: "SP 3.4.2", roles: roles(bd), ruleBook: true}, revokeRoleFields, decideRevokeRole),
 		command(commandRow{name: "AddKey", owner: OwnerArbitration, authority: "SP 3.4.2", roles: roles(bd, me), ruleBook: true}, addKeyFields, decideAddKey),
 		command(commandRow{name: "RevokeKey", owner: OwnerArbitration, authority: "SP 3.4.2", roles: roles(bd, me), ruleBook: true}, revokeKeyFields, decideRevokeKey),
-	})
+	}
 }
 
 // commandIndex is the table by message; built once, never changed.

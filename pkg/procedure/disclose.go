@@ -41,15 +41,17 @@ var untilDisclosure = []string{
 	"deployment.BackOutUnproven report.paths", "deployment.RolledBack report.paths", "deployment.ReplicationChecked drift_paths",
 }
 
-// neverPublic are the events of which nothing is ever public: private proceedings, and what a session or its leftovers show.
+// neverPublic are the events of which nothing restricted is ever public: private proceedings (of a ruling what RulingPublished
+// says is), and what a session or its leftovers show.
 var neverPublic = []string{
-	"arbitration.PreliminariesRecorded", "arbitration.CaseOpened", "arbitration.ArbitratorDeclined", "arbitration.ReviewRequested",
+	"arbitration.DisputeFiled", "arbitration.CaseOpened", "arbitration.ArbitratorDeclined", "arbitration.PreliminariesRecorded",
+	"arbitration.DirectionIssued", "arbitration.DirectionReported", "arbitration.RulingDelivered", "arbitration.ReviewRuled", "arbitration.ReviewRequested",
 	"deployment.SessionMarked", "deployment.SessionDiffCaptured", "deployment.LeftoversReported", "deployment.LeftoversExplained",
 	"deployment.CredentialConsumed", "deployment.CredentialProvenUnusable", "deployment.CredentialStillUsable",
 }
 
-// neverFields are never public in whatever event they stand: how persons are reached, and who they are.
-var neverFields = []protoreflect.Name{"contact_path", "address", "account", "source_address", "key_fingerprint", "claimants", "respondents", "message"}
+// neverFields are never public in whatever event they stand: how persons are reached, and where they come from.
+var neverFields = []protoreflect.Name{"contact_path", "address", "account", "source_address", "key_fingerprint", "attempts"}
 
 // Disclosure is the class of a restricted field.
 func Disclosure(eventType, field string) DisclosureClass {
@@ -80,18 +82,12 @@ func (s *State) disclosesAt() (at time.Time, ok bool) {
 
 // hostChanged is the first change of the critical host.
 func (s *State) hostChanged() Mark {
-	var first Mark
-	for _, x := range s.sessionDifferences() {
-		if first.Position == 0 {
-			first = x.Mark
-		}
-	}
 	for _, a := range s.Applies {
-		if a.Applied.Position > 0 && (first.Position == 0 || a.Applied.Position < first.Position) {
+		if a.Applied.Position > 0 {
 			return a.Applied
 		}
 	}
-	return first
+	return Mark{}
 }
 
 // sealedUntil is until when an arbitrator keeps an event's restricted values secret: by an order of kind seal, over everything

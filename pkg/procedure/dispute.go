@@ -137,19 +137,39 @@ func (d *decision) refiles(id string) *Refusal {
 	return d.disputeState(x, "cannot be filed again: that is for a dispute that nobody took, or for its filer before a case is opened")
 }
 
-// disputeID is the id of a new dispute: the number that the service reserved among all incidents, else the incident's next one
-// of the day. Within the incident it is unique by this check, and (incident, dispute) is what names a dispute.
+// disputeID is the id of a new dispute: the first number of the day that the service knows to be free among all incidents and
+// that is free in this one. There is no counter over all incidents: what names a dispute is (incident, dispute), which this
+// check keeps unique; two filings in two incidents at the same moment may share a number.
 func (d *decision) disputeID() string {
 	prefix := "a" + d.at.UTC().Format("20060102") + "."
-	id := d.env.Facts.Dispute
-	if _, taken := d.s.Dispute(id); strings.HasPrefix(id, prefix) && disputeForm.MatchString(id) && !taken {
-		return id
-	}
-	for n := 1; ; n++ {
+	for n := max(1, d.env.Facts.DisputeNumber); ; n++ {
 		if _, taken := d.s.Dispute(prefix + strconv.Itoa(n)); !taken {
 			return prefix + strconv.Itoa(n)
 		}
 	}
+}
+
+func reportFilingFields(f *fields, c *emergencyv1.ReportFilingRequest) {
+	f.dispute(c.GetDispute())
+	f.want(c.GetState() != 0, "state", "what became of the mail")
+}
+
+// decideReportFiling notes what became of the mail to the arbitration forum. Once it was taken nothing changes that.
+func decideReportFiling(d *decision, c *emergencyv1.ReportFilingRequest) *Refusal {
+	x, refusal := d.dispute(c.GetDispute())
+	if refusal != nil {
+		return refusal
+	}
+	sent := filingWord(emergencyv1.DeliveryState_DELIVERY_STATE_SENT)
+	if x.Mailed.Result == sent || x.Mailed.Position > 0 && x.Mailed.Result == filingWord(c.GetState()) {
+		return nil // a repetition says nothing new
+	}
+	d.emit(&emergencyv1.FilingReported{Dispute: x.ID, State: c.GetState(), Detail: c.GetDetail()})
+	return nil
+}
+
+func filingWord(st emergencyv1.DeliveryState) string {
+	return strings.ToLower(strings.TrimPrefix(st.String(), "DELIVERY_STATE_"))
 }
 
 // dispute finds a dispute (G4).

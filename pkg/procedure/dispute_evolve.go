@@ -103,6 +103,8 @@ func (s *State) applyArbitration(f fact, payload proto.Message) error {
 	switch e := payload.(type) {
 	case *emergencyv1.DisputeFiled:
 		s.applyFiled(f, e)
+	case *emergencyv1.FilingReported:
+		s.change(e.GetDispute(), func(x *Dispute) { x.Mailed = f.mark("", "", filingWord(e.GetState())) })
 	case *emergencyv1.CaseOpened:
 		s.applyCase(f, e)
 	case *emergencyv1.ArbitratorProposed:
@@ -124,9 +126,8 @@ func (s *State) applyArbitration(f fact, payload proto.Message) error {
 		s.change(e.GetDispute(), func(x *Dispute) {
 			if x.Preliminaries.Position == 0 {
 				x.Preliminaries = f.mark(f.who(), "", "")
-			} else {
-				s.Notes = append(s.Notes, f.mark(f.who(), "", e.GetDispute()))
 			}
+			x.Joined = append(x.Joined, e.GetJoined().GetCommitment())
 		})
 	case *emergencyv1.DirectionIssued:
 		s.applyDirection(f, e)

@@ -58,6 +58,10 @@ type Dispute struct {
 	Arbitrator    string
 	Accepted      Mark
 	Preliminaries Mark
+	// Joined are the commitments of the parties that joined.
+	Joined []string
+	// Mailed is what became of the mail to the arbitration forum, in Result; the latest report.
+	Mailed Mark
 
 	// Of is the ruling that a review is about; Reopened is when it was re-opened, Panel and Senior are who then decide.
 	Of       string
@@ -117,6 +121,7 @@ func (x Dispute) State(now time.Time) DisputeState {
 
 func (x Dispute) clone() Dispute {
 	x.Deviations, x.Proposals, x.Panel = slices.Clone(x.Deviations), slices.Clone(x.Proposals), slices.Clone(x.Panel)
+	x.Joined = slices.Clone(x.Joined)
 	return x
 }
 

@@ -31,8 +31,6 @@ func (d *decision) timers() []timer {
 		list = d.deadlineTimers()
 	case OwnerNotification:
 		list = d.notificationTimers()
-	case OwnerDeployment:
-		list = d.consoleTimers()
 	case OwnerArbitration:
 		list = d.arbitrationTimers()
 	}

@@ -155,7 +155,7 @@ func (d *draft) sayDisputes(payload proto.Message) bool {
 	case *emergencyv1.AppealPanelFormed:
 		d.head("Appeal panel formed")
 		d.field(fieldDispute, e.GetDispute())
-	case *emergencyv1.PreliminariesRecorded, *emergencyv1.DirectionIssued, *emergencyv1.DirectionReported: // none
+	case *emergencyv1.PreliminariesRecorded, *emergencyv1.FilingReported, *emergencyv1.DirectionIssued, *emergencyv1.DirectionReported: // none
 	default:
 		return d.sayRulings(payload)
 	}
@@ -236,17 +236,5 @@ func (d *draft) discloses(eventType string) {
 // people can be reached, where they come from, accounts, recordings and what a session left, private proceedings
 // (procedure.md 5.4, 8.4). The procedure refuses to disclose them; the log holds them back as well.
 func NeverPublic(eventType, field string) bool {
-	last := field[strings.LastIndex(field, ".")+1:]
-	switch last {
-	case "contact_path", "address", "source_address", "key_fingerprint", "account", "attempts":
-		return true
-	}
-	_, name, _ := strings.Cut(eventType, ".")
-	switch name {
-	case "", "SessionMarked", "SessionDiffCaptured", "LeftoversReported", "LeftoversExplained",
-		"DisputeFiled", "CaseOpened", "ArbitratorDeclined", "PreliminariesRecorded", "DirectionIssued", "DirectionReported",
-		"RulingDelivered", "ReviewRuled", "ReviewRequested":
-		return true
-	}
-	return false
+	return eventType == "" || procedure.Disclosure(eventType, field) == procedure.DiscloseNever
 }

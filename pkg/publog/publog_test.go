@@ -137,6 +137,7 @@ var column = []struct {
 	{&emergencyv1.RecordingPlayed{Grant: "G1", Person: "arno"}, "-", ""},
 
 	{&emergencyv1.DisputeFiled{Dispute: "a20261125.1", Concern: emergencyv1.DisputeConcern_DISPUTE_CONCERN_STRATEGY_2, Claimants: secret, Complaint: secret, Relief: "that carla be heard", FiledBy: "carla", Deviations: []*emergencyv1.AttachedDeviation{{Position: 9, Deviation: emergencyv1.Deviation_DEVIATION_REVIEW_SKIPPED}}}, "Dispute filed", "dispute=a20261125.1|concern=strategy 2|attached=review skipped"},
+	{&emergencyv1.FilingReported{Dispute: "a20261125.1", State: emergencyv1.DeliveryState_DELIVERY_STATE_SENT}, "-", ""},
 	{&emergencyv1.CaseOpened{Dispute: "a20261125.1", CaseNumber: "a20261125.1", CaseManager: "casper", ActedParties: secret}, "Case number assigned", "dispute=a20261125.1|case=a20261125.1"},
 	{&emergencyv1.ArbitratorProposed{Dispute: "a20261125.1", Candidate: "arno"}, "Waiting for an arbitrator", "dispute=a20261125.1"},
 	{&emergencyv1.ArbitratorAccepted{Dispute: "a20261125.1", Arbitrator: "arno"}, "Arbitrator accepted", "dispute=a20261125.1"},

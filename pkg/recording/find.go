@@ -91,19 +91,17 @@ func (s *search) frame(f Frame) (found []string) {
 	if !ok {
 		line := Describe(f.Body)
 		if in, ok := f.Body.(Input); ok {
-			line = printable(in.Text)
+			line = in.Text
 		}
 		if line != "" && s.matches(line) {
-			found = append(found, line)
+			found = append(found, printable(line))
 		}
 		return found
 	}
 	s.screen.scan(out.Data, func(t token) {
 		switch t.kind {
-		case tokenText:
+		case tokenText, tokenRune:
 			s.line = append(s.line, t.raw...)
-		case tokenRune:
-			s.line = append(s.line, printable(string(t.r))...)
 		case tokenBad:
 			s.line = utf8.AppendRune(s.line, utf8.RuneError)
 		case tokenControl:
@@ -130,15 +128,12 @@ func (s *search) control(c rune) {
 	}
 }
 
-// printable makes one line of s in which nothing is left that a terminal would obey.
+// printable replaces what a terminal would obey.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
-		switch {
-		case r == '\n' || r == '\t':
-			return ' '
-		case !visible(r):
+		if !visible(r) {
 			return utf8.RuneError
 		}
 		return r
-	}, strings.ToValidUTF8(s, "\uFFFD"))
+	}, s)
 }

@@ -166,7 +166,9 @@ func Away(format string, args ...any) error { return unavailable{fmt.Errorf(form
 type Restricted struct {
 	restrictedv1.UnimplementedRestrictedServiceServer
 	Vaults map[string]vault.Store
-	Log    *slog.Logger
+	// State is an incident as the owner itself reads it, on the true head.
+	State func(ctx context.Context, incident string) (*procedure.State, error)
+	Log   *slog.Logger
 }
 
 // Reveal returns the value behind a commitment, and writes the access log line that procedure.md 9 asks for.
@@ -187,4 +189,33 @@ func (r *Restricted) Reveal(ctx context.Context, req *restrictedv1.RevealRequest
 	caller, _ := identity.FromContext(ctx)
 	r.Log.InfoContext(ctx, "restricted value read", "owner", req.GetOwner(), "commitment", req.GetCommitment(), "person", req.GetPerson(), "by_key", caller.KeyID)
 	return &restrictedv1.RevealResponse{Value: value, Salt: salt}, nil
+}
+
+// Erase deletes value and salt for good, if the owner's own reading of the history finds that this was ordered: nobody's word
+// is enough to destroy evidence (procedure.md 8.5). Erasing again is no error.
+func (r *Restricted) Erase(ctx context.Context, req *restrictedv1.EraseRequest) (*restrictedv1.EraseResponse, error) {
+	v, ok := r.Vaults[req.GetOwner()]
+	if !ok || r.State == nil {
+		return nil, fmt.Errorf("restricted values of %q are not kept here", req.GetOwner())
+	}
+	st, err := r.State(ctx, req.GetIncident())
+	if err != nil {
+		return nil, Retryable(err)
+	}
+	field, ok := procedure.RedactionOf(st, req.GetRedaction(), req.GetCommitment())
+	if owner, _ := procedure.EventOwner(field.EventType); !ok || owner != req.GetOwner() {
+		return nil, &procedure.Refusal{
+			Code: procedure.FailedPrecondition, Reason: procedure.ReasonEntry, Rule: "8.5",
+			Message: fmt.Sprintf("no redaction of this value of %s was ordered at position %d of %s", req.GetOwner(), req.GetRedaction(), req.GetIncident()),
+		}
+	}
+	err = v.Destroy(ctx, req.GetCommitment())
+	if errors.Is(err, vault.ErrNotFound) {
+		return nil, &procedure.Refusal{Code: procedure.NotFound, Reason: procedure.ReasonEntry, Rule: "8.5", Message: "the value was never kept here, or is lost"}
+	}
+	if err != nil {
+		return nil, fmt.Errorf("erase: %w", err)
+	}
+	r.Log.InfoContext(ctx, "restricted value erased", "owner", req.GetOwner(), "incident", req.GetIncident(), "redaction", req.GetRedaction(), "commitment", req.GetCommitment())
+	return &restrictedv1.EraseResponse{}, nil
 }

@@ -50,7 +50,7 @@ func build(t *testing.T, r *dispatchtest.Rig, clock timer.Clock) *instance {
 	x.server, err = arbitration.New(service.Deps{
 		Owner: procedure.OwnerArbitration, Clock: clock, Log: r.Log, Store: r.Store, Keys: r.Keys.Ring, Signer: r.Keys.Signer(t, procedure.OwnerArbitration),
 		Artefacts: artefacts.New(1 << 20), Vault: r.Vaults[procedure.OwnerArbitration], Ledger: ledger.New(), Incidents: x.incidents, Reader: x.reader,
-	})
+	}, arbitration.Config{})
 	if err != nil {
 		t.Fatal(err)
 	}

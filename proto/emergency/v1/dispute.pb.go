@@ -559,6 +559,189 @@ func (x *DisputeFiled) GetFiledBy() string {
 	return ""
 }
 
+// ReportFilingRequest reports what became of the mail that files a dispute at the arbitration forum; by the service's mailer.
+type ReportFilingRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Common part.
+	Meta *CommandMeta `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
+	// Dispute.
+	Dispute string `protobuf:"bytes,2,opt,name=dispute,proto3" json:"dispute,omitempty"`
+	// What became of the mail.
+	State DeliveryState `protobuf:"varint,3,opt,name=state,proto3,enum=emergency.v1.DeliveryState" json:"state,omitempty"`
+	// One line for the operator, without address or secret.
+	Detail        string `protobuf:"bytes,4,opt,name=detail,proto3" json:"detail,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportFilingRequest) Reset() {
+	*x = ReportFilingRequest{}
+	mi := &file_emergency_v1_dispute_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportFilingRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportFilingRequest) ProtoMessage() {}
+
+func (x *ReportFilingRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_emergency_v1_dispute_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportFilingRequest.ProtoReflect.Descriptor instead.
+func (*ReportFilingRequest) Descriptor() ([]byte, []int) {
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ReportFilingRequest) GetMeta() *CommandMeta {
+	if x != nil {
+		return x.Meta
+	}
+	return nil
+}
+
+func (x *ReportFilingRequest) GetDispute() string {
+	if x != nil {
+		return x.Dispute
+	}
+	return ""
+}
+
+func (x *ReportFilingRequest) GetState() DeliveryState {
+	if x != nil {
+		return x.State
+	}
+	return DeliveryState_DELIVERY_STATE_UNSPECIFIED
+}
+
+func (x *ReportFilingRequest) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
+// ReportFilingResponse says what was recorded.
+type ReportFilingResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// What was recorded.
+	Committed     *Committed `protobuf:"bytes,1,opt,name=committed,proto3" json:"committed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReportFilingResponse) Reset() {
+	*x = ReportFilingResponse{}
+	mi := &file_emergency_v1_dispute_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReportFilingResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReportFilingResponse) ProtoMessage() {}
+
+func (x *ReportFilingResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_emergency_v1_dispute_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReportFilingResponse.ProtoReflect.Descriptor instead.
+func (*ReportFilingResponse) Descriptor() ([]byte, []int) {
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *ReportFilingResponse) GetCommitted() *Committed {
+	if x != nil {
+		return x.Committed
+	}
+	return nil
+}
+
+// FilingReported says what became of the mail that files a dispute.
+type FilingReported struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Dispute.
+	Dispute string `protobuf:"bytes,1,opt,name=dispute,proto3" json:"dispute,omitempty"`
+	// What became of the mail.
+	State DeliveryState `protobuf:"varint,2,opt,name=state,proto3,enum=emergency.v1.DeliveryState" json:"state,omitempty"`
+	// One line for the operator.
+	Detail        string `protobuf:"bytes,3,opt,name=detail,proto3" json:"detail,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *FilingReported) Reset() {
+	*x = FilingReported{}
+	mi := &file_emergency_v1_dispute_proto_msgTypes[5]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *FilingReported) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*FilingReported) ProtoMessage() {}
+
+func (x *FilingReported) ProtoReflect() protoreflect.Message {
+	mi := &file_emergency_v1_dispute_proto_msgTypes[5]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use FilingReported.ProtoReflect.Descriptor instead.
+func (*FilingReported) Descriptor() ([]byte, []int) {
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{5}
+}
+
+func (x *FilingReported) GetDispute() string {
+	if x != nil {
+		return x.Dispute
+	}
+	return ""
+}
+
+func (x *FilingReported) GetState() DeliveryState {
+	if x != nil {
+		return x.State
+	}
+	return DeliveryState_DELIVERY_STATE_UNSPECIFIED
+}
+
+func (x *FilingReported) GetDetail() string {
+	if x != nil {
+		return x.Detail
+	}
+	return ""
+}
+
 // AttachedDeviation is a deviation and where it stands.
 type AttachedDeviation struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -572,7 +755,7 @@ type AttachedDeviation struct {
 
 func (x *AttachedDeviation) Reset() {
 	*x = AttachedDeviation{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[3]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -584,7 +767,7 @@ func (x *AttachedDeviation) String() string {
 func (*AttachedDeviation) ProtoMessage() {}
 
 func (x *AttachedDeviation) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[3]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -597,7 +780,7 @@ func (x *AttachedDeviation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachedDeviation.ProtoReflect.Descriptor instead.
 func (*AttachedDeviation) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{3}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *AttachedDeviation) GetPosition() uint64 {
@@ -631,7 +814,7 @@ type OpenCaseRequest struct {
 
 func (x *OpenCaseRequest) Reset() {
 	*x = OpenCaseRequest{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[4]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -643,7 +826,7 @@ func (x *OpenCaseRequest) String() string {
 func (*OpenCaseRequest) ProtoMessage() {}
 
 func (x *OpenCaseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[4]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -656,7 +839,7 @@ func (x *OpenCaseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenCaseRequest.ProtoReflect.Descriptor instead.
 func (*OpenCaseRequest) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{4}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *OpenCaseRequest) GetMeta() *CommandMeta {
@@ -698,7 +881,7 @@ type OpenCaseResponse struct {
 
 func (x *OpenCaseResponse) Reset() {
 	*x = OpenCaseResponse{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[5]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -710,7 +893,7 @@ func (x *OpenCaseResponse) String() string {
 func (*OpenCaseResponse) ProtoMessage() {}
 
 func (x *OpenCaseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[5]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -723,7 +906,7 @@ func (x *OpenCaseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenCaseResponse.ProtoReflect.Descriptor instead.
 func (*OpenCaseResponse) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{5}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *OpenCaseResponse) GetCommitted() *Committed {
@@ -750,7 +933,7 @@ type CaseOpened struct {
 
 func (x *CaseOpened) Reset() {
 	*x = CaseOpened{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[6]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -762,7 +945,7 @@ func (x *CaseOpened) String() string {
 func (*CaseOpened) ProtoMessage() {}
 
 func (x *CaseOpened) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[6]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -775,7 +958,7 @@ func (x *CaseOpened) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CaseOpened.ProtoReflect.Descriptor instead.
 func (*CaseOpened) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{6}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *CaseOpened) GetDispute() string {
@@ -821,7 +1004,7 @@ type ProposeArbitratorRequest struct {
 
 func (x *ProposeArbitratorRequest) Reset() {
 	*x = ProposeArbitratorRequest{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[7]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -833,7 +1016,7 @@ func (x *ProposeArbitratorRequest) String() string {
 func (*ProposeArbitratorRequest) ProtoMessage() {}
 
 func (x *ProposeArbitratorRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[7]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -846,7 +1029,7 @@ func (x *ProposeArbitratorRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeArbitratorRequest.ProtoReflect.Descriptor instead.
 func (*ProposeArbitratorRequest) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{7}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *ProposeArbitratorRequest) GetMeta() *CommandMeta {
@@ -881,7 +1064,7 @@ type ProposeArbitratorResponse struct {
 
 func (x *ProposeArbitratorResponse) Reset() {
 	*x = ProposeArbitratorResponse{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[8]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -893,7 +1076,7 @@ func (x *ProposeArbitratorResponse) String() string {
 func (*ProposeArbitratorResponse) ProtoMessage() {}
 
 func (x *ProposeArbitratorResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[8]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -906,7 +1089,7 @@ func (x *ProposeArbitratorResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ProposeArbitratorResponse.ProtoReflect.Descriptor instead.
 func (*ProposeArbitratorResponse) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{8}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *ProposeArbitratorResponse) GetCommitted() *Committed {
@@ -931,7 +1114,7 @@ type ArbitratorProposed struct {
 
 func (x *ArbitratorProposed) Reset() {
 	*x = ArbitratorProposed{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[9]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -943,7 +1126,7 @@ func (x *ArbitratorProposed) String() string {
 func (*ArbitratorProposed) ProtoMessage() {}
 
 func (x *ArbitratorProposed) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[9]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -956,7 +1139,7 @@ func (x *ArbitratorProposed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArbitratorProposed.ProtoReflect.Descriptor instead.
 func (*ArbitratorProposed) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{9}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ArbitratorProposed) GetDispute() string {
@@ -999,7 +1182,7 @@ type RespondAppointmentRequest struct {
 
 func (x *RespondAppointmentRequest) Reset() {
 	*x = RespondAppointmentRequest{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[10]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1011,7 +1194,7 @@ func (x *RespondAppointmentRequest) String() string {
 func (*RespondAppointmentRequest) ProtoMessage() {}
 
 func (x *RespondAppointmentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[10]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1024,7 +1207,7 @@ func (x *RespondAppointmentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RespondAppointmentRequest.ProtoReflect.Descriptor instead.
 func (*RespondAppointmentRequest) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{10}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *RespondAppointmentRequest) GetMeta() *CommandMeta {
@@ -1073,7 +1256,7 @@ type RespondAppointmentResponse struct {
 
 func (x *RespondAppointmentResponse) Reset() {
 	*x = RespondAppointmentResponse{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[11]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1085,7 +1268,7 @@ func (x *RespondAppointmentResponse) String() string {
 func (*RespondAppointmentResponse) ProtoMessage() {}
 
 func (x *RespondAppointmentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[11]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1098,7 +1281,7 @@ func (x *RespondAppointmentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RespondAppointmentResponse.ProtoReflect.Descriptor instead.
 func (*RespondAppointmentResponse) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{11}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *RespondAppointmentResponse) GetCommitted() *Committed {
@@ -1121,7 +1304,7 @@ type ArbitratorAccepted struct {
 
 func (x *ArbitratorAccepted) Reset() {
 	*x = ArbitratorAccepted{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[12]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1133,7 +1316,7 @@ func (x *ArbitratorAccepted) String() string {
 func (*ArbitratorAccepted) ProtoMessage() {}
 
 func (x *ArbitratorAccepted) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[12]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1146,7 +1329,7 @@ func (x *ArbitratorAccepted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArbitratorAccepted.ProtoReflect.Descriptor instead.
 func (*ArbitratorAccepted) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{12}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ArbitratorAccepted) GetDispute() string {
@@ -1178,7 +1361,7 @@ type ArbitratorDeclined struct {
 
 func (x *ArbitratorDeclined) Reset() {
 	*x = ArbitratorDeclined{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[13]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1190,7 +1373,7 @@ func (x *ArbitratorDeclined) String() string {
 func (*ArbitratorDeclined) ProtoMessage() {}
 
 func (x *ArbitratorDeclined) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[13]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1203,7 +1386,7 @@ func (x *ArbitratorDeclined) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ArbitratorDeclined.ProtoReflect.Descriptor instead.
 func (*ArbitratorDeclined) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{13}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ArbitratorDeclined) GetDispute() string {
@@ -1240,7 +1423,7 @@ type CloseDeclinedRequest struct {
 
 func (x *CloseDeclinedRequest) Reset() {
 	*x = CloseDeclinedRequest{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[14]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1252,7 +1435,7 @@ func (x *CloseDeclinedRequest) String() string {
 func (*CloseDeclinedRequest) ProtoMessage() {}
 
 func (x *CloseDeclinedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[14]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1265,7 +1448,7 @@ func (x *CloseDeclinedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseDeclinedRequest.ProtoReflect.Descriptor instead.
 func (*CloseDeclinedRequest) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{14}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CloseDeclinedRequest) GetMeta() *CommandMeta {
@@ -1293,7 +1476,7 @@ type CloseDeclinedResponse struct {
 
 func (x *CloseDeclinedResponse) Reset() {
 	*x = CloseDeclinedResponse{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[15]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1305,7 +1488,7 @@ func (x *CloseDeclinedResponse) String() string {
 func (*CloseDeclinedResponse) ProtoMessage() {}
 
 func (x *CloseDeclinedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[15]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1318,7 +1501,7 @@ func (x *CloseDeclinedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseDeclinedResponse.ProtoReflect.Descriptor instead.
 func (*CloseDeclinedResponse) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{15}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *CloseDeclinedResponse) GetCommitted() *Committed {
@@ -1341,7 +1524,7 @@ type DisputeClosedDeclined struct {
 
 func (x *DisputeClosedDeclined) Reset() {
 	*x = DisputeClosedDeclined{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[16]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1353,7 +1536,7 @@ func (x *DisputeClosedDeclined) String() string {
 func (*DisputeClosedDeclined) ProtoMessage() {}
 
 func (x *DisputeClosedDeclined) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[16]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1366,7 +1549,7 @@ func (x *DisputeClosedDeclined) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisputeClosedDeclined.ProtoReflect.Descriptor instead.
 func (*DisputeClosedDeclined) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{16}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *DisputeClosedDeclined) GetDispute() string {
@@ -1402,7 +1585,7 @@ type Order struct {
 
 func (x *Order) Reset() {
 	*x = Order{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[17]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1414,7 +1597,7 @@ func (x *Order) String() string {
 func (*Order) ProtoMessage() {}
 
 func (x *Order) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[17]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1427,7 +1610,7 @@ func (x *Order) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Order.ProtoReflect.Descriptor instead.
 func (*Order) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{17}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Order) GetKind() DirectionKind {
@@ -1488,7 +1671,7 @@ type RecordPreliminariesRequest struct {
 
 func (x *RecordPreliminariesRequest) Reset() {
 	*x = RecordPreliminariesRequest{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[18]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1500,7 +1683,7 @@ func (x *RecordPreliminariesRequest) String() string {
 func (*RecordPreliminariesRequest) ProtoMessage() {}
 
 func (x *RecordPreliminariesRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[18]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1513,7 +1696,7 @@ func (x *RecordPreliminariesRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordPreliminariesRequest.ProtoReflect.Descriptor instead.
 func (*RecordPreliminariesRequest) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{18}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RecordPreliminariesRequest) GetMeta() *CommandMeta {
@@ -1576,7 +1759,7 @@ type RecordPreliminariesResponse struct {
 
 func (x *RecordPreliminariesResponse) Reset() {
 	*x = RecordPreliminariesResponse{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[19]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1588,7 +1771,7 @@ func (x *RecordPreliminariesResponse) String() string {
 func (*RecordPreliminariesResponse) ProtoMessage() {}
 
 func (x *RecordPreliminariesResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[19]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1601,7 +1784,7 @@ func (x *RecordPreliminariesResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordPreliminariesResponse.ProtoReflect.Descriptor instead.
 func (*RecordPreliminariesResponse) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{19}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RecordPreliminariesResponse) GetCommitted() *Committed {
@@ -1632,7 +1815,7 @@ type PreliminariesRecorded struct {
 
 func (x *PreliminariesRecorded) Reset() {
 	*x = PreliminariesRecorded{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[20]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1644,7 +1827,7 @@ func (x *PreliminariesRecorded) String() string {
 func (*PreliminariesRecorded) ProtoMessage() {}
 
 func (x *PreliminariesRecorded) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[20]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1657,7 +1840,7 @@ func (x *PreliminariesRecorded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PreliminariesRecorded.ProtoReflect.Descriptor instead.
 func (*PreliminariesRecorded) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{20}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *PreliminariesRecorded) GetDispute() string {
@@ -1725,7 +1908,7 @@ type DirectionIssued struct {
 
 func (x *DirectionIssued) Reset() {
 	*x = DirectionIssued{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[21]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1737,7 +1920,7 @@ func (x *DirectionIssued) String() string {
 func (*DirectionIssued) ProtoMessage() {}
 
 func (x *DirectionIssued) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[21]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1750,7 +1933,7 @@ func (x *DirectionIssued) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirectionIssued.ProtoReflect.Descriptor instead.
 func (*DirectionIssued) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{21}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *DirectionIssued) GetDirection() string {
@@ -1817,7 +2000,7 @@ type Judgement struct {
 
 func (x *Judgement) Reset() {
 	*x = Judgement{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[22]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1829,7 +2012,7 @@ func (x *Judgement) String() string {
 func (*Judgement) ProtoMessage() {}
 
 func (x *Judgement) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[22]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1842,7 +2025,7 @@ func (x *Judgement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Judgement.ProtoReflect.Descriptor instead.
 func (*Judgement) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{22}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Judgement) GetPosition() uint64 {
@@ -1901,7 +2084,7 @@ type DeliverRulingRequest struct {
 
 func (x *DeliverRulingRequest) Reset() {
 	*x = DeliverRulingRequest{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[23]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1913,7 +2096,7 @@ func (x *DeliverRulingRequest) String() string {
 func (*DeliverRulingRequest) ProtoMessage() {}
 
 func (x *DeliverRulingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[23]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1926,7 +2109,7 @@ func (x *DeliverRulingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeliverRulingRequest.ProtoReflect.Descriptor instead.
 func (*DeliverRulingRequest) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{23}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *DeliverRulingRequest) GetMeta() *CommandMeta {
@@ -2031,7 +2214,7 @@ type DeliverRulingResponse struct {
 
 func (x *DeliverRulingResponse) Reset() {
 	*x = DeliverRulingResponse{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[24]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2043,7 +2226,7 @@ func (x *DeliverRulingResponse) String() string {
 func (*DeliverRulingResponse) ProtoMessage() {}
 
 func (x *DeliverRulingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[24]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2056,7 +2239,7 @@ func (x *DeliverRulingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeliverRulingResponse.ProtoReflect.Descriptor instead.
 func (*DeliverRulingResponse) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{24}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *DeliverRulingResponse) GetCommitted() *Committed {
@@ -2103,7 +2286,7 @@ type RulingDelivered struct {
 
 func (x *RulingDelivered) Reset() {
 	*x = RulingDelivered{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[25]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2115,7 +2298,7 @@ func (x *RulingDelivered) String() string {
 func (*RulingDelivered) ProtoMessage() {}
 
 func (x *RulingDelivered) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[25]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2128,7 +2311,7 @@ func (x *RulingDelivered) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RulingDelivered.ProtoReflect.Descriptor instead.
 func (*RulingDelivered) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{25}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *RulingDelivered) GetRuling() string {
@@ -2246,7 +2429,7 @@ type ReviewRuled struct {
 
 func (x *ReviewRuled) Reset() {
 	*x = ReviewRuled{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[26]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2258,7 +2441,7 @@ func (x *ReviewRuled) String() string {
 func (*ReviewRuled) ProtoMessage() {}
 
 func (x *ReviewRuled) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[26]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2271,7 +2454,7 @@ func (x *ReviewRuled) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReviewRuled.ProtoReflect.Descriptor instead.
 func (*ReviewRuled) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{26}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ReviewRuled) GetDispute() string {
@@ -2317,7 +2500,7 @@ type PublishRulingRequest struct {
 
 func (x *PublishRulingRequest) Reset() {
 	*x = PublishRulingRequest{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[27]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2329,7 +2512,7 @@ func (x *PublishRulingRequest) String() string {
 func (*PublishRulingRequest) ProtoMessage() {}
 
 func (x *PublishRulingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[27]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2342,7 +2525,7 @@ func (x *PublishRulingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishRulingRequest.ProtoReflect.Descriptor instead.
 func (*PublishRulingRequest) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{27}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *PublishRulingRequest) GetMeta() *CommandMeta {
@@ -2377,7 +2560,7 @@ type PublishRulingResponse struct {
 
 func (x *PublishRulingResponse) Reset() {
 	*x = PublishRulingResponse{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[28]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2389,7 +2572,7 @@ func (x *PublishRulingResponse) String() string {
 func (*PublishRulingResponse) ProtoMessage() {}
 
 func (x *PublishRulingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[28]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2402,7 +2585,7 @@ func (x *PublishRulingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PublishRulingResponse.ProtoReflect.Descriptor instead.
 func (*PublishRulingResponse) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{28}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *PublishRulingResponse) GetCommitted() *Committed {
@@ -2429,7 +2612,7 @@ type RulingPublished struct {
 
 func (x *RulingPublished) Reset() {
 	*x = RulingPublished{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[29]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2441,7 +2624,7 @@ func (x *RulingPublished) String() string {
 func (*RulingPublished) ProtoMessage() {}
 
 func (x *RulingPublished) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[29]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2454,7 +2637,7 @@ func (x *RulingPublished) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RulingPublished.ProtoReflect.Descriptor instead.
 func (*RulingPublished) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{29}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RulingPublished) GetRuling() string {
@@ -2500,7 +2683,7 @@ type ReportDirectionDoneRequest struct {
 
 func (x *ReportDirectionDoneRequest) Reset() {
 	*x = ReportDirectionDoneRequest{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[30]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2512,7 +2695,7 @@ func (x *ReportDirectionDoneRequest) String() string {
 func (*ReportDirectionDoneRequest) ProtoMessage() {}
 
 func (x *ReportDirectionDoneRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[30]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2525,7 +2708,7 @@ func (x *ReportDirectionDoneRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportDirectionDoneRequest.ProtoReflect.Descriptor instead.
 func (*ReportDirectionDoneRequest) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{30}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ReportDirectionDoneRequest) GetMeta() *CommandMeta {
@@ -2560,7 +2743,7 @@ type ReportDirectionDoneResponse struct {
 
 func (x *ReportDirectionDoneResponse) Reset() {
 	*x = ReportDirectionDoneResponse{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[31]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2572,7 +2755,7 @@ func (x *ReportDirectionDoneResponse) String() string {
 func (*ReportDirectionDoneResponse) ProtoMessage() {}
 
 func (x *ReportDirectionDoneResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[31]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2585,7 +2768,7 @@ func (x *ReportDirectionDoneResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportDirectionDoneResponse.ProtoReflect.Descriptor instead.
 func (*ReportDirectionDoneResponse) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{31}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ReportDirectionDoneResponse) GetCommitted() *Committed {
@@ -2610,7 +2793,7 @@ type DirectionReported struct {
 
 func (x *DirectionReported) Reset() {
 	*x = DirectionReported{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[32]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2622,7 +2805,7 @@ func (x *DirectionReported) String() string {
 func (*DirectionReported) ProtoMessage() {}
 
 func (x *DirectionReported) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[32]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2635,7 +2818,7 @@ func (x *DirectionReported) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirectionReported.ProtoReflect.Descriptor instead.
 func (*DirectionReported) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{32}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *DirectionReported) GetDirection() string {
@@ -2672,7 +2855,7 @@ type ConfirmDirectionRequest struct {
 
 func (x *ConfirmDirectionRequest) Reset() {
 	*x = ConfirmDirectionRequest{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[33]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2684,7 +2867,7 @@ func (x *ConfirmDirectionRequest) String() string {
 func (*ConfirmDirectionRequest) ProtoMessage() {}
 
 func (x *ConfirmDirectionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[33]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2697,7 +2880,7 @@ func (x *ConfirmDirectionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmDirectionRequest.ProtoReflect.Descriptor instead.
 func (*ConfirmDirectionRequest) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{33}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ConfirmDirectionRequest) GetMeta() *CommandMeta {
@@ -2725,7 +2908,7 @@ type ConfirmDirectionResponse struct {
 
 func (x *ConfirmDirectionResponse) Reset() {
 	*x = ConfirmDirectionResponse{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[34]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2737,7 +2920,7 @@ func (x *ConfirmDirectionResponse) String() string {
 func (*ConfirmDirectionResponse) ProtoMessage() {}
 
 func (x *ConfirmDirectionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[34]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2750,7 +2933,7 @@ func (x *ConfirmDirectionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConfirmDirectionResponse.ProtoReflect.Descriptor instead.
 func (*ConfirmDirectionResponse) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{34}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ConfirmDirectionResponse) GetCommitted() *Committed {
@@ -2773,7 +2956,7 @@ type DirectionConfirmed struct {
 
 func (x *DirectionConfirmed) Reset() {
 	*x = DirectionConfirmed{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[35]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2785,7 +2968,7 @@ func (x *DirectionConfirmed) String() string {
 func (*DirectionConfirmed) ProtoMessage() {}
 
 func (x *DirectionConfirmed) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[35]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2798,7 +2981,7 @@ func (x *DirectionConfirmed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirectionConfirmed.ProtoReflect.Descriptor instead.
 func (*DirectionConfirmed) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{35}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *DirectionConfirmed) GetDirection() string {
@@ -2832,7 +3015,7 @@ type RequestReviewRequest struct {
 
 func (x *RequestReviewRequest) Reset() {
 	*x = RequestReviewRequest{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[36]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2844,7 +3027,7 @@ func (x *RequestReviewRequest) String() string {
 func (*RequestReviewRequest) ProtoMessage() {}
 
 func (x *RequestReviewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[36]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2857,7 +3040,7 @@ func (x *RequestReviewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestReviewRequest.ProtoReflect.Descriptor instead.
 func (*RequestReviewRequest) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{36}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *RequestReviewRequest) GetMeta() *CommandMeta {
@@ -2899,7 +3082,7 @@ type RequestReviewResponse struct {
 
 func (x *RequestReviewResponse) Reset() {
 	*x = RequestReviewResponse{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[37]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2911,7 +3094,7 @@ func (x *RequestReviewResponse) String() string {
 func (*RequestReviewResponse) ProtoMessage() {}
 
 func (x *RequestReviewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[37]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2924,7 +3107,7 @@ func (x *RequestReviewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RequestReviewResponse.ProtoReflect.Descriptor instead.
 func (*RequestReviewResponse) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{37}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *RequestReviewResponse) GetCommitted() *Committed {
@@ -2953,7 +3136,7 @@ type ReviewRequested struct {
 
 func (x *ReviewRequested) Reset() {
 	*x = ReviewRequested{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[38]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2965,7 +3148,7 @@ func (x *ReviewRequested) String() string {
 func (*ReviewRequested) ProtoMessage() {}
 
 func (x *ReviewRequested) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[38]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2978,7 +3161,7 @@ func (x *ReviewRequested) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReviewRequested.ProtoReflect.Descriptor instead.
 func (*ReviewRequested) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{38}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *ReviewRequested) GetDispute() string {
@@ -3033,7 +3216,7 @@ type FormAppealPanelRequest struct {
 
 func (x *FormAppealPanelRequest) Reset() {
 	*x = FormAppealPanelRequest{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[39]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3045,7 +3228,7 @@ func (x *FormAppealPanelRequest) String() string {
 func (*FormAppealPanelRequest) ProtoMessage() {}
 
 func (x *FormAppealPanelRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[39]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3058,7 +3241,7 @@ func (x *FormAppealPanelRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FormAppealPanelRequest.ProtoReflect.Descriptor instead.
 func (*FormAppealPanelRequest) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{39}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *FormAppealPanelRequest) GetMeta() *CommandMeta {
@@ -3100,7 +3283,7 @@ type FormAppealPanelResponse struct {
 
 func (x *FormAppealPanelResponse) Reset() {
 	*x = FormAppealPanelResponse{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[40]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3112,7 +3295,7 @@ func (x *FormAppealPanelResponse) String() string {
 func (*FormAppealPanelResponse) ProtoMessage() {}
 
 func (x *FormAppealPanelResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[40]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3125,7 +3308,7 @@ func (x *FormAppealPanelResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FormAppealPanelResponse.ProtoReflect.Descriptor instead.
 func (*FormAppealPanelResponse) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{40}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *FormAppealPanelResponse) GetCommitted() *Committed {
@@ -3150,7 +3333,7 @@ type AppealPanelFormed struct {
 
 func (x *AppealPanelFormed) Reset() {
 	*x = AppealPanelFormed{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[41]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3162,7 +3345,7 @@ func (x *AppealPanelFormed) String() string {
 func (*AppealPanelFormed) ProtoMessage() {}
 
 func (x *AppealPanelFormed) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[41]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3175,7 +3358,7 @@ func (x *AppealPanelFormed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AppealPanelFormed.ProtoReflect.Descriptor instead.
 func (*AppealPanelFormed) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{41}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *AppealPanelFormed) GetDispute() string {
@@ -3218,7 +3401,7 @@ type RedactRequest struct {
 
 func (x *RedactRequest) Reset() {
 	*x = RedactRequest{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[42]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3230,7 +3413,7 @@ func (x *RedactRequest) String() string {
 func (*RedactRequest) ProtoMessage() {}
 
 func (x *RedactRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[42]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3243,7 +3426,7 @@ func (x *RedactRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedactRequest.ProtoReflect.Descriptor instead.
 func (*RedactRequest) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{42}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *RedactRequest) GetMeta() *CommandMeta {
@@ -3292,7 +3475,7 @@ type RedactResponse struct {
 
 func (x *RedactResponse) Reset() {
 	*x = RedactResponse{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[43]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3304,7 +3487,7 @@ func (x *RedactResponse) String() string {
 func (*RedactResponse) ProtoMessage() {}
 
 func (x *RedactResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[43]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3317,7 +3500,7 @@ func (x *RedactResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedactResponse.ProtoReflect.Descriptor instead.
 func (*RedactResponse) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{43}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *RedactResponse) GetCommitted() *Committed {
@@ -3348,7 +3531,7 @@ type FieldRedacted struct {
 
 func (x *FieldRedacted) Reset() {
 	*x = FieldRedacted{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[44]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3360,7 +3543,7 @@ func (x *FieldRedacted) String() string {
 func (*FieldRedacted) ProtoMessage() {}
 
 func (x *FieldRedacted) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[44]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3373,7 +3556,7 @@ func (x *FieldRedacted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FieldRedacted.ProtoReflect.Descriptor instead.
 func (*FieldRedacted) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{44}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *FieldRedacted) GetEvent() uint64 {
@@ -3431,7 +3614,7 @@ type ReportRedactionRequest struct {
 
 func (x *ReportRedactionRequest) Reset() {
 	*x = ReportRedactionRequest{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[45]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3443,7 +3626,7 @@ func (x *ReportRedactionRequest) String() string {
 func (*ReportRedactionRequest) ProtoMessage() {}
 
 func (x *ReportRedactionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[45]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3456,7 +3639,7 @@ func (x *ReportRedactionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportRedactionRequest.ProtoReflect.Descriptor instead.
 func (*ReportRedactionRequest) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{45}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *ReportRedactionRequest) GetMeta() *CommandMeta {
@@ -3484,7 +3667,7 @@ type ReportRedactionResponse struct {
 
 func (x *ReportRedactionResponse) Reset() {
 	*x = ReportRedactionResponse{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[46]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3496,7 +3679,7 @@ func (x *ReportRedactionResponse) String() string {
 func (*ReportRedactionResponse) ProtoMessage() {}
 
 func (x *ReportRedactionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[46]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3509,7 +3692,7 @@ func (x *ReportRedactionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReportRedactionResponse.ProtoReflect.Descriptor instead.
 func (*ReportRedactionResponse) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{46}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *ReportRedactionResponse) GetCommitted() *Committed {
@@ -3532,7 +3715,7 @@ type RedactionCompleted struct {
 
 func (x *RedactionCompleted) Reset() {
 	*x = RedactionCompleted{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[47]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3544,7 +3727,7 @@ func (x *RedactionCompleted) String() string {
 func (*RedactionCompleted) ProtoMessage() {}
 
 func (x *RedactionCompleted) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[47]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3557,7 +3740,7 @@ func (x *RedactionCompleted) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RedactionCompleted.ProtoReflect.Descriptor instead.
 func (*RedactionCompleted) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{47}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *RedactionCompleted) GetRedaction() uint64 {
@@ -3589,7 +3772,7 @@ type DiscloseRequest struct {
 
 func (x *DiscloseRequest) Reset() {
 	*x = DiscloseRequest{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[48]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3601,7 +3784,7 @@ func (x *DiscloseRequest) String() string {
 func (*DiscloseRequest) ProtoMessage() {}
 
 func (x *DiscloseRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[48]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3614,7 +3797,7 @@ func (x *DiscloseRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscloseRequest.ProtoReflect.Descriptor instead.
 func (*DiscloseRequest) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{48}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *DiscloseRequest) GetMeta() *CommandMeta {
@@ -3649,7 +3832,7 @@ type DiscloseResponse struct {
 
 func (x *DiscloseResponse) Reset() {
 	*x = DiscloseResponse{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[49]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3661,7 +3844,7 @@ func (x *DiscloseResponse) String() string {
 func (*DiscloseResponse) ProtoMessage() {}
 
 func (x *DiscloseResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[49]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3674,7 +3857,7 @@ func (x *DiscloseResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiscloseResponse.ProtoReflect.Descriptor instead.
 func (*DiscloseResponse) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{49}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *DiscloseResponse) GetCommitted() *Committed {
@@ -3703,7 +3886,7 @@ type FieldDisclosed struct {
 
 func (x *FieldDisclosed) Reset() {
 	*x = FieldDisclosed{}
-	mi := &file_emergency_v1_dispute_proto_msgTypes[50]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3715,7 +3898,7 @@ func (x *FieldDisclosed) String() string {
 func (*FieldDisclosed) ProtoMessage() {}
 
 func (x *FieldDisclosed) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_dispute_proto_msgTypes[50]
+	mi := &file_emergency_v1_dispute_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3728,7 +3911,7 @@ func (x *FieldDisclosed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FieldDisclosed.ProtoReflect.Descriptor instead.
 func (*FieldDisclosed) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{50}
+	return file_emergency_v1_dispute_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *FieldDisclosed) GetEvent() uint64 {
@@ -3770,7 +3953,7 @@ var File_emergency_v1_dispute_proto protoreflect.FileDescriptor
 
 const file_emergency_v1_dispute_proto_rawDesc = "" +
 	"\n" +
-	"\x1aemergency/v1/dispute.proto\x12\femergency.v1\x1a\x19emergency/v1/common.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa8\x02\n" +
+	"\x1aemergency/v1/dispute.proto\x12\femergency.v1\x1a\x19emergency/v1/common.proto\x1a\x1femergency/v1/notification.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa8\x02\n" +
 	"\x12FileDisputeRequest\x12-\n" +
 	"\x04meta\x18\x01 \x01(\v2\x19.emergency.v1.CommandMetaR\x04meta\x126\n" +
 	"\aconcern\x18\x02 \x01(\x0e2\x1c.emergency.v1.DisputeConcernR\aconcern\x12\x1c\n" +
@@ -3796,7 +3979,18 @@ const file_emergency_v1_dispute_proto_rawDesc = "" +
 	"deviations\x12\x18\n" +
 	"\arefiles\x18\n" +
 	" \x01(\tR\arefiles\x12\x19\n" +
-	"\bfiled_by\x18\v \x01(\tR\afiledBy\"f\n" +
+	"\bfiled_by\x18\v \x01(\tR\afiledBy\"\xa9\x01\n" +
+	"\x13ReportFilingRequest\x12-\n" +
+	"\x04meta\x18\x01 \x01(\v2\x19.emergency.v1.CommandMetaR\x04meta\x12\x18\n" +
+	"\adispute\x18\x02 \x01(\tR\adispute\x121\n" +
+	"\x05state\x18\x03 \x01(\x0e2\x1b.emergency.v1.DeliveryStateR\x05state\x12\x16\n" +
+	"\x06detail\x18\x04 \x01(\tR\x06detail\"M\n" +
+	"\x14ReportFilingResponse\x125\n" +
+	"\tcommitted\x18\x01 \x01(\v2\x17.emergency.v1.CommittedR\tcommitted\"u\n" +
+	"\x0eFilingReported\x12\x18\n" +
+	"\adispute\x18\x01 \x01(\tR\adispute\x121\n" +
+	"\x05state\x18\x02 \x01(\x0e2\x1b.emergency.v1.DeliveryStateR\x05state\x12\x16\n" +
+	"\x06detail\x18\x03 \x01(\tR\x06detail\"f\n" +
 	"\x11AttachedDeviation\x12\x1a\n" +
 	"\bposition\x18\x01 \x01(\x04R\bposition\x125\n" +
 	"\tdeviation\x18\x02 \x01(\x0e2\x17.emergency.v1.DeviationR\tdeviation\"\xa0\x01\n" +
@@ -4072,7 +4266,7 @@ func file_emergency_v1_dispute_proto_rawDescGZIP() []byte {
 }
 
 var file_emergency_v1_dispute_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_emergency_v1_dispute_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
+var file_emergency_v1_dispute_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
 var file_emergency_v1_dispute_proto_goTypes = []any{
 	(DisputeConcern)(0),                 // 0: emergency.v1.DisputeConcern
 	(DirectionKind)(0),                  // 1: emergency.v1.DirectionKind
@@ -4081,132 +4275,140 @@ var file_emergency_v1_dispute_proto_goTypes = []any{
 	(*FileDisputeRequest)(nil),          // 4: emergency.v1.FileDisputeRequest
 	(*FileDisputeResponse)(nil),         // 5: emergency.v1.FileDisputeResponse
 	(*DisputeFiled)(nil),                // 6: emergency.v1.DisputeFiled
-	(*AttachedDeviation)(nil),           // 7: emergency.v1.AttachedDeviation
-	(*OpenCaseRequest)(nil),             // 8: emergency.v1.OpenCaseRequest
-	(*OpenCaseResponse)(nil),            // 9: emergency.v1.OpenCaseResponse
-	(*CaseOpened)(nil),                  // 10: emergency.v1.CaseOpened
-	(*ProposeArbitratorRequest)(nil),    // 11: emergency.v1.ProposeArbitratorRequest
-	(*ProposeArbitratorResponse)(nil),   // 12: emergency.v1.ProposeArbitratorResponse
-	(*ArbitratorProposed)(nil),          // 13: emergency.v1.ArbitratorProposed
-	(*RespondAppointmentRequest)(nil),   // 14: emergency.v1.RespondAppointmentRequest
-	(*RespondAppointmentResponse)(nil),  // 15: emergency.v1.RespondAppointmentResponse
-	(*ArbitratorAccepted)(nil),          // 16: emergency.v1.ArbitratorAccepted
-	(*ArbitratorDeclined)(nil),          // 17: emergency.v1.ArbitratorDeclined
-	(*CloseDeclinedRequest)(nil),        // 18: emergency.v1.CloseDeclinedRequest
-	(*CloseDeclinedResponse)(nil),       // 19: emergency.v1.CloseDeclinedResponse
-	(*DisputeClosedDeclined)(nil),       // 20: emergency.v1.DisputeClosedDeclined
-	(*Order)(nil),                       // 21: emergency.v1.Order
-	(*RecordPreliminariesRequest)(nil),  // 22: emergency.v1.RecordPreliminariesRequest
-	(*RecordPreliminariesResponse)(nil), // 23: emergency.v1.RecordPreliminariesResponse
-	(*PreliminariesRecorded)(nil),       // 24: emergency.v1.PreliminariesRecorded
-	(*DirectionIssued)(nil),             // 25: emergency.v1.DirectionIssued
-	(*Judgement)(nil),                   // 26: emergency.v1.Judgement
-	(*DeliverRulingRequest)(nil),        // 27: emergency.v1.DeliverRulingRequest
-	(*DeliverRulingResponse)(nil),       // 28: emergency.v1.DeliverRulingResponse
-	(*RulingDelivered)(nil),             // 29: emergency.v1.RulingDelivered
-	(*ReviewRuled)(nil),                 // 30: emergency.v1.ReviewRuled
-	(*PublishRulingRequest)(nil),        // 31: emergency.v1.PublishRulingRequest
-	(*PublishRulingResponse)(nil),       // 32: emergency.v1.PublishRulingResponse
-	(*RulingPublished)(nil),             // 33: emergency.v1.RulingPublished
-	(*ReportDirectionDoneRequest)(nil),  // 34: emergency.v1.ReportDirectionDoneRequest
-	(*ReportDirectionDoneResponse)(nil), // 35: emergency.v1.ReportDirectionDoneResponse
-	(*DirectionReported)(nil),           // 36: emergency.v1.DirectionReported
-	(*ConfirmDirectionRequest)(nil),     // 37: emergency.v1.ConfirmDirectionRequest
-	(*ConfirmDirectionResponse)(nil),    // 38: emergency.v1.ConfirmDirectionResponse
-	(*DirectionConfirmed)(nil),          // 39: emergency.v1.DirectionConfirmed
-	(*RequestReviewRequest)(nil),        // 40: emergency.v1.RequestReviewRequest
-	(*RequestReviewResponse)(nil),       // 41: emergency.v1.RequestReviewResponse
-	(*ReviewRequested)(nil),             // 42: emergency.v1.ReviewRequested
-	(*FormAppealPanelRequest)(nil),      // 43: emergency.v1.FormAppealPanelRequest
-	(*FormAppealPanelResponse)(nil),     // 44: emergency.v1.FormAppealPanelResponse
-	(*AppealPanelFormed)(nil),           // 45: emergency.v1.AppealPanelFormed
-	(*RedactRequest)(nil),               // 46: emergency.v1.RedactRequest
-	(*RedactResponse)(nil),              // 47: emergency.v1.RedactResponse
-	(*FieldRedacted)(nil),               // 48: emergency.v1.FieldRedacted
-	(*ReportRedactionRequest)(nil),      // 49: emergency.v1.ReportRedactionRequest
-	(*ReportRedactionResponse)(nil),     // 50: emergency.v1.ReportRedactionResponse
-	(*RedactionCompleted)(nil),          // 51: emergency.v1.RedactionCompleted
-	(*DiscloseRequest)(nil),             // 52: emergency.v1.DiscloseRequest
-	(*DiscloseResponse)(nil),            // 53: emergency.v1.DiscloseResponse
-	(*FieldDisclosed)(nil),              // 54: emergency.v1.FieldDisclosed
-	(*CommandMeta)(nil),                 // 55: emergency.v1.CommandMeta
-	(*Committed)(nil),                   // 56: emergency.v1.Committed
-	(*Restricted)(nil),                  // 57: emergency.v1.Restricted
-	(Deviation)(0),                      // 58: emergency.v1.Deviation
-	(*timestamppb.Timestamp)(nil),       // 59: google.protobuf.Timestamp
-	(Role)(0),                           // 60: emergency.v1.Role
+	(*ReportFilingRequest)(nil),         // 7: emergency.v1.ReportFilingRequest
+	(*ReportFilingResponse)(nil),        // 8: emergency.v1.ReportFilingResponse
+	(*FilingReported)(nil),              // 9: emergency.v1.FilingReported
+	(*AttachedDeviation)(nil),           // 10: emergency.v1.AttachedDeviation
+	(*OpenCaseRequest)(nil),             // 11: emergency.v1.OpenCaseRequest
+	(*OpenCaseResponse)(nil),            // 12: emergency.v1.OpenCaseResponse
+	(*CaseOpened)(nil),                  // 13: emergency.v1.CaseOpened
+	(*ProposeArbitratorRequest)(nil),    // 14: emergency.v1.ProposeArbitratorRequest
+	(*ProposeArbitratorResponse)(nil),   // 15: emergency.v1.ProposeArbitratorResponse
+	(*ArbitratorProposed)(nil),          // 16: emergency.v1.ArbitratorProposed
+	(*RespondAppointmentRequest)(nil),   // 17: emergency.v1.RespondAppointmentRequest
+	(*RespondAppointmentResponse)(nil),  // 18: emergency.v1.RespondAppointmentResponse
+	(*ArbitratorAccepted)(nil),          // 19: emergency.v1.ArbitratorAccepted
+	(*ArbitratorDeclined)(nil),          // 20: emergency.v1.ArbitratorDeclined
+	(*CloseDeclinedRequest)(nil),        // 21: emergency.v1.CloseDeclinedRequest
+	(*CloseDeclinedResponse)(nil),       // 22: emergency.v1.CloseDeclinedResponse
+	(*DisputeClosedDeclined)(nil),       // 23: emergency.v1.DisputeClosedDeclined
+	(*Order)(nil),                       // 24: emergency.v1.Order
+	(*RecordPreliminariesRequest)(nil),  // 25: emergency.v1.RecordPreliminariesRequest
+	(*RecordPreliminariesResponse)(nil), // 26: emergency.v1.RecordPreliminariesResponse
+	(*PreliminariesRecorded)(nil),       // 27: emergency.v1.PreliminariesRecorded
+	(*DirectionIssued)(nil),             // 28: emergency.v1.DirectionIssued
+	(*Judgement)(nil),                   // 29: emergency.v1.Judgement
+	(*DeliverRulingRequest)(nil),        // 30: emergency.v1.DeliverRulingRequest
+	(*DeliverRulingResponse)(nil),       // 31: emergency.v1.DeliverRulingResponse
+	(*RulingDelivered)(nil),             // 32: emergency.v1.RulingDelivered
+	(*ReviewRuled)(nil),                 // 33: emergency.v1.ReviewRuled
+	(*PublishRulingRequest)(nil),        // 34: emergency.v1.PublishRulingRequest
+	(*PublishRulingResponse)(nil),       // 35: emergency.v1.PublishRulingResponse
+	(*RulingPublished)(nil),             // 36: emergency.v1.RulingPublished
+	(*ReportDirectionDoneRequest)(nil),  // 37: emergency.v1.ReportDirectionDoneRequest
+	(*ReportDirectionDoneResponse)(nil), // 38: emergency.v1.ReportDirectionDoneResponse
+	(*DirectionReported)(nil),           // 39: emergency.v1.DirectionReported
+	(*ConfirmDirectionRequest)(nil),     // 40: emergency.v1.ConfirmDirectionRequest
+	(*ConfirmDirectionResponse)(nil),    // 41: emergency.v1.ConfirmDirectionResponse
+	(*DirectionConfirmed)(nil),          // 42: emergency.v1.DirectionConfirmed
+	(*RequestReviewRequest)(nil),        // 43: emergency.v1.RequestReviewRequest
+	(*RequestReviewResponse)(nil),       // 44: emergency.v1.RequestReviewResponse
+	(*ReviewRequested)(nil),             // 45: emergency.v1.ReviewRequested
+	(*FormAppealPanelRequest)(nil),      // 46: emergency.v1.FormAppealPanelRequest
+	(*FormAppealPanelResponse)(nil),     // 47: emergency.v1.FormAppealPanelResponse
+	(*AppealPanelFormed)(nil),           // 48: emergency.v1.AppealPanelFormed
+	(*RedactRequest)(nil),               // 49: emergency.v1.RedactRequest
+	(*RedactResponse)(nil),              // 50: emergency.v1.RedactResponse
+	(*FieldRedacted)(nil),               // 51: emergency.v1.FieldRedacted
+	(*ReportRedactionRequest)(nil),      // 52: emergency.v1.ReportRedactionRequest
+	(*ReportRedactionResponse)(nil),     // 53: emergency.v1.ReportRedactionResponse
+	(*RedactionCompleted)(nil),          // 54: emergency.v1.RedactionCompleted
+	(*DiscloseRequest)(nil),             // 55: emergency.v1.DiscloseRequest
+	(*DiscloseResponse)(nil),            // 56: emergency.v1.DiscloseResponse
+	(*FieldDisclosed)(nil),              // 57: emergency.v1.FieldDisclosed
+	(*CommandMeta)(nil),                 // 58: emergency.v1.CommandMeta
+	(*Committed)(nil),                   // 59: emergency.v1.Committed
+	(*Restricted)(nil),                  // 60: emergency.v1.Restricted
+	(DeliveryState)(0),                  // 61: emergency.v1.DeliveryState
+	(Deviation)(0),                      // 62: emergency.v1.Deviation
+	(*timestamppb.Timestamp)(nil),       // 63: google.protobuf.Timestamp
+	(Role)(0),                           // 64: emergency.v1.Role
 }
 var file_emergency_v1_dispute_proto_depIdxs = []int32{
-	55, // 0: emergency.v1.FileDisputeRequest.meta:type_name -> emergency.v1.CommandMeta
+	58, // 0: emergency.v1.FileDisputeRequest.meta:type_name -> emergency.v1.CommandMeta
 	0,  // 1: emergency.v1.FileDisputeRequest.concern:type_name -> emergency.v1.DisputeConcern
-	56, // 2: emergency.v1.FileDisputeResponse.committed:type_name -> emergency.v1.Committed
+	59, // 2: emergency.v1.FileDisputeResponse.committed:type_name -> emergency.v1.Committed
 	0,  // 3: emergency.v1.DisputeFiled.concern:type_name -> emergency.v1.DisputeConcern
-	57, // 4: emergency.v1.DisputeFiled.claimants:type_name -> emergency.v1.Restricted
-	57, // 5: emergency.v1.DisputeFiled.respondents:type_name -> emergency.v1.Restricted
-	57, // 6: emergency.v1.DisputeFiled.complaint:type_name -> emergency.v1.Restricted
-	7,  // 7: emergency.v1.DisputeFiled.deviations:type_name -> emergency.v1.AttachedDeviation
-	58, // 8: emergency.v1.AttachedDeviation.deviation:type_name -> emergency.v1.Deviation
-	55, // 9: emergency.v1.OpenCaseRequest.meta:type_name -> emergency.v1.CommandMeta
-	56, // 10: emergency.v1.OpenCaseResponse.committed:type_name -> emergency.v1.Committed
-	57, // 11: emergency.v1.CaseOpened.acted_parties:type_name -> emergency.v1.Restricted
-	55, // 12: emergency.v1.ProposeArbitratorRequest.meta:type_name -> emergency.v1.CommandMeta
-	56, // 13: emergency.v1.ProposeArbitratorResponse.committed:type_name -> emergency.v1.Committed
-	59, // 14: emergency.v1.ArbitratorProposed.answer_until:type_name -> google.protobuf.Timestamp
-	55, // 15: emergency.v1.RespondAppointmentRequest.meta:type_name -> emergency.v1.CommandMeta
-	56, // 16: emergency.v1.RespondAppointmentResponse.committed:type_name -> emergency.v1.Committed
-	57, // 17: emergency.v1.ArbitratorDeclined.reason:type_name -> emergency.v1.Restricted
-	55, // 18: emergency.v1.CloseDeclinedRequest.meta:type_name -> emergency.v1.CommandMeta
-	56, // 19: emergency.v1.CloseDeclinedResponse.committed:type_name -> emergency.v1.Committed
-	1,  // 20: emergency.v1.Order.kind:type_name -> emergency.v1.DirectionKind
-	60, // 21: emergency.v1.Order.role:type_name -> emergency.v1.Role
-	59, // 22: emergency.v1.Order.due_at:type_name -> google.protobuf.Timestamp
-	55, // 23: emergency.v1.RecordPreliminariesRequest.meta:type_name -> emergency.v1.CommandMeta
-	21, // 24: emergency.v1.RecordPreliminariesRequest.orders:type_name -> emergency.v1.Order
-	56, // 25: emergency.v1.RecordPreliminariesResponse.committed:type_name -> emergency.v1.Committed
-	57, // 26: emergency.v1.PreliminariesRecorded.jurisdiction:type_name -> emergency.v1.Restricted
-	57, // 27: emergency.v1.PreliminariesRecorded.law:type_name -> emergency.v1.Restricted
-	57, // 28: emergency.v1.PreliminariesRecorded.joined:type_name -> emergency.v1.Restricted
-	57, // 29: emergency.v1.PreliminariesRecorded.dismissed:type_name -> emergency.v1.Restricted
-	1,  // 30: emergency.v1.DirectionIssued.kind:type_name -> emergency.v1.DirectionKind
-	60, // 31: emergency.v1.DirectionIssued.role:type_name -> emergency.v1.Role
-	57, // 32: emergency.v1.DirectionIssued.text:type_name -> emergency.v1.Restricted
-	59, // 33: emergency.v1.DirectionIssued.due_at:type_name -> google.protobuf.Timestamp
-	58, // 34: emergency.v1.Judgement.deviation:type_name -> emergency.v1.Deviation
-	2,  // 35: emergency.v1.Judgement.finding:type_name -> emergency.v1.Finding
-	55, // 36: emergency.v1.DeliverRulingRequest.meta:type_name -> emergency.v1.CommandMeta
-	21, // 37: emergency.v1.DeliverRulingRequest.directions:type_name -> emergency.v1.Order
-	26, // 38: emergency.v1.DeliverRulingRequest.judgements:type_name -> emergency.v1.Judgement
-	56, // 39: emergency.v1.DeliverRulingResponse.committed:type_name -> emergency.v1.Committed
-	57, // 40: emergency.v1.RulingDelivered.parties:type_name -> emergency.v1.Restricted
-	57, // 41: emergency.v1.RulingDelivered.facts:type_name -> emergency.v1.Restricted
-	57, // 42: emergency.v1.RulingDelivered.logic:type_name -> emergency.v1.Restricted
-	26, // 43: emergency.v1.RulingDelivered.judgements:type_name -> emergency.v1.Judgement
-	57, // 44: emergency.v1.ReviewRuled.logic:type_name -> emergency.v1.Restricted
-	55, // 45: emergency.v1.PublishRulingRequest.meta:type_name -> emergency.v1.CommandMeta
-	56, // 46: emergency.v1.PublishRulingResponse.committed:type_name -> emergency.v1.Committed
-	55, // 47: emergency.v1.ReportDirectionDoneRequest.meta:type_name -> emergency.v1.CommandMeta
-	56, // 48: emergency.v1.ReportDirectionDoneResponse.committed:type_name -> emergency.v1.Committed
-	57, // 49: emergency.v1.DirectionReported.proof:type_name -> emergency.v1.Restricted
-	55, // 50: emergency.v1.ConfirmDirectionRequest.meta:type_name -> emergency.v1.CommandMeta
-	56, // 51: emergency.v1.ConfirmDirectionResponse.committed:type_name -> emergency.v1.Committed
-	55, // 52: emergency.v1.RequestReviewRequest.meta:type_name -> emergency.v1.CommandMeta
-	3,  // 53: emergency.v1.RequestReviewRequest.ground:type_name -> emergency.v1.ReviewGround
-	56, // 54: emergency.v1.RequestReviewResponse.committed:type_name -> emergency.v1.Committed
-	3,  // 55: emergency.v1.ReviewRequested.ground:type_name -> emergency.v1.ReviewGround
-	57, // 56: emergency.v1.ReviewRequested.text:type_name -> emergency.v1.Restricted
-	55, // 57: emergency.v1.FormAppealPanelRequest.meta:type_name -> emergency.v1.CommandMeta
-	56, // 58: emergency.v1.FormAppealPanelResponse.committed:type_name -> emergency.v1.Committed
-	55, // 59: emergency.v1.RedactRequest.meta:type_name -> emergency.v1.CommandMeta
-	56, // 60: emergency.v1.RedactResponse.committed:type_name -> emergency.v1.Committed
-	55, // 61: emergency.v1.ReportRedactionRequest.meta:type_name -> emergency.v1.CommandMeta
-	56, // 62: emergency.v1.ReportRedactionResponse.committed:type_name -> emergency.v1.Committed
-	55, // 63: emergency.v1.DiscloseRequest.meta:type_name -> emergency.v1.CommandMeta
-	56, // 64: emergency.v1.DiscloseResponse.committed:type_name -> emergency.v1.Committed
-	65, // [65:65] is the sub-list for method output_type
-	65, // [65:65] is the sub-list for method input_type
-	65, // [65:65] is the sub-list for extension type_name
-	65, // [65:65] is the sub-list for extension extendee
-	0,  // [0:65] is the sub-list for field type_name
+	60, // 4: emergency.v1.DisputeFiled.claimants:type_name -> emergency.v1.Restricted
+	60, // 5: emergency.v1.DisputeFiled.respondents:type_name -> emergency.v1.Restricted
+	60, // 6: emergency.v1.DisputeFiled.complaint:type_name -> emergency.v1.Restricted
+	10, // 7: emergency.v1.DisputeFiled.deviations:type_name -> emergency.v1.AttachedDeviation
+	58, // 8: emergency.v1.ReportFilingRequest.meta:type_name -> emergency.v1.CommandMeta
+	61, // 9: emergency.v1.ReportFilingRequest.state:type_name -> emergency.v1.DeliveryState
+	59, // 10: emergency.v1.ReportFilingResponse.committed:type_name -> emergency.v1.Committed
+	61, // 11: emergency.v1.FilingReported.state:type_name -> emergency.v1.DeliveryState
+	62, // 12: emergency.v1.AttachedDeviation.deviation:type_name -> emergency.v1.Deviation
+	58, // 13: emergency.v1.OpenCaseRequest.meta:type_name -> emergency.v1.CommandMeta
+	59, // 14: emergency.v1.OpenCaseResponse.committed:type_name -> emergency.v1.Committed
+	60, // 15: emergency.v1.CaseOpened.acted_parties:type_name -> emergency.v1.Restricted
+	58, // 16: emergency.v1.ProposeArbitratorRequest.meta:type_name -> emergency.v1.CommandMeta
+	59, // 17: emergency.v1.ProposeArbitratorResponse.committed:type_name -> emergency.v1.Committed
+	63, // 18: emergency.v1.ArbitratorProposed.answer_until:type_name -> google.protobuf.Timestamp
+	58, // 19: emergency.v1.RespondAppointmentRequest.meta:type_name -> emergency.v1.CommandMeta
+	59, // 20: emergency.v1.RespondAppointmentResponse.committed:type_name -> emergency.v1.Committed
+	60, // 21: emergency.v1.ArbitratorDeclined.reason:type_name -> emergency.v1.Restricted
+	58, // 22: emergency.v1.CloseDeclinedRequest.meta:type_name -> emergency.v1.CommandMeta
+	59, // 23: emergency.v1.CloseDeclinedResponse.committed:type_name -> emergency.v1.Committed
+	1,  // 24: emergency.v1.Order.kind:type_name -> emergency.v1.DirectionKind
+	64, // 25: emergency.v1.Order.role:type_name -> emergency.v1.Role
+	63, // 26: emergency.v1.Order.due_at:type_name -> google.protobuf.Timestamp
+	58, // 27: emergency.v1.RecordPreliminariesRequest.meta:type_name -> emergency.v1.CommandMeta
+	24, // 28: emergency.v1.RecordPreliminariesRequest.orders:type_name -> emergency.v1.Order
+	59, // 29: emergency.v1.RecordPreliminariesResponse.committed:type_name -> emergency.v1.Committed
+	60, // 30: emergency.v1.PreliminariesRecorded.jurisdiction:type_name -> emergency.v1.Restricted
+	60, // 31: emergency.v1.PreliminariesRecorded.law:type_name -> emergency.v1.Restricted
+	60, // 32: emergency.v1.PreliminariesRecorded.joined:type_name -> emergency.v1.Restricted
+	60, // 33: emergency.v1.PreliminariesRecorded.dismissed:type_name -> emergency.v1.Restricted
+	1,  // 34: emergency.v1.DirectionIssued.kind:type_name -> emergency.v1.DirectionKind
+	64, // 35: emergency.v1.DirectionIssued.role:type_name -> emergency.v1.Role
+	60, // 36: emergency.v1.DirectionIssued.text:type_name -> emergency.v1.Restricted
+	63, // 37: emergency.v1.DirectionIssued.due_at:type_name -> google.protobuf.Timestamp
+	62, // 38: emergency.v1.Judgement.deviation:type_name -> emergency.v1.Deviation
+	2,  // 39: emergency.v1.Judgement.finding:type_name -> emergency.v1.Finding
+	58, // 40: emergency.v1.DeliverRulingRequest.meta:type_name -> emergency.v1.CommandMeta
+	24, // 41: emergency.v1.DeliverRulingRequest.directions:type_name -> emergency.v1.Order
+	29, // 42: emergency.v1.DeliverRulingRequest.judgements:type_name -> emergency.v1.Judgement
+	59, // 43: emergency.v1.DeliverRulingResponse.committed:type_name -> emergency.v1.Committed
+	60, // 44: emergency.v1.RulingDelivered.parties:type_name -> emergency.v1.Restricted
+	60, // 45: emergency.v1.RulingDelivered.facts:type_name -> emergency.v1.Restricted
+	60, // 46: emergency.v1.RulingDelivered.logic:type_name -> emergency.v1.Restricted
+	29, // 47: emergency.v1.RulingDelivered.judgements:type_name -> emergency.v1.Judgement
+	60, // 48: emergency.v1.ReviewRuled.logic:type_name -> emergency.v1.Restricted
+	58, // 49: emergency.v1.PublishRulingRequest.meta:type_name -> emergency.v1.CommandMeta
+	59, // 50: emergency.v1.PublishRulingResponse.committed:type_name -> emergency.v1.Committed
+	58, // 51: emergency.v1.ReportDirectionDoneRequest.meta:type_name -> emergency.v1.CommandMeta
+	59, // 52: emergency.v1.ReportDirectionDoneResponse.committed:type_name -> emergency.v1.Committed
+	60, // 53: emergency.v1.DirectionReported.proof:type_name -> emergency.v1.Restricted
+	58, // 54: emergency.v1.ConfirmDirectionRequest.meta:type_name -> emergency.v1.CommandMeta
+	59, // 55: emergency.v1.ConfirmDirectionResponse.committed:type_name -> emergency.v1.Committed
+	58, // 56: emergency.v1.RequestReviewRequest.meta:type_name -> emergency.v1.CommandMeta
+	3,  // 57: emergency.v1.RequestReviewRequest.ground:type_name -> emergency.v1.ReviewGround
+	59, // 58: emergency.v1.RequestReviewResponse.committed:type_name -> emergency.v1.Committed
+	3,  // 59: emergency.v1.ReviewRequested.ground:type_name -> emergency.v1.ReviewGround
+	60, // 60: emergency.v1.ReviewRequested.text:type_name -> emergency.v1.Restricted
+	58, // 61: emergency.v1.FormAppealPanelRequest.meta:type_name -> emergency.v1.CommandMeta
+	59, // 62: emergency.v1.FormAppealPanelResponse.committed:type_name -> emergency.v1.Committed
+	58, // 63: emergency.v1.RedactRequest.meta:type_name -> emergency.v1.CommandMeta
+	59, // 64: emergency.v1.RedactResponse.committed:type_name -> emergency.v1.Committed
+	58, // 65: emergency.v1.ReportRedactionRequest.meta:type_name -> emergency.v1.CommandMeta
+	59, // 66: emergency.v1.ReportRedactionResponse.committed:type_name -> emergency.v1.Committed
+	58, // 67: emergency.v1.DiscloseRequest.meta:type_name -> emergency.v1.CommandMeta
+	59, // 68: emergency.v1.DiscloseResponse.committed:type_name -> emergency.v1.Committed
+	69, // [69:69] is the sub-list for method output_type
+	69, // [69:69] is the sub-list for method input_type
+	69, // [69:69] is the sub-list for extension type_name
+	69, // [69:69] is the sub-list for extension extendee
+	0,  // [0:69] is the sub-list for field type_name
 }
 
 func init() { file_emergency_v1_dispute_proto_init() }
@@ -4215,13 +4417,14 @@ func file_emergency_v1_dispute_proto_init() {
 		return
 	}
 	file_emergency_v1_common_proto_init()
+	file_emergency_v1_notification_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_emergency_v1_dispute_proto_rawDesc), len(file_emergency_v1_dispute_proto_rawDesc)),
 			NumEnums:      4,
-			NumMessages:   51,
+			NumMessages:   54,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

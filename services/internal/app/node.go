@@ -262,7 +262,7 @@ func (n *Node) openServices(ctx context.Context) error {
 	if n.deployment, err = deployment.New(n.deps(procedure.OwnerDeployment), deployment.Config{Repository: n.set.Repository, StateDir: n.set.path("deployment")}); err != nil {
 		return err
 	}
-	n.arbitration, err = arbitration.New(n.deps(procedure.OwnerArbitration))
+	n.arbitration, err = arbitration.New(n.deps(procedure.OwnerArbitration), n.filing(channels))
 	return err
 }
 

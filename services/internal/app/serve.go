@@ -36,7 +36,7 @@ import (
 
 // onlyServices are the methods that one service calls on another and nobody else may (hardening.md 1.6).
 func onlyServices() []string {
-	return []string{"/emergency.deployment.v1.AgentService/RunJob", "/emergency.restricted.v1.RestrictedService/Reveal"}
+	return []string{"/emergency.deployment.v1.AgentService/RunJob", "/emergency.restricted.v1.RestrictedService/Reveal", "/emergency.restricted.v1.RestrictedService/Erase"}
 }
 
 // Run serves until ctx ends. ready is called with the addresses once everything answers.
@@ -108,7 +108,7 @@ func (n *Node) grpcServer() (*rpc.Server, error) {
 	n.deployment.Register(server)
 	n.arbitration.Register(server)
 	n.dashboard.Register(server)
-	restrictedv1.RegisterRestrictedServiceServer(server, &service.Restricted{Vaults: n.vaults, Log: n.log})
+	restrictedv1.RegisterRestrictedServiceServer(server, &service.Restricted{Vaults: n.vaults, State: n.arbitration.Dispatch.State, Log: n.log})
 	return server, nil
 }
 

@@ -33,6 +33,9 @@ type Settings struct {
 	// LogFormat is text or json, LogLevel the least level that is written.
 	LogFormat, LogLevel string
 
+	// DisputeAddress is where disputes are filed by mail; empty for nowhere.
+	DisputeAddress string
+
 	Mail    mail.Config
 	IRC     irc.Config
 	SMS     webhook.Config
@@ -61,6 +64,7 @@ func (s *Settings) Flags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.Mail.From, "mail-from", "", "sender of mails")
 	fs.StringVar(&s.Mail.User, "mail-user", "", "user at the mail server")
 	fs.StringVar(&s.mailPassword, "mail-password", "", "password at the mail server")
+	fs.StringVar(&s.DisputeAddress, "dispute-address", "", "mail address that disputes are filed at; without one they are filed in the log alone")
 	fs.StringVar(&s.Mail.SMIMECertFile, "mail-smime-cert", "", "certificate that signs mails, PEM")
 	fs.StringVar(&s.Mail.SMIMEKeyFile, "mail-smime-key", "", "its key, PEM")
 	fs.StringVar(&s.IRC.Server, "irc-server", "", "IRC server, host:port; without one nobody is paged by irc")
