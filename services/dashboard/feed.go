@@ -16,10 +16,10 @@ import (
 
 // logDocument is /log.json: the whole log, which publog.Verify checks.
 type logDocument struct {
-	Log         publog.Origin  `json:"log"`
-	Development bool           `json:"development"`
-	Genesis     string         `json:"genesis"`
-	Head        string         `json:"head"`
+	Log         publog.Origin `json:"log"`
+	Development bool          `json:"development"`
+	Genesis     string        `json:"genesis"`
+	Head        string        `json:"head"`
 	// What the entries say to be open (procedure.md 8.6); ages are for the reader to count, the document changes with the head alone.
 	Owed    int              `json:"obligations_owed"`
 	Overdue int              `json:"obligations_overdue"`

@@ -9,8 +9,8 @@ import (
 	"time"
 
 	"cacert.org/emergency/pkg/gitrepo"
-	"cacert.org/emergency/pkg/patch"
 	"cacert.org/emergency/pkg/gitrepo/gittree"
+	"cacert.org/emergency/pkg/patch"
 	"cacert.org/emergency/pkg/procedure"
 	"cacert.org/emergency/pkg/projection"
 	"cacert.org/emergency/pkg/service"
