@@ -110,6 +110,11 @@ func scenarios() map[int]scenario {
 			4, // one each for the transfer, both tests and the forwarding
 			(*story).strategy1,
 		},
+		2: {
+			"strategy 2, from declaration to ruling", []string{"carla", "carl", "clara", "anna", "bert", "albert", "tina", "theo", "bea", "casper", "arno"},
+			5, // one each for the forwarding, the entry into the cycle, the transfer and both tests
+			(*story).strategy2,
+		},
 	}
 }
 
