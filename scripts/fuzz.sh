@@ -10,7 +10,7 @@ for module in proto pkg services; do
 			dir=$(dirname "$file")
 			grep -oE '^func Fuzz[A-Za-z0-9_]+' "$file" | sed 's/func //' | while read -r target; do
 				echo "fuzz $module/$dir $target"
-				go test -run='^$' -fuzz="^$target\$" -fuzztime="$time" "$dir"
+				go test -run='^$' -fuzz="^$target\$" -fuzztime="$time" -fuzzminimizetime=20x "$dir"
 			done
 		done
 	)
