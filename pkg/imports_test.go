@@ -158,7 +158,7 @@ var surroundings = []string{"context", "os", "net", "sync", "math/rand", "crypto
 func checkImport(t *testing.T, from, to string) {
 	t.Helper()
 	if from == "pkg/procedure" || from == "pkg/rulebook" {
-		if slices.ContainsFunc(surroundings, func(s string) bool { return below(to, s) }) {
+		if to != "net/netip" && slices.ContainsFunc(surroundings, func(s string) bool { return below(to, s) }) { // addresses as values
 			t.Errorf("%s imports %s; the rules have no surroundings", from, to)
 		}
 		standard := !strings.Contains(strings.Split(to, "/")[0], ".")

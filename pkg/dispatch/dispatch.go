@@ -187,7 +187,11 @@ func (d *Dispatcher) decide(ctx context.Context, inc *incident, c *deciding) (*e
 		var committed *emergencyv1.Committed
 		switch {
 		case refusal != nil:
-			if err = d.recordRefusal(ctx, inc, c, refusal); !errors.Is(err, history.ErrConflict) {
+			err = d.recordRefusal(ctx, inc, c, refusal)
+			if err != nil && !errors.Is(err, history.ErrConflict) && procedure.EachRefusalRecorded(c.cmd) {
+				return nil, err // refused all the same; whoever asks again has it recorded
+			}
+			if !errors.Is(err, history.ErrConflict) {
 				return nil, refusal
 			}
 		case len(decision.Events) == 0:
@@ -197,7 +201,9 @@ func (d *Dispatcher) decide(ctx context.Context, inc *incident, c *deciding) (*e
 				return committed, err
 			}
 		}
-		lost++
+		if refusal == nil || !procedure.EachRefusalRecorded(c.cmd) { // a refused use of a credential is recorded, however long it takes
+			lost++
+		}
 		newest = false
 		if _, err := d.refresh(ctx, inc); err != nil {
 			return nil, err

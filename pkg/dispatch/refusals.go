@@ -74,19 +74,25 @@ func (d *Dispatcher) forgetRefusals(hour int64) {
 // recordRefusal appends CommandRefused for the refusals that are evidence. An error other than a conflict is logged and
 // does not hide the refusal from the caller.
 func (d *Dispatcher) recordRefusal(ctx context.Context, inc *incident, c *deciding, r *procedure.Refusal) error {
-	if !r.Recorded() || inc.state.Position == 0 || r.Reason == procedure.ReasonClockSkew {
+	each := procedure.EachRefusalRecorded(c.cmd)
+	if !r.Recorded() && !each || inc.state.Position == 0 || r.Reason == procedure.ReasonClockSkew {
 		return nil // a clock that is too far behind cannot record anything either
 	}
 	now := d.cfg.Now()
 	actor := refusedActor(c.book, c.in)
 	key := refusalKey{c.id, whoever(actor)}
-	ok, suppressed := d.admit(key, now)
+	ok, suppressed := true, 0
+	if !each {
+		ok, suppressed = d.admit(key, now)
+	}
 	if !ok {
 		return nil
 	}
 	err := d.appendRefusal(ctx, inc, c, r, actor, now, suppressed)
 	if err != nil {
-		d.takeBack(key, suppressed)
+		if !each {
+			d.takeBack(key, suppressed)
+		}
 		d.cfg.Log.WarnContext(ctx, "refusal not recorded", "incident", c.id, "reason", string(r.Reason), "error", err)
 	}
 	return err

@@ -3,6 +3,8 @@
 package procedure
 
 import (
+	"slices"
+
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
@@ -16,10 +18,11 @@ type commandRow struct {
 	authority string // seed step or clause that the service fills in (0.7)
 	roles     []emergencyv1.Role
 	systems   []emergencyv1.SystemKind
-	signed    bool // needs the person's own signature
-	stepUp    bool // needs a fresh one (G8)
-	afterEnd  bool // accepted after StoodDown and Closed (G7)
-	closes    bool // accepted after StoodDown (G7)
+	through   emergencyv1.SystemKind // the one system that gives it for a person; 0: the person gives it
+	signed    bool                   // needs the person's own signature
+	stepUp    bool                   // needs a fresh one (G8)
+	afterEnd  bool                   // accepted after StoodDown and Closed (G7)
+	closes    bool                   // accepted after StoodDown (G7)
 	creates   bool
 	ruleBook  bool
 	safety    bool // goes through exclusivity with a deviation (2.3 (b))
@@ -78,7 +81,7 @@ func commandTable() []commandRow {
 	)
 	responders := roles(ca, sa, sd, se, te)
 	everybody := roles(ca, sa, sd, se, te, cm, ar, dro, bd, me)
-	return []commandRow{
+	return slices.Concat(consoleCommands(), []commandRow{
 		command(commandRow{name: "Declare", owner: OwnerIncident, authority: "seed 1.1", roles: roles(ca, sa), creates: true, safety: true}, declareFields, decideDeclare),
 		command(commandRow{name: "MergeInto", owner: OwnerIncident, authority: "seed 1", roles: roles(ca, sa)}, mergeFields, decideMergeInto),
 		command(commandRow{name: "AbsorbDuplicate", owner: OwnerIncident, authority: "seed 1", roles: roles(ca, sa)}, absorbFields, decideAbsorb),
@@ -149,7 +152,7 @@ func commandTable() []commandRow {
 		command(commandRow{name: "RevokeRole", owner: OwnerArbitration, authority: "SP 3.4.2", roles: roles(bd), ruleBook: true}, revokeRoleFields, decideRevokeRole),
 		command(commandRow{name: "AddKey", owner: OwnerArbitration, authority: "SP 3.4.2", roles: roles(bd, me), ruleBook: true}, addKeyFields, decideAddKey),
 		command(commandRow{name: "RevokeKey", owner: OwnerArbitration, authority: "SP 3.4.2", roles: roles(bd, me), ruleBook: true}, revokeKeyFields, decideRevokeKey),
-	}
+	})
 }
 
 // commandIndex is the table by message; built once, never changed.

@@ -76,6 +76,8 @@ type Facts struct {
 	Parties []string
 	// Revealed is the value behind a commitment, from its owner; Disclose.
 	Revealed *Revealed
+	// Console is what broker, agent and artefact store say; the commands of strategy 3's console.
+	Console *ConsoleFacts
 	// BugNote is the tracker's id of the note the service wrote or queued; ReportTest.
 	BugNote string
 }
@@ -158,6 +160,7 @@ type decision struct {
 	events       []*emergencyv1.Event
 	sealed       []Sealed
 	hypothetical bool
+	repeated     *Result // the command was done before, under another request id, and that result is the answer
 	extra        []emergencyv1.Deviation
 	err          error
 }
@@ -198,6 +201,9 @@ func Decide(s *State, c Command, env Env) (*Decision, *Refusal, error) {
 	}
 	if d.err != nil {
 		return nil, nil, fmt.Errorf("decide %s: %w", d.row.name, d.err)
+	}
+	if d.repeated != nil {
+		return &Decision{Repeated: d.repeated}, nil, nil
 	}
 	return d.result(actor, digest), nil, nil
 }
@@ -329,7 +335,11 @@ func (d *decision) exists() *Refusal {
 
 // roleAllows checks the matrix of procedure.md 2.2.
 func (d *decision) roleAllows(c Command, actor *emergencyv1.Actor) *Refusal {
-	if d.person == "" {
+	switch {
+	case d.row.through != 0 && d.row.through != actor.GetSystem():
+		return refuse(ReasonRole, "%s is given by the %s, for the person whom it has recognised", d.row.name, systemWord(d.row.through)).
+			allow("", "", "connect with ssh and the credential of the grant")
+	case d.person == "" || actor.GetSystem() == consoleGateway && d.row.through == 0:
 		if slices.Contains(d.row.systems, actor.GetSystem()) {
 			return nil
 		}
@@ -369,7 +379,7 @@ func rolesFor(c Command, row *commandRow) []emergencyv1.Role {
 
 // exclusivity checks X1 to X3 (SP 3.4.2). Safety commands go through with a deviation (2.3 (b)).
 func (d *decision) exclusivity() *Refusal {
-	if d.person == "" {
+	if d.person == "" || d.role == 0 { // a system, for somebody or by itself
 		return nil
 	}
 	for _, held := range d.env.Book.Roles(d.person, d.env.Now) {
@@ -514,6 +524,13 @@ func Commit(salt, value []byte) string {
 	h.Write(salt)
 	h.Write(value)
 	return hex.EncodeToString(h.Sum(nil))
+}
+
+// EachRefusalRecorded tells whether every refusal of a command on an existing incident is recorded, of any kind and however
+// many there are: the attempts to use a credential (procedure.md 4.0).
+func EachRefusalRecorded(c Command) bool {
+	row, ok := commandOf(c)
+	return ok && row.through == consoleGateway
 }
 
 // RefusedEvent is the record of a refusal (procedure.md 4.0).

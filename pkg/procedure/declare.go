@@ -67,6 +67,8 @@ func mergeable(duplicate, target *State) *Refusal {
 		return refuse(ReasonHasProductionEffect, "%s already changed the critical host", duplicate.Incident)
 	case duplicate.rulingOwed() != nil:
 		return refuse(ReasonOpenDispute, "a ruling on %s is owed in %s", duplicate.rulingOwed().ID, duplicate.Incident)
+	case duplicate.OpenGrant() != nil:
+		return openGrantRefusal(duplicate)
 	case duplicate.Strategy > target.Strategy:
 		return refuse(ReasonStrategy, "%s is handled by strategy %d, %s by %d", duplicate.Incident, duplicate.Strategy, target.Incident, target.Strategy)
 	}
@@ -103,6 +105,9 @@ func decideStandDown(d *decision, c *emergencyv1.StandDownRequest) *Refusal {
 	if d.s.ProductionEffect() {
 		return refuse(ReasonHasProductionEffect, "the critical host was or may have been changed").
 			allow("Close", "", "see the obligations through and close the incident")
+	}
+	if refusal := d.noOpenGrant(); refusal != nil {
+		return refusal
 	}
 	d.emit(&emergencyv1.IncidentStoodDown{Reason: c.GetReason()})
 	return nil
@@ -184,8 +189,11 @@ func decideLead(d *decision, c *emergencyv1.RecordLeadDecisionRequest) *Refusal 
 	return nil
 }
 
-// hostUnchanged tells whether every attempt is proven to have left the base tree.
+// hostUnchanged tells whether every attempt is proven to have left the base tree, and nobody had a session there.
 func (s *State) hostUnchanged() bool {
+	if s.sessionOpened() {
+		return false
+	}
 	for _, a := range s.Applies {
 		r, ok := s.Revision(a.Revision)
 		if !ok || a.Running() || a.HostTree != r.BaseTree {
@@ -226,6 +234,9 @@ func decideClose(d *decision, c *emergencyv1.CloseRequest) *Refusal {
 	if a := d.s.RunningApply(); a != nil {
 		return d.applyRunning(a)
 	}
+	if refusal := d.noOpenGrant(); refusal != nil {
+		return refusal
+	}
 	if open := d.s.openDebts(); len(open) > 0 && !d.s.Declared.Drill {
 		r := refuse(ReasonObligationsOpen, "obligations are open: %d", len(open))
 		for _, o := range open {
@@ -241,6 +252,9 @@ func decideClose(d *decision, c *emergencyv1.CloseRequest) *Refusal {
 }
 
 func (d *decision) noOutcome() *Refusal {
+	if len(d.s.Applies) == 0 && d.s.sessionOpened() {
+		return refuse(ReasonNoOutcome, "the session has not ended").allow("Terminate", "", "end it first")
+	}
 	if len(d.s.Applies) == 0 {
 		return refuse(ReasonNoOutcome, "no revision was deployed").allow("StandDown", "", "stand down if nothing has to be changed")
 	}
@@ -260,7 +274,7 @@ func (s *State) hasOutcome() bool {
 		case Applying, Applied, ApplyFailed, BackingOut, RollingBack:
 		}
 	}
-	return false
+	return s.lastSession() != nil
 }
 
 func (s *State) timeToFix() time.Duration {

@@ -82,12 +82,18 @@ func (s *State) disclosesAt() (at time.Time, ok bool) {
 
 // hostChanged is the first change of the critical host.
 func (s *State) hostChanged() Mark {
+	var first Mark
+	for _, x := range s.sessionDifferences() {
+		if first.Position == 0 {
+			first = x.Mark
+		}
+	}
 	for _, a := range s.Applies {
-		if a.Applied.Position > 0 {
+		if a.Applied.Position > 0 && (first.Position == 0 || a.Applied.Position < first.Position) {
 			return a.Applied
 		}
 	}
-	return Mark{}
+	return first
 }
 
 // sealedUntil is until when an arbitrator keeps an event's restricted values secret: by an order of kind seal, over everything

@@ -200,7 +200,7 @@ func decideDeEscalate(d *decision, c *emergencyv1.DeEscalateRequest) *Refusal {
 		}
 		return refusal
 	}
-	if refusal := d.noGrant(); refusal != nil {
+	if refusal := d.noOpenGrant(); refusal != nil {
 		return refusal
 	}
 	if a := d.s.RunningApply(); a != nil {
@@ -208,16 +208,6 @@ func decideDeEscalate(d *decision, c *emergencyv1.DeEscalateRequest) *Refusal {
 	}
 	d.emit(&emergencyv1.StrategyDeEscalated{From: d.s.Strategy, To: c.GetTo(), Reason: c.GetReason()})
 	return nil
-}
-
-// noGrant refuses while an access is granted and not yet proven unusable.
-func (d *decision) noGrant() *Refusal {
-	grant := d.s.liveGrant()
-	if grant == "" {
-		return nil
-	}
-	return refuse(ReasonGrantOpen, "access %s is granted and not yet proven unusable", grant).
-		allow("Disable", grant, "disable it").allow("ProveUnusable", grant, "have it proven unusable")
 }
 
 // StrategyChange is one change of the strategy.
@@ -229,15 +219,26 @@ type StrategyChange struct {
 	Code     emergencyv1.UnfitCode
 	// Skipped are the controls that are not asked for any more.
 	Skipped []string
+	// Signers of the joint declaration; to strategy 3.
+	Signers []string
 }
 
 func (s *State) applyEscalated(f fact, e *emergencyv1.StrategyEscalated) {
-	s.Strategies = append(s.Strategies, StrategyChange{f.mark(f.who(), "", ""), e.GetFrom(), e.GetTo(), e.GetGround(), e.GetTeam(), e.GetCode(), slices.Clone(e.GetSkippedControls())})
+	s.Strategies = append(s.Strategies, StrategyChange{f.mark(f.who(), "", ""), e.GetFrom(), e.GetTo(), e.GetGround(), e.GetTeam(), e.GetCode(), slices.Clone(e.GetSkippedControls()), nil})
 	s.changeStrategy(f, e.GetTo())
 	if e.GetTo() == 3 {
+		s.Strategies[len(s.Strategies)-1].Signers = s.signers()
 		s.fillDeclarer()
 		s.Joint = nil
 	}
+}
+
+func (s *State) signers() []string {
+	var list []string
+	for _, half := range s.Joint {
+		list = append(list, half.By)
+	}
+	return list
 }
 
 func (s *State) applyDeEscalated(f fact, e *emergencyv1.StrategyDeEscalated) {
@@ -298,6 +299,6 @@ func (s *State) leftStrategy1() time.Time {
 func (s *State) cloneStrategy(from *State) {
 	s.Strategies, s.Joint, s.Answered, s.Failures = slices.Clone(from.Strategies), slices.Clone(from.Joint), slices.Clone(from.Answered), slices.Clone(from.Failures)
 	for i := range s.Strategies {
-		s.Strategies[i].Skipped = slices.Clone(s.Strategies[i].Skipped)
+		s.Strategies[i].Skipped, s.Strategies[i].Signers = slices.Clone(s.Strategies[i].Skipped), slices.Clone(s.Strategies[i].Signers)
 	}
 }

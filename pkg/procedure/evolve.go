@@ -283,6 +283,9 @@ func (s *State) apply(f fact, payload proto.Message) error {
 			return fmt.Errorf("event %T belongs to the rule book", payload)
 		}
 	default:
+		if s.applyConsole(f, payload) {
+			return nil
+		}
 		return s.applyArbitration(f, payload)
 	}
 	return nil

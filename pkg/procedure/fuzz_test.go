@@ -20,13 +20,16 @@ func fuzzWorlds(t pt.T) []*pt.World {
 	for _, m := range pt.Milestones() {
 		list = append(list, pt.Given(t, pt.Story(m)).World())
 	}
+	for _, m := range pt.Milestones3() {
+		list = append(list, pt.Given(t, pt.Story(m)).World())
+	}
 	return list
 }
 
 // FuzzCommand has any bytes decided as any command, in any state, by anybody: never a panic, never anything changed.
 func FuzzCommand(f *testing.F) {
 	worlds, infos := fuzzWorlds(f), procedure.Commands()
-	actors := []string{"carla", "anna", "theo", "clara", "bea", "nobody", "stranger", "host:" + pt.Host, "timer", "reactor:anna", "service"}
+	actors := []string{"carla", "anna", "theo", "clara", "bea", "nobody", "stranger", "host:" + pt.Host, "timer", "reactor:anna", "service", "gateway", "gateway:emil", "carl", "emil"}
 	for i, w := range worlds {
 		for j, m := range pt.Moves(w.State) {
 			if j%7 != i%7 {
@@ -140,6 +143,13 @@ func useState(s *procedure.State, b *rulebook.Book) {
 		env.Owner = o
 		procedure.NextDue(s, env)
 	}
+	for _, g := range s.Grants {
+		procedure.AccessGate(s, g.ID, s.Host(), b, env.Now)
+		procedure.SessionGate(s, g.ID, s.Host(), b, env.Now)
+		_, _ = procedure.MayWatch(s, g.ID, "carl", b, env.Now)
+		procedure.MayFetchCredential(s, g.ID, "emil", b, env.Now)
+	}
+	s.OpenGrant()
 	if r := s.Current(); r != nil {
 		procedure.HostGate(s, r.ID, s.Host(), b, env.Now)
 	}

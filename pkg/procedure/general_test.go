@@ -342,6 +342,9 @@ func TestG7Table(t *testing.T) {
 		"PushReplication": "brings about what CheckReplication finds", "ExplainDrift": "discharges EXPLAIN_DRIFT",
 		"ConfirmObserver": "discharges OBSERVER_DEBT", "WithdrawVeto": "discharges POST_APPLY_VETO", "OverruleVeto": "discharges POST_APPLY_VETO",
 		"RecordFirstReview": "phase after", "Transfer": "phase after", "ConfirmTestServer": "phase after", "ReportTest": "phase after", "RecordSecondReview": "phase after",
+		"Terminate": "nobody is ever kept from ending an access", "Disable": "discharges DISABLE_ACCESS", "ProveUnusable": "discharges PROVE_UNUSABLE",
+		"SealSession": "discharges SEAL_SESSION", "ExplainLeftovers": "discharges EXPLAIN_LEFTOVERS", "ReportLeftovers": "sealing needs it",
+		"CaptureSessionDiff": "sealing needs it", "PlayRecording": "reading, and no act in the procedure",
 		"ReportDelivery": "pages that were under way when the incident ended are evidence still",
 	}
 	for _, name := range []string{
@@ -359,7 +362,8 @@ func TestG7Table(t *testing.T) {
 
 func TestG8StepUp(t *testing.T) {
 	t.Parallel()
-	steppedUp := map[string]bool{"RecordFirstReview": true, "RecordSecondReview": true, "Forward": true, "StartApply": true, "RollBack": true, "SignJointDeclaration": true, "DeliverRuling": true, "Redact": true}
+	steppedUp := map[string]bool{"RecordFirstReview": true, "RecordSecondReview": true, "Forward": true, "StartApply": true, "RollBack": true, "SignJointDeclaration": true, "DeliverRuling": true, "Redact": true,
+		"PermitAccess": true, "GrantAccess": true, "ArmWatch": true}
 	for _, c := range procedure.Commands() {
 		if c.StepUp != steppedUp[c.Name] {
 			t.Errorf("%s: step-up %v, G8 says %v", c.Name, c.StepUp, steppedUp[c.Name])

@@ -40,6 +40,9 @@ func VerifyRecord(s *State, rec *emergencyv1.Record, book *rulebook.Book) error 
 		return err
 	}
 	for _, p := range payloads {
+		if err := verifyConsole(s, rec, p); err != nil {
+			return err
+		}
 		if commands := signedFor(p); len(commands) > 0 && !slices.Contains(commands, row.name) {
 			return fmt.Errorf("%T is recorded under %s, which nobody signs for it", p, row.name)
 		}
@@ -81,7 +84,10 @@ func decodeAll(rec *emergencyv1.Record) ([]proto.Message, error) {
 func verifyActor(row *commandRow, rec *emergencyv1.Record, book *rulebook.Book) error {
 	a := rec.GetActor()
 	at := rec.GetRecordedAt().AsTime()
-	if a.GetPerson() == "" {
+	if row.through != 0 && a.GetSystem() != row.through {
+		return fmt.Errorf("%s is given by %s alone", row.name, row.through)
+	}
+	if a.GetPerson() == "" || a.GetSystem() == consoleGateway && row.through == 0 {
 		if slices.Contains(row.systems, a.GetSystem()) {
 			return nil
 		}
@@ -211,7 +217,7 @@ func (s *State) expectFrom(want *emergencyv1.Statement, payload proto.Message, g
 	case *emergencyv1.PolicyPublished:
 		return is("policy", "sha256:"+KeyID(e.GetPolicy()))
 	}
-	return nil
+	return expectConsole(payload, is, isOrEmpty)
 }
 
 // signedFor lists the commands under which an event may be recorded, for events that count only with a person's signature:
@@ -251,7 +257,7 @@ func signedFor(payload proto.Message) []string {
 	case *emergencyv1.PolicyPublished:
 		return []string{"PublishPolicy", "Establish"}
 	}
-	return nil
+	return underCommand(payload)
 }
 
 // personIn is the person whom an event names as the one who did it; the state believes it.
@@ -273,6 +279,12 @@ func personIn(payload proto.Message) string {
 		return e.GetExecutor()
 	case *emergencyv1.ObserverConfirmed:
 		return e.GetObserver()
+	case *emergencyv1.RoleAssumed:
+		return e.GetPerson()
+	case *emergencyv1.WatchArmed:
+		return e.GetWatcher()
+	case *emergencyv1.RecordingPlayed:
+		return e.GetPerson()
 	}
 	return personInArbitration(payload)
 }

@@ -74,6 +74,7 @@ func Debts(s *State) []Obligation {
 	}
 	list = append(list, s.vetoDebts()...)
 	list = append(list, s.driftDebts()...)
+	list = append(list, s.consoleDebts()...)
 	list = s.lift(append(list, s.arbitrationDebts()...))
 	sort.SliceStable(list, func(i, j int) bool {
 		if list[i].Cause != list[j].Cause {

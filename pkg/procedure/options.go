@@ -94,6 +94,7 @@ func candidates(s *State, person string) []candidate {
 		list = append(list, revisionCandidates(s, r, meta)...)
 	}
 	list = append(list, disputeCandidates(s, meta)...)
+	list = append(list, consoleCandidates(s, meta)...)
 	list = append(list,
 		candidate{&emergencyv1.CheckReplicationRequest{Meta: meta}, "", "compare the host with the release branch"},
 		candidate{&emergencyv1.DocumentRequest{Meta: meta, Strategy: s.Strategy}, "", "document what was done"},
@@ -196,7 +197,7 @@ func NextSteps(s *State) []Step {
 	if s.Status != Open {
 		return debtSteps(s)
 	}
-	list := mainStep(s)
+	list := append(consoleSteps(s), mainStep(s)...)
 	if len(s.Rounds) == 0 {
 		list = append([]Step{{Number: "1.2", Title: "call the teams", Command: "CallOut", Due: s.due("s1.callout")}}, list...)
 	}

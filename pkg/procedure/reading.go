@@ -5,6 +5,7 @@ package procedure
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -101,12 +102,27 @@ func MayRead(s *State, book *rulebook.Book, person string, at time.Time, eventTy
 		allowed = roles(cm, dro)
 	case s.sealedValue(f.Commitment):
 		allowed = roles(cm, dro, bd)
+	case ofConsole(eventType):
+		allowed = roles(ca, sa, cm, cl, al)
 	}
 	if person != "" && (s.concerns(book, person, at, f) || slices.ContainsFunc(allowed, func(r emergencyv1.Role) bool { return book.Has(person, r, at) })) {
 		return nil
 	}
 	return refuse(ReasonRole, "%s of %s is not for you to read", f.Field, eventType).under("8.4, 9").
 		allow("", "", "ask somebody who is %s", roleList(allowed))
+}
+
+// RecordingField stands for the recording of a session, for MayRead with the type RecordingEvent.
+func RecordingField() RestrictedField { return RestrictedField{Field: "recording"} }
+
+// RecordingEvent is the type of the event that a recording belongs to.
+const RecordingEvent = OwnerDeployment + ".SessionSealed"
+
+// ofConsole tells whether an event is of a remote session. What it restricts, recording and marks, accounts and addresses, is
+// for the two teams that answer for it and for those who judge it.
+func ofConsole(eventType string) bool {
+	row, ok := eventByType[eventType]
+	return ok && (strings.HasPrefix(row.name, "Access") || isConsole(row.make()))
 }
 
 // proceedings are the events of which parties and teams read nothing.

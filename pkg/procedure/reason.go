@@ -14,7 +14,7 @@ type reasonRow struct {
 	meaning string
 }
 
-// The reason codes of procedure.md that strategy 1 needs.
+// The reason codes of procedure.md.
 const (
 	ReasonNoIdentity             Reason = "NO_IDENTITY"
 	ReasonKeyUnknown             Reason = "KEY_UNKNOWN"
@@ -106,6 +106,27 @@ const (
 	ReasonNothingToBackOut Reason = "NOTHING_TO_BACK_OUT"
 	ReasonNotDeployed      Reason = "NOT_DEPLOYED"
 	ReasonExplUnbound      Reason = "EXPLANATION_UNBOUND"
+
+	ReasonGrant                 Reason = "GRANT"
+	ReasonGrantState            Reason = "GRANT_STATE"
+	ReasonGrantExpired          Reason = "GRANT_EXPIRED"
+	ReasonSubjectRole           Reason = "SUBJECT_ROLE"
+	ReasonSubjectIsWatcher      Reason = "SUBJECT_IS_WATCHER"
+	ReasonWatcherRole           Reason = "WATCHER_ROLE"
+	ReasonWatcherAbsent         Reason = "WATCHER_ABSENT"
+	ReasonLeadPermissionMissing Reason = "LEAD_PERMISSION_MISSING"
+	ReasonLimit                 Reason = "LIMIT"
+	ReasonManifestMissing       Reason = "MANIFEST_MISSING"
+	ReasonRecorderNotReady      Reason = "RECORDER_NOT_READY"
+	ReasonNotSubject            Reason = "NOT_SUBJECT"
+	ReasonSourceAddress         Reason = "SOURCE_ADDRESS"
+	ReasonCredentialConsumed    Reason = "CREDENTIAL_CONSUMED"
+	ReasonGraceOver             Reason = "GRACE_OVER"
+	ReasonNotDisabled           Reason = "NOT_DISABLED"
+	ReasonNotProvenUnusable     Reason = "NOT_PROVEN_UNUSABLE"
+	ReasonDiffMissing           Reason = "DIFF_MISSING"
+	ReasonLeftoversOpen         Reason = "LEFTOVERS_OPEN"
+	ReasonItem                  Reason = "ITEM"
 
 	ReasonNothingToDocument    Reason = "NOTHING_TO_DOCUMENT"
 	ReasonNotActingAdmin       Reason = "NOT_ACTING_ADMIN"
@@ -247,6 +268,27 @@ var reasons = map[Reason]reasonRow{
 	ReasonNothingToBackOut: {FailedPrecondition, "4.4 BackOut", "The revision has no failed or mismatched apply to take back."},
 	ReasonNotDeployed:      {FailedPrecondition, "4.4", "The revision is not on the host, nothing was changed there, or host and branch could not be compared."},
 	ReasonExplUnbound:      {FailedPrecondition, "4.4 ExplainDrift", "Drift is explained by a registered revision, a revert or a case number, not by text alone."},
+
+	ReasonGrant:                 {NotFound, "G4", "The incident has no such grant."},
+	ReasonGrantState:            {FailedPrecondition, "4.4 (6, GRANT)", "The grant, as it stands now, does not take the command."},
+	ReasonGrantExpired:          {FailedPrecondition, "4.4 Connect", "The credential was not used within its time."},
+	ReasonSubjectRole:           {FailedPrecondition, "4.4 GrantAccess (seed 3.4)", "The person who would have access is neither software assessor nor software engineer."},
+	ReasonSubjectIsWatcher:      {FailedPrecondition, "X13 (seed 3.4)", "The subject of an access never watches, grants or permits it, whatever the number of keys."},
+	ReasonWatcherRole:           {FailedPrecondition, "4.4 (seed 3.4)", "The person is no critical admin, or is not the session's watcher."},
+	ReasonWatcherAbsent:         {FailedPrecondition, "4.4 (seed 3.4)", "The watch is not armed, or its watcher is not watching now."},
+	ReasonLeadPermissionMissing: {FailedPrecondition, "4.4 GrantAccess (SP 4.1.1.1)", "The critical team lead has not permitted the access, and is not proven unreachable."},
+	ReasonLimit:                 {FailedPrecondition, "4.4 (3.2)", "More is asked for than policy and configuration allow."},
+	ReasonManifestMissing:       {FailedPrecondition, "4.4", "The host's files are not listed as they are, so what a session changes could not be told."},
+	ReasonRecorderNotReady:      {FailedPrecondition, "4.4", "The recording cannot be written, anchored in the history or looked at."},
+	ReasonNotSubject:            {FailedPrecondition, "4.4 Connect", "The credential is for another person, or its key was not proven."},
+	ReasonSourceAddress:         {FailedPrecondition, "4.4 Connect", "The credential may not be used from this address."},
+	ReasonCredentialConsumed:    {FailedPrecondition, "4.4 Connect", "The credential was used once already."},
+	ReasonGraceOver:             {FailedPrecondition, "4.4 Resume", "The session was frozen for longer than the grace."},
+	ReasonNotDisabled:           {FailedPrecondition, "4.4 ProveUnusable", "The access is not disabled."},
+	ReasonNotProvenUnusable:     {FailedPrecondition, "4.4 SealSession", "The access is not proven unusable."},
+	ReasonDiffMissing:           {FailedPrecondition, "4.4 SealSession", "What the session changed on the host is not captured."},
+	ReasonLeftoversOpen:         {FailedPrecondition, "4.4 SealSession", "What the session left on the host was not looked for, or is not explained."},
+	ReasonItem:                  {NotFound, "4.4 ExplainLeftovers", "The session left no such thing, or it is explained already."},
 
 	ReasonNothingToDocument:    {FailedPrecondition, "4.5 Document", "The host was not touched under the strategy named."},
 	ReasonNotActingAdmin:       {FailedPrecondition, "4.5 Document", "The person neither executed nor observed under the strategy named, and does not lead the critical team."},

@@ -25,12 +25,11 @@ func decidePush(d *decision, _ *emergencyv1.PushReplicationRequest) *Refusal {
 	if p == nil {
 		return refuse(ReasonRepoTreeMismatch, "nothing arrived on the branch")
 	}
-	a := d.s.Applies[len(d.s.Applies)-1]
 	importer := d.person
 	if importer == "" {
 		importer = "repo-agent"
 	}
-	d.emit(&emergencyv1.ReplicationPushed{Commit: p.Commit, Tree: p.Tree, Ref: p.Ref, RealActor: a.Executor, ImportActor: importer, Signed: p.Signed})
+	d.emit(&emergencyv1.ReplicationPushed{Commit: p.Commit, Tree: p.Tree, Ref: p.Ref, RealActor: d.s.lastActor(), ImportActor: importer, Signed: p.Signed})
 	return nil
 }
 
@@ -72,6 +71,20 @@ func decideCheckReplication(d *decision, c *emergencyv1.CheckReplicationRequest)
 	}
 	d.emit(ev)
 	return nil
+}
+
+// lastActor is who changed the host last: the executor of an apply, or the subject of a session.
+func (s *State) lastActor() string {
+	who, at := "", uint64(0)
+	for _, a := range s.Applies {
+		who, at = a.Executor, a.Position
+	}
+	for _, g := range s.Grants {
+		if g.Opened.Position > at {
+			who, at = g.Subject, g.Opened.Position
+		}
+	}
+	return who
 }
 
 // lastEffect is when the host was last changed.

@@ -4,13 +4,17 @@ package procedure
 
 import "time"
 
-// What the rest of the procedure asks about the watched console's accesses and sessions (procedure.md 4.4).
-
-// liveGrant is the access that was issued and is not yet proven unusable; empty if there is none.
-func (s *State) liveGrant() string { return "" }
+// What the rest of the procedure asks about the watched console's sessions (procedure.md 4.4).
 
 // sessionEndedAt is when the first session was terminated; zero if none was.
-func (s *State) sessionEndedAt() time.Time { return time.Time{} }
+func (s *State) sessionEndedAt() time.Time {
+	for _, g := range s.Grants {
+		if g.Opened.Position > 0 && g.Terminated.Position > 0 {
+			return g.Terminated.At
+		}
+	}
+	return time.Time{}
+}
 
 // sessionDifference is what a session changed on the host, as the agent found it.
 type sessionDifference struct {
@@ -20,4 +24,12 @@ type sessionDifference struct {
 }
 
 // sessionDifferences are the differences that sessions left; a session without one is not among them.
-func (s *State) sessionDifferences() []sessionDifference { return nil }
+func (s *State) sessionDifferences() []sessionDifference {
+	var list []sessionDifference
+	for _, g := range s.Grants {
+		if g.changed() {
+			list = append(list, sessionDifference{g.Diff.Mark, g.ID, g.Diff.Patch.GetSha256(), g.BeforeTree, g.Diff.AfterTree})
+		}
+	}
+	return list
+}

@@ -66,6 +66,9 @@ type State struct {
 	Pushes       []Mark
 	Drift        []DriftPath
 
+	Permissions []Permission
+	Grants      []Grant
+
 	Lead         *LeadRecord
 	Documented   []DocumentRecord
 	BoardReports []BoardReport
@@ -430,6 +433,10 @@ func (s *State) Clone() *State {
 		n.Replications[i].Paths = slices.Clone(n.Replications[i].Paths)
 	}
 	n.cloneStrategy(s)
+	n.Permissions, n.Grants = slices.Clone(s.Permissions), slices.Clone(s.Grants)
+	for i := range n.Grants {
+		n.Grants[i] = n.Grants[i].clone()
+	}
 	n.Lead = clonePointer(s.Lead)
 	n.Documented, n.BoardReports, n.Obligations = slices.Clone(s.Documented), slices.Clone(s.BoardReports), slices.Clone(s.Obligations)
 	n.Warned, n.Breached, n.Deviations, n.Notes = slices.Clone(s.Warned), slices.Clone(s.Breached), slices.Clone(s.Deviations), slices.Clone(s.Notes)
@@ -514,7 +521,7 @@ func (s *State) RunningApply() *Apply {
 }
 
 // ProductionEffect tells whether the critical host may have been changed.
-func (s *State) ProductionEffect() bool { return len(s.Applies) > 0 }
+func (s *State) ProductionEffect() bool { return len(s.Applies) > 0 || s.sessionOpened() }
 
 // OpenVetoes lists the open vetoes on a revision.
 func (s *State) OpenVetoes(revision string) []*Veto {

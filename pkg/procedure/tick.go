@@ -31,6 +31,8 @@ func (d *decision) timers() []timer {
 		list = d.deadlineTimers()
 	case OwnerNotification:
 		list = d.notificationTimers()
+	case OwnerDeployment:
+		list = d.consoleTimers()
 	case OwnerArbitration:
 		list = d.arbitrationTimers()
 	}

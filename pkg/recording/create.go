@@ -74,7 +74,7 @@ func createFile(dir, name string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the folder of recordings: %w", err)
 	}
-	defer root.Close()
+	defer func() { _ = root.Close() }()
 	if opened, err := root.Stat("."); err != nil || !os.SameFile(info, opened) {
 		return nil, fmt.Errorf("folder %s was exchanged while it was being opened", dir)
 	}

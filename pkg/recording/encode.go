@@ -75,7 +75,8 @@ func encodeHeader(h Header) ([]byte, error) {
 
 func checkHeader(h Header) error {
 	ids := [...]struct{ name, value string }{
-		{"incident", h.Incident}, {"grant", h.Grant}, {"subject", h.Subject}, {"watcher", h.Watcher}, {"host", h.Host}, {"account", h.Account},
+		{"incident", h.Incident}, {"grant", h.Grant}, {"subject", h.Subject}, {"watcher", h.Watcher}, {"host", h.Host},
+		{"account", h.Account},
 	}
 	for _, id := range ids {
 		// The slash separates incident and grant in the first hash.

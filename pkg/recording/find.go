@@ -91,17 +91,19 @@ func (s *search) frame(f Frame) (found []string) {
 	if !ok {
 		line := Describe(f.Body)
 		if in, ok := f.Body.(Input); ok {
-			line = in.Text
+			line = printable(in.Text)
 		}
 		if line != "" && s.matches(line) {
-			found = append(found, printable(line))
+			found = append(found, line)
 		}
 		return found
 	}
 	s.screen.scan(out.Data, func(t token) {
 		switch t.kind {
-		case tokenText, tokenRune:
+		case tokenText:
 			s.line = append(s.line, t.raw...)
+		case tokenRune:
+			s.line = append(s.line, printable(string(t.r))...)
 		case tokenBad:
 			s.line = utf8.AppendRune(s.line, utf8.RuneError)
 		case tokenControl:
@@ -128,12 +130,15 @@ func (s *search) control(c rune) {
 	}
 }
 
-// printable replaces what a terminal would obey.
+// printable makes one line of s in which nothing is left that a terminal would obey.
 func printable(s string) string {
 	return strings.Map(func(r rune) rune {
-		if !visible(r) {
+		switch {
+		case r == '\n' || r == '\t':
+			return ' '
+		case !visible(r):
 			return utf8.RuneError
 		}
 		return r
-	}, s)
+	}, strings.ToValidUTF8(s, "\uFFFD"))
 }

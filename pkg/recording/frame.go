@@ -177,8 +177,10 @@ func (End) code() byte       { return codeEnd }
 func (held) code() byte      { return codeHeld }
 func (raw) code() byte       { return codeRaw }
 
-// Describe says a frame in words for a timeline; output, input and markers give "".
-func Describe(b Body) string {
+// Describe says a frame in one line of words for a timeline, safe for a terminal; output, input and markers give "".
+func Describe(b Body) string { return printable(describe(b)) }
+
+func describe(b Body) string {
 	switch b := b.(type) {
 	case Resize:
 		return fmt.Sprintf("terminal resized to %dx%d", b.Cols, b.Rows)

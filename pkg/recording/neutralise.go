@@ -186,8 +186,8 @@ func (n *Neutraliser) escape(t token) bool {
 // csi handles a sequence with parameters.
 func (n *Neutraliser) csi(t token) bool {
 	switch {
-	case len(t.inter) > 0:
-		return string(t.raw[2:]) == "!p" || t.final == 'q' && string(t.inter) == " " && digitsOnly(t.param) // reset, shape of the cursor
+	case len(t.inter) > 0: // a reset, and the shape of the cursor: swallowed
+		return string(t.raw[2:]) == "!p" || t.final == 'q' && string(t.inter) == " " && digitsOnly(t.param)
 	case len(t.param) > 0 && t.param[0] >= '<':
 		return n.private(t)
 	}
@@ -198,10 +198,13 @@ func (n *Neutraliser) csi(t token) bool {
 		if string(t.param) == "3" { // would take the lines that were scrolled away from the person
 			return true
 		}
-		return n.numbers(t, 1)
+		fallthrough
+	case 'K':
+		v, ok := number(t.param, 0)
+		return ok && v <= 2 && n.numbers(t, 1)
 	case 'H', 'f':
 		return n.numbers(t, 2)
-	case 'A', 'B', 'C', 'D', 'E', 'F', 'G', 'I', 'K', 'L', 'M', 'P', 'S', 'T', 'X', 'Z', '@', '`', 'a', 'b', 'd', 'e':
+	case 'A', 'B', 'C', 'D', 'E', 'F', 'G', 'I', 'L', 'M', 'P', 'S', 'T', 'X', 'Z', '@', '`', 'a', 'b', 'd', 'e':
 		return n.numbers(t, 1)
 	case 's', 'u':
 		return n.numbers(t, 0)
@@ -213,15 +216,19 @@ func (n *Neutraliser) csi(t token) bool {
 	return false
 }
 
-// numbers lets a sequence with at most so many numbers through, none of them above 9999.
+// numbers lets a sequence with at most so many numbers through, none of them above what a screen can need.
 func (n *Neutraliser) numbers(t token, most int) bool {
+	highest := 9999
+	if t.final == 'b' {
+		highest = 999 // repeats a character
+	}
 	if len(t.param) > 0 {
 		parts := strings.Split(string(t.param), ";")
 		if len(parts) > most {
 			return false
 		}
 		for _, p := range parts {
-			if v, ok := number([]byte(p), 0); !ok || v > 9999 {
+			if v, ok := number([]byte(p), 0); !ok || v > highest {
 				return false
 			}
 		}

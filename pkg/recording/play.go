@@ -18,7 +18,7 @@ type Options struct {
 	From Place
 	// MaxIdle shortens pauses, before Speed; 0 leaves them.
 	MaxIdle time.Duration
-	// Start is the recording's start, for From.After; see Header.StartedAt.
+	// Start is the recording's start, for From.After; see Header.StartedAt. Without it the first frame is the start.
 	Start time.Time
 	// Profile of the terminal's language that is let through.
 	Profile Profile
@@ -52,6 +52,9 @@ func play(ctx context.Context, frames iter.Seq2[Frame, error], screen io.Writer,
 		}
 		if err := ctx.Err(); err != nil {
 			return err
+		}
+		if o.Start.IsZero() {
+			o.Start = f.At
 		}
 		pause := time.Duration(0)
 		if playing {

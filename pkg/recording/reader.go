@@ -29,7 +29,8 @@ type Reader struct {
 
 	lines *bufio.Reader
 	whole hash.Hash // of what was read
-	buf   []byte
+	long  []byte    // a line that is longer than the buffer of lines
+	buf   []byte    // hash and line, to be hashed
 	last  Checkpoint
 	ms    int64
 	sum   totals
@@ -53,7 +54,7 @@ func NewReader(r io.Reader) (*Reader, error) {
 
 func newReader(r io.Reader) *Reader {
 	out := &Reader{whole: sha256.New()}
-	out.lines = bufio.NewReaderSize(io.TeeReader(r, out.whole), maxLine)
+	out.lines = bufio.NewReaderSize(io.TeeReader(r, out.whole), 16<<10)
 	return out
 }
 
@@ -98,8 +99,6 @@ func (r *Reader) next() (Frame, error) {
 		return Frame{}, err
 	}
 	switch {
-	case len(line) == 0 && r.isRaw:
-		return Frame{}, r.bad("the display form of the bytes before is missing")
 	case len(line) == 0:
 		return Frame{}, io.EOF
 	case r.ended:
@@ -133,18 +132,28 @@ const maxMillis = 100 * 366 * 24 * 3600 * 1000
 
 // line reads one line with its newline, valid until the next; nothing is the end of the file.
 func (r *Reader) line() ([]byte, error) {
-	line, err := r.lines.ReadSlice('\n')
-	switch {
-	case err == nil:
-		return line, nil
-	case errors.Is(err, bufio.ErrBufferFull):
-		return nil, r.bad("a line is longer than %d bytes", maxLine)
-	case !errors.Is(err, io.EOF):
-		return nil, fmt.Errorf("read recording: %w", err)
-	case len(line) > 0:
-		return nil, r.bad("the file ends within it")
+	r.long = r.long[:0]
+	for {
+		part, err := r.lines.ReadSlice('\n')
+		whole := part
+		if len(r.long) > 0 || errors.Is(err, bufio.ErrBufferFull) {
+			r.long = append(r.long, part...)
+			whole = r.long
+		}
+		switch {
+		case len(whole) > maxLine:
+			return nil, r.bad("a line is longer than %d bytes", maxLine)
+		case err == nil:
+			return whole, nil
+		case errors.Is(err, bufio.ErrBufferFull):
+		case !errors.Is(err, io.EOF):
+			return nil, fmt.Errorf("read recording: %w", err)
+		case len(whole) > 0:
+			return nil, r.bad("the file ends within it")
+		default:
+			return nil, nil
+		}
 	}
-	return nil, nil
 }
 
 // hashLine reads the comment behind a frame and takes the frame for good if it is the one that belongs there.
@@ -185,14 +194,14 @@ func (r *Reader) body(b Body) (Body, error) {
 	case raw:
 		r.raw, r.isRaw = b.Data, true
 		r.last.Output += int64(len(b.Data))
-		return Output{Data: b.Data}, nil
+		return Output(b), nil
 	case held:
 		r.held = append(bytes.Clone(r.held), b.Data...)
 		if len(b.Data) == 0 || unfinished(r.held) != len(r.held) {
 			return nil, errors.New("its bytes do not begin a character")
 		}
 		r.last.Output += int64(len(b.Data))
-		return Output{Data: b.Data}, nil
+		return Output(b), nil
 	case Typed:
 		r.sum.input += int64(b.Length)
 		if b.Length < 0 {

@@ -48,12 +48,14 @@ type Seal struct {
 }
 
 // Writer writes one recording. It may be used by several goroutines at once; frames stand in the order of the calls. Every
-// call writes through to the operating system; Checkpoint and End to the disk. Any error but *LimitError and a wrong argument is for good: the
-// recording is broken and every later call returns it too.
+// call writes through to the operating system; Checkpoint and End to the disk. Any error but *LimitError and a wrong argument
+// is for good: the recording is broken and every later call returns it too.
 type Writer struct {
 	now   func() time.Time
 	salt  io.Reader
 	start time.Time
+
+	syncing sync.Mutex // so that the file is not closed under a Checkpoint; taken behind mu, if both are
 
 	mu     sync.Mutex
 	file   file
@@ -267,21 +269,38 @@ func (w *Writer) Offset() int64 {
 // Checkpoint brings everything to the disk and says how far it has come.
 func (w *Writer) Checkpoint() (Checkpoint, error) {
 	w.mu.Lock()
+	cp, broken := w.state.checkpoint(), w.broken
+	w.mu.Unlock()
+	if broken != nil {
+		return Checkpoint{}, broken
+	}
+	err := w.sync() // without mu: a slow disk must not hold up the session's output
+	w.mu.Lock()
 	defer w.mu.Unlock()
-	return w.checkpoint()
+	if err != nil && w.broken == nil {
+		// After a failed sync nobody knows what is on the disk, and the next would report success.
+		w.broken = fmt.Errorf("recording: sync up to frame %d: %w", cp.Frame, err)
+	}
+	if err != nil {
+		return Checkpoint{}, w.broken
+	}
+	return cp, nil
 }
 
-func (w *Writer) checkpoint() (Checkpoint, error) {
-	if w.broken != nil {
-		return Checkpoint{}, w.broken
-	}
-	if err := w.file.Sync(); err != nil {
-		// After a failed sync nobody knows what is on the disk, and the next would report success.
-		w.broken = fmt.Errorf("recording: sync behind frame %d: %w", w.state.frame, err)
-		return Checkpoint{}, w.broken
-	}
-	s := w.state
-	return Checkpoint{Frame: s.frame, Chain: s.chain, Output: s.output, Bytes: s.bytes}, nil
+func (s *writerState) checkpoint() Checkpoint {
+	return Checkpoint{Frame: s.frame, Chain: s.chain, Output: s.output, Bytes: s.bytes}
+}
+
+func (w *Writer) sync() error {
+	w.syncing.Lock()
+	defer w.syncing.Unlock()
+	return w.file.Sync()
+}
+
+func (w *Writer) close() error {
+	w.syncing.Lock()
+	defer w.syncing.Unlock()
+	return w.file.Close()
 }
 
 // End writes the end frame, brings everything to the disk and closes the file. It works once.
@@ -296,16 +315,12 @@ func (w *Writer) End(reason string) (Seal, error) {
 	if err != nil {
 		return Seal{}, err
 	}
-	cp, err := w.checkpoint()
-	if err != nil {
-		return Seal{}, err
-	}
-	w.broken = ErrEnded
-	if err := w.file.Close(); err != nil {
-		w.broken = fmt.Errorf("recording: close: %w", err)
+	if err := errors.Join(w.sync(), w.close()); err != nil {
+		w.broken = fmt.Errorf("recording: sync and close at the end: %w", err)
 		return Seal{}, w.broken
 	}
-	return Seal{Checkpoint: cp, SHA256: Hash(w.whole.Sum(nil))}, nil
+	w.broken = ErrEnded
+	return Seal{Checkpoint: w.state.checkpoint(), SHA256: Hash(w.whole.Sum(nil))}, nil
 }
 
 // Close gives the recording up without an end frame: it stays incomplete for ever. After End it does nothing.
@@ -316,7 +331,7 @@ func (w *Writer) Close() error {
 		return nil
 	}
 	w.broken = ErrEnded
-	return w.file.Close()
+	return w.close()
 }
 
 // write makes the frames of one call and writes them in one piece: all of them or none.

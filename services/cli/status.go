@@ -127,6 +127,9 @@ func (a *app) body(i *dashboardv1.Incident, st *procedure.State) {
 	a.revisions(i)
 	a.vetoes(i)
 	a.deployments(i, st)
+	if st != nil {
+		a.court(st)
+	}
 	a.owed(i)
 	if len(i.GetDeviations()) > 0 {
 		var list []string
@@ -330,13 +333,10 @@ func (a *app) owed(i *dashboardv1.Incident) {
 	}
 }
 
-// howTyped is what to type to discharge an obligation; filing a dispute is the one thing that nothing does yet.
+// howTyped is what to type to discharge an obligation.
 func howTyped(how string) string {
 	if line := commandLine(how, ""); line != "" {
 		return line
-	}
-	if how == "FileDispute" {
-		return "cannot be discharged in this version"
 	}
 	return how
 }

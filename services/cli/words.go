@@ -33,6 +33,12 @@ func typed() map[string]string {
 		"AddKey": "epatch key add FILE", "RevokeKey": "epatch key revoke KEY-ID --reason TEXT",
 		"Escalate": "epatch escalate --reason TEXT", "SignJointDeclaration": "epatch joint-declare --why-not-1 TEXT --why-not-2 TEXT --why-live TEXT",
 		"DeEscalate": "epatch de-escalate %s --reason TEXT", "EnterUpdateCycle": "epatch cycle enter", "ConcludeUpdateCycle": "epatch cycle conclude CYCLE",
+		"FileDispute": "epatch dispute file", "OpenCase": "epatch case open", "ProposeArbitrator": "epatch case propose PERSON",
+		"RespondAppointment": "epatch case accept --no-conflict", "CloseDeclined": "epatch case close-declined",
+		"RecordPreliminaries": "epatch case preliminaries --jurisdiction TEXT --law TEXT", "DeliverRuling": "epatch rule FILE", "PublishRuling": "epatch ruling publish TEXT",
+		"ReportDirectionDone": "epatch direction done %s --proof TEXT", "ConfirmDirection": "epatch direction confirm %s",
+		"RequestReview": "epatch appeal request GROUND TEXT", "FormAppealPanel": "epatch appeal panel PERSON PERSON PERSON",
+		"Redact": "epatch redact POSITION --ground TEXT --clause CLAUSE", "Disclose": "epatch disclose POSITION",
 	}
 }
 

@@ -159,7 +159,10 @@ func TestCommandLine(t *testing.T) {
 		{"RecordSecondReview", "P1r2", "epatch review second VERDICT P1r2 (VERDICT: approve, changes or veto)"},
 		{"RecordFirstReview", "", "epatch review first VERDICT REVISION (VERDICT: approve, changes or veto)"},
 		{"ReportTest", "P1r1", "epatch test RESULT P1r1 --steps TEXT (RESULT: pass or fail)"},
-		{"FileDispute", "", ""},
+		{"FileDispute", "", "epatch dispute file"},
+		{"DeEscalate", "1", "epatch de-escalate 1 --reason TEXT"},
+		{"DeEscalate", "", "epatch de-escalate STRATEGY --reason TEXT (STRATEGY: 1 or 2)"},
+		{"Tick", "", ""},
 		{"", "", ""},
 	} {
 		if got := commandLine(x.command, x.subject); got != x.want {
@@ -173,7 +176,7 @@ func TestObligationsAreTyped(t *testing.T) {
 	open := &procedure.Refusal{Reason: procedure.ReasonObligationsOpen, Allow: []procedure.Allowance{
 		{Command: "FileDispute", Subject: "DISPUTE/REFERRED", Description: "a"}, {Command: "ReportTest", Subject: "TEST_DEBT/1", Description: "b"},
 	}}
-	want := []string{"a: cannot be discharged in this version", "b: epatch test RESULT REVISION --steps TEXT (RESULT: pass or fail)"}
+	want := []string{"a: epatch dispute file", "b: epatch test RESULT REVISION --steps TEXT (RESULT: pass or fail)"}
 	if got := testApp().refused(open).Hints; !slices.Equal(got, want) {
 		t.Errorf("%q, want %q", got, want)
 	}
@@ -243,4 +246,16 @@ func TestWords(t *testing.T) {
 	roundTrip[emergencyv1.Outcome](t)
 	roundTrip[emergencyv1.ApplyOutcome](t)
 	roundTrip[emergencyv1.Role](t)
+	roundTrip[emergencyv1.UnfitCode](t)
+	roundTrip[emergencyv1.EscalationGround](t)
+	roundTrip[emergencyv1.CycleOutcome](t)
+	roundTrip[emergencyv1.SessionCause](t)
+	roundTrip[emergencyv1.MarkKind](t)
+	roundTrip[emergencyv1.LeftoverKind](t)
+	roundTrip[emergencyv1.EffectOutcome](t)
+	roundTrip[emergencyv1.RecordingState](t)
+	roundTrip[emergencyv1.DisputeConcern](t)
+	roundTrip[emergencyv1.DirectionKind](t)
+	roundTrip[emergencyv1.Finding](t)
+	roundTrip[emergencyv1.ReviewGround](t)
 }

@@ -67,7 +67,10 @@ func (s *Server) recheck(ctx context.Context, rec *projection.Record, e projecti
 // the transferred one of the last applied revision; one that reached the host before it was transferred (strategy 2) is
 // committed here, from the bytes that were applied.
 func (s *Server) push(ctx context.Context, st *procedure.State, commit string) (procedure.Facts, error) {
-	a := &st.Applies[len(st.Applies)-1] // the rules have seen that there is one
+	if len(st.Applies) == 0 {
+		return procedure.Facts{}, notPushed("the host was changed in a session only, whose difference comes as a patch of its own", "register that patch, and bring it to the branch by its own way")
+	}
+	a := &st.Applies[len(st.Applies)-1]
 	r, ok := st.Revision(a.Revision)
 	if !ok || a.HostTree == "" || a.Running() {
 		return procedure.Facts{}, notPushed("what the host holds is not verified yet", "wait for the agent's report of the tree")

@@ -22,6 +22,8 @@ func protoMessage(m proto.Message) protoreflect.Value {
 	return protoreflect.ValueOfMessage(m.ProtoReflect())
 }
 
+func stringValue(s string) protoreflect.Value { return protoreflect.ValueOfString(s) }
+
 // Tree is a git tree id derived from a name.
 func Tree(name string) string {
 	sum := sha1.Sum([]byte("tree " + name))
@@ -75,6 +77,8 @@ func GoodFacts(s *procedure.State, c procedure.Command) procedure.Facts {
 		return procedure.Facts{Agent: &procedure.AgentFacts{Host: s.Host(), HostTree: r.BaseTree, ResultTree: r.ResultTree, Clean: true, Files: 1}}
 	case *emergencyv1.ConfirmObserverRequest:
 		return procedure.Facts{Agent: &procedure.AgentFacts{Host: s.Host(), HostTree: r.ResultTree}}
+	case interface{ GetGrant() string }, *emergencyv1.GrantAccessRequest:
+		return procedure.Facts{Console: ConsoleFacts(s, c)}
 	case *emergencyv1.CheckReplicationRequest:
 		return procedure.Facts{Replication: &procedure.ReplicationFacts{Host: s.Host(), HostTree: hostTree(s), BranchTree: hostTree(s), BranchCommit: "beef02"}}
 	}

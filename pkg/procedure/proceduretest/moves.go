@@ -83,6 +83,9 @@ func candidatesFor(command string) []string {
 	if command == "Respond" || command == "CheckIn" || command == "EndStandby" {
 		return []string{"mia", "carla", "clara", "anna", "theo"} // some of each team
 	}
+	if command == "Connect" {
+		return []string{"gateway:emil", "gateway:anna", "gateway:mia", "emil"}
+	}
 	list := []string{"mia"} // a member, and nothing else
 	const most = 5
 	for _, p := range cast() {
@@ -104,6 +107,8 @@ func candidatesFor(command string) []string {
 			list = append(list, "test:"+TestServer, "test:elsewhere")
 		case emergencyv1.SystemKind_SYSTEM_KIND_REPO_AGENT:
 			list = append(list, "repo:git")
+		case emergencyv1.SystemKind_SYSTEM_KIND_CONSOLE_GATEWAY:
+			list = append(list, "gateway")
 		}
 	}
 	return list
@@ -117,7 +122,7 @@ func holds(person string, role emergencyv1.Role) bool {
 }
 
 func attempts(s *procedure.State) []attempt {
-	list := slices.Concat(teamAttempts(s), strategyAttempts(s), patchAttempts(s), deployAttempts(s), otherAttempts(s))
+	list := slices.Concat(teamAttempts(s), strategyAttempts(s), patchAttempts(s), deployAttempts(s), consoleAttempts(s), otherAttempts(s))
 	if s.Status == procedure.Absent {
 		list = append(list, attempt{c: Declare()})
 	}

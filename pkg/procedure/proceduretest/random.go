@@ -10,13 +10,15 @@ import (
 	"cacert.org/emergency/pkg/procedure"
 )
 
-// Random plays a random valid history: the story up to a random milestone, then moves of anybody, with time going on by
+// Random plays a random valid history: the story, or strategy 3's console, up to a random milestone, then moves of anybody, with time going on by
 // random steps and sometimes a little back. Refused moves record nothing; after sees every move that was tried, with the
 // state before it.
 func Random(t *rapid.T, moves int, after func(before *procedure.State, m Move, out Outcome)) *World {
 	w := NewWorld(t)
 	list := Milestones()
-	if n := rapid.IntRange(0, len(list)).Draw(t, "milestone"); n > 0 {
+	if rapid.IntRange(0, 2).Draw(t, "story") == 2 {
+		Story(rapid.SampledFrom(Milestones3()).Draw(t, "milestone"))(w)
+	} else if n := rapid.IntRange(0, len(list)).Draw(t, "milestone"); n > 0 {
 		Story(list[n-1])(w)
 	}
 	for range moves {

@@ -104,7 +104,7 @@ func names(chapters []chapter) []Milestone {
 }
 
 // stories are the stories that are told, each from its beginning.
-func stories() [][]chapter { return [][]chapter{story(), story2()} }
+func stories() [][]chapter { return [][]chapter{story(), story2(), story3()} }
 
 // storyOf is the story that has a milestone; nil if none has.
 func storyOf(m Milestone) []chapter {

@@ -3358,7 +3358,9 @@ type SessionDiffCaptured struct {
 	// Paths that changed.
 	ChangedPaths []*Restricted `protobuf:"bytes,6,rep,name=changed_paths,json=changedPaths,proto3" json:"changed_paths,omitempty"`
 	// Commit whose tree is the tree before; empty if the repository has none.
-	BaseCommit    string `protobuf:"bytes,7,opt,name=base_commit,json=baseCommit,proto3" json:"base_commit,omitempty"`
+	BaseCommit string `protobuf:"bytes,7,opt,name=base_commit,json=baseCommit,proto3" json:"base_commit,omitempty"`
+	// Why the difference is no patch that could be registered; empty if it is one, or if nothing changed. Names no path.
+	DiffProblem   string `protobuf:"bytes,8,opt,name=diff_problem,json=diffProblem,proto3" json:"diff_problem,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3438,6 +3440,13 @@ func (x *SessionDiffCaptured) GetChangedPaths() []*Restricted {
 func (x *SessionDiffCaptured) GetBaseCommit() string {
 	if x != nil {
 		return x.BaseCommit
+	}
+	return ""
+}
+
+func (x *SessionDiffCaptured) GetDiffProblem() string {
+	if x != nil {
+		return x.DiffProblem
 	}
 	return ""
 }
@@ -4455,7 +4464,7 @@ const file_emergency_v1_console_proto_rawDesc = "" +
 	"\x04meta\x18\x01 \x01(\v2\x19.emergency.v1.CommandMetaR\x04meta\x12\x14\n" +
 	"\x05grant\x18\x02 \x01(\tR\x05grant\"S\n" +
 	"\x1aCaptureSessionDiffResponse\x125\n" +
-	"\tcommitted\x18\x01 \x01(\v2\x17.emergency.v1.CommittedR\tcommitted\"\xb6\x02\n" +
+	"\tcommitted\x18\x01 \x01(\v2\x17.emergency.v1.CommittedR\tcommitted\"\xd9\x02\n" +
 	"\x13SessionDiffCaptured\x12\x14\n" +
 	"\x05grant\x18\x01 \x01(\tR\x05grant\x12\x1f\n" +
 	"\vbefore_tree\x18\x02 \x01(\tR\n" +
@@ -4466,7 +4475,8 @@ const file_emergency_v1_console_proto_rawDesc = "" +
 	"\x04diff\x18\x05 \x01(\v2\x16.emergency.v1.ArtefactR\x04diff\x12=\n" +
 	"\rchanged_paths\x18\x06 \x03(\v2\x18.emergency.v1.RestrictedR\fchangedPaths\x12\x1f\n" +
 	"\vbase_commit\x18\a \x01(\tR\n" +
-	"baseCommit\"|\n" +
+	"baseCommit\x12!\n" +
+	"\fdiff_problem\x18\b \x01(\tR\vdiffProblem\"|\n" +
 	"\bLeftover\x12\x12\n" +
 	"\x04item\x18\x01 \x01(\tR\x04item\x12.\n" +
 	"\x04kind\x18\x02 \x01(\x0e2\x1a.emergency.v1.LeftoverKindR\x04kind\x12,\n" +
