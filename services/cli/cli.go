@@ -120,14 +120,14 @@ func (a *app) root() *cobra.Command {
 	a.flags(root.PersistentFlags())
 	root.AddGroup(&cobra.Group{ID: "see", Title: "See what is going on:"}, &cobra.Group{ID: "lead", Title: "The incident:"}, &cobra.Group{ID: "team", Title: "Teams:"},
 		&cobra.Group{ID: "patch", Title: "Patch, reviews, tests:"}, &cobra.Group{ID: "host", Title: "Deployment:"},
-		&cobra.Group{ID: "law", Title: "Disputes and arbitration:"},
+		&cobra.Group{ID: "console", Title: "Watched console (strategy 3):"}, &cobra.Group{ID: "law", Title: "Disputes and arbitration:"},
 		&cobra.Group{ID: "proof", Title: "Evidence:"}, &cobra.Group{ID: "book", Title: "Rule book:"})
 	for _, g := range []struct {
 		id   string
 		list []*cobra.Command
 	}{
 		{"see", a.seeCommands()}, {"lead", a.incidentCommands()}, {"team", a.teamCommands()}, {"patch", a.patchCommands()},
-		{"host", a.hostCommands()}, {"law", a.lawCommands()}, {"proof", a.proofCommands()}, {"book", a.bookCommands()},
+		{"host", a.hostCommands()}, {"console", a.consoleCommands()}, {"law", a.lawCommands()}, {"proof", a.proofCommands()}, {"book", a.bookCommands()},
 	} {
 		for _, c := range g.list {
 			c.GroupID = g.id

@@ -28,6 +28,7 @@ import (
 func (a *app) proofCommands() []*cobra.Command {
 	return []*cobra.Command{
 		a.dossierCmd(), a.replayCmd(), group("history", "The signed records: show, check, export", a.historyShowCmd(), a.historyCheckCmd(), a.historyExportCmd()),
+		group("recording", "Recordings of watched sessions", a.recordingCheckCmd()),
 		group("projection", "What is derived from the histories", a.dumpCmd()),
 	}
 }

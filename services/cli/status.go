@@ -59,6 +59,7 @@ func (a *app) status(ctx context.Context) error {
 			return err
 		}
 		a.strategies(s.state)
+		a.permissions(s.state, a.proc.Now())
 		a.mine(s)
 		st = s.state
 	}
@@ -128,6 +129,7 @@ func (a *app) body(i *dashboardv1.Incident, st *procedure.State) {
 	a.vetoes(i)
 	a.deployments(i, st)
 	if st != nil {
+		a.grants(st)
 		a.court(st)
 	}
 	a.owed(i)

@@ -160,6 +160,8 @@ func TestCommandLine(t *testing.T) {
 		{"RecordFirstReview", "", "epatch review first VERDICT REVISION (VERDICT: approve, changes or veto)"},
 		{"ReportTest", "P1r1", "epatch test RESULT P1r1 --steps TEXT (RESULT: pass or fail)"},
 		{"FileDispute", "", "epatch dispute file"},
+		{"Terminate", "G1", "epatch terminate G1"},
+		{"Terminate", "", "epatch terminate"},
 		{"DeEscalate", "1", "epatch de-escalate 1 --reason TEXT"},
 		{"DeEscalate", "", "epatch de-escalate STRATEGY --reason TEXT (STRATEGY: 1 or 2)"},
 		{"Tick", "", ""},
