@@ -38,6 +38,8 @@ func TestExplore(t *testing.T) {
 		{pt.Story(pt.Declared), pt.Does("carla", pt.StandDown())}, {pt.Story(pt.Verified), rollBack},
 		{pt.Story(pt.Applied), odd}, {pt.Story(pt.Applied), odd, pt.Does("carla", pt.BackOut())},
 		{pt.Story(pt.Applying), pt.Does(agent, pt.ReportApply(false))}, withoutTests(pt.Observed), withoutObserver(), {pt.Story(pt.OnTestServer), pt.Does("theo", pt.Test(pass))},
+		{pt.Story(pt.Registered), pt.Does("bert", pt.Veto())}, {pt.Story(pt.Verified), pt.Does("repo:git", &emergencyv1.CheckReplicationRequest{}, pt.Facts(pt.Drift("etc/odd")))},
+		{pt.Story(pt.Frozen), pt.Does("carl", pt.Arm())}, {pt.Story(pt.Armed), expired}, {pt.Story(pt.Disabled), stillUsable},
 	} {
 		x.see(pt.Given(t, steps...).World())
 	}

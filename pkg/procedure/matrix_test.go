@@ -408,8 +408,10 @@ func matrixWorld(t *testing.T, command, who string) *pt.World {
 		milestone = pt.Armed
 	case "ReportConnection":
 		milestone = pt.Consumed
-	case "Freeze", "MarkSession", "ExtendSession", "Disable", "PlayRecording":
+	case "Freeze", "MarkSession", "ExtendSession", "Disable":
 		milestone = pt.Live
+	case "PlayRecording":
+		return pt.Given(t, pt.Story(pt.Live), judge("arno")).World() // an arbitrator of the incident
 	case "Terminate":
 		w := pt.Given(t, pt.Story(pt.Live)).World()
 		if who == "anna" || who == "albert" || who == "emil" { // each may be the subject
