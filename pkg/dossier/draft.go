@@ -16,9 +16,9 @@ const Hole = "[fill in"
 
 // The sections of a draft.
 const (
-	sectionReasons  = "== Reasons =="
-	sectionText     = "== Text (public) =="
-	sectionAppendix = "== Appendix (restricted) =="
+	sectionReasons  = "== reasons"
+	sectionText     = "== text"
+	sectionAppendix = "== appendix"
 )
 
 // Draft is the documentation of a strategy, drafted from the events: the timeline, a line for the reason of every deviation,
@@ -50,7 +50,7 @@ func Draft(in Input, strategy uint32) (string, error) {
 	if len(f.state.Deviations) == 0 {
 		line("# none: nothing departed from the rules")
 	}
-	line("\n%s\n# No names: persons appear by their role.", sectionText)
+	line("\n%s\n# Public. No names: persons appear by their role.", sectionText)
 	b.WriteString(f.skeleton(strategy))
 	line("\n%s\n# What is only for those who take part, and for an arbitrator. May stay empty.", sectionAppendix)
 	return b.String(), nil
@@ -155,8 +155,10 @@ func ParseDraft(text string) (*Report, error) {
 	for n, l := range strings.Split(strings.ReplaceAll(text, "\r\n", "\n"), "\n") {
 		switch {
 		case strings.HasPrefix(l, "#"):
-		case l == sectionReasons || l == sectionText || l == sectionAppendix:
-			section = l
+		case strings.HasPrefix(l, "== "):
+			if section = strings.TrimSpace(l); !slices.Contains([]string{sectionReasons, sectionText, sectionAppendix}, section) {
+				return nil, fmt.Errorf("line %d: there is no part %q; the parts are %q, %q and %q", n+1, l, sectionReasons, sectionText, sectionAppendix)
+			}
 		case section == "":
 			if err := r.head(l); err != nil {
 				return nil, fmt.Errorf("line %d: %w", n+1, err)

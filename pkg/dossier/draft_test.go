@@ -73,8 +73,9 @@ func TestDamagedDrafts(t *testing.T) {
 		"names no deviation":    strings.ReplaceAll(good, "test quorum waived:", "something:"),
 		"names no position":     regexp.MustCompile(`reason \d+`).ReplaceAllString(good, "reason x"),
 		"is no part of a draft": "hello\n" + good,
-		"there is no public":    good[:strings.Index(good, "== Text")],
-		"is the reason of":      strings.Replace(good, "== Reasons ==", "== Reasons ==\nbecause", 1),
+		"there is no public":    good[:strings.Index(good, "== text")],
+		"is the reason of":      strings.Replace(good, "== reasons", "== reasons\nbecause", 1),
+		"there is no part":      strings.Replace(good, "== appendix", "== apendix", 1),
 		"invalid syntax":        strings.Replace(good, "strategy: 1", "strategy: one", 1),
 	} {
 		if _, err := dossier.ParseDraft(damaged); err == nil || !strings.Contains(err.Error(), want) {

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"cacert.org/emergency/pkg/procedure"
+	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 )
 
 // The states of an obligation.
@@ -24,11 +25,13 @@ type Owed struct {
 	ID   string `json:"id"`
 	Kind string `json:"kind"`
 	// What is the kind in words.
-	What      string    `json:"what"`
-	OwnerRole string    `json:"owner_role"`
-	Owner     string    `json:"owner,omitempty"`
-	Due       time.Time `json:"due"`
-	State     string    `json:"state"`
+	What      string `json:"what"`
+	OwnerRole string `json:"owner_role"`
+	// Role is the role as the rules know it.
+	Role  emergencyv1.Role `json:"-"`
+	Owner string           `json:"owner,omitempty"`
+	Due   time.Time        `json:"due"`
+	State string           `json:"state"`
 	// LateBy is by how much it is, or was, late; 0 if it is not.
 	LateBy time.Duration `json:"late_by_ns"`
 	// Rung is the last rung of the ladder that was told; 0 if none was.
@@ -50,14 +53,16 @@ func Obligations(s *procedure.State, asked time.Time) []Owed {
 	for _, o := range procedure.Debts(s) {
 		state := Open
 		switch {
+		case o.LiftedBy != "":
+			state = Lifted
 		case !o.Open():
 			state = Discharged
 		case o.Overdue(asked):
 			state = Overdue
 		}
 		list = append(list, Owed{
-			ID: o.ID, Kind: o.Kind, What: KindWords(o.Kind), OwnerRole: procedure.RoleWord(o.OwnerRole), Owner: o.Owner, Due: o.Due.UTC(), State: state,
-			LateBy: o.LateBy(asked), Rung: s.Rung(o.ID), Cause: o.Cause, Since: o.CausedAt.UTC(), By: o.By, ByAt: o.ByAt.UTC(), How: o.How, Clause: o.Clause,
+			ID: o.ID, Kind: o.Kind, What: KindWords(o.Kind), OwnerRole: procedure.RoleWord(o.OwnerRole), Role: o.OwnerRole, Owner: o.Owner, Due: o.Due.UTC(), State: state,
+			LateBy: o.LateBy(asked), Rung: s.Rung(o.ID), Cause: o.Cause, Since: o.CausedAt.UTC(), By: o.By, ByAt: o.ByAt.UTC(), LiftedBy: o.LiftedBy, How: o.How, Clause: o.Clause,
 		})
 	}
 	return list
@@ -82,6 +87,14 @@ func (o Owed) StateWords() string {
 		return "overdue by " + span(o.LateBy)
 	}
 	return o.State
+}
+
+// LadderWords says how far up the ladder it was reminded of (procedure.md 7, SP 5.3.3); empty while nobody was.
+func (o Owed) LadderWords() string {
+	if o.Rung == 0 {
+		return ""
+	}
+	return count(int(o.Rung), "reminder") + " sent"
 }
 
 // Sentence says the obligation whole.

@@ -147,7 +147,7 @@ func (a *app) values(ctx context.Context, d *dossier.Dossier) (map[string]dossie
 func (a *app) document(out string, text func() (string, error)) (err error) {
 	s, err := text()
 	if err != nil {
-		return fmt.Errorf("write document: %w", err)
+		return err
 	}
 	if out == "" {
 		for _, l := range strings.Split(strings.TrimSuffix(s, "\n"), "\n") {

@@ -9,7 +9,6 @@ import (
 
 	"github.com/spf13/cobra"
 
-	"cacert.org/emergency/pkg/procedure"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 )
 
@@ -257,65 +256,4 @@ The summary goes to the public log. It states facts, never blame or approval.`, 
 		})
 	cmd.ValidArgs = list
 	return cmd
-}
-
-func (a *app) documentCmd() *cobra.Command {
-	req := &emergencyv1.DocumentRequest{}
-	var reasons []string
-	cmd := leaf("document TEXT [--reason POSITION=TEXT]...", "Document what was done (seed 1)", `
-The text is public and stands on the timeline, which you confirm with it: read it first with epatch timeline. Each deviation
-needs a reason; epatch status lists them. The strategy is the one under which the host was changed.`, `
-  epatch document "dora's patch adds the missing index; deployed 04:02, verified 04:03, no restart"
-  epatch document "..." --reason "41=the second tester was in the air until 06:00"`,
-		cobra.ExactArgs(1), func(cmd *cobra.Command, args []string) error {
-			s, err := a.scene(cmd.Context())
-			if err != nil {
-				return err
-			}
-			req.Meta, req.Text, req.TimelineConfirmed = s.meta, args[0], true
-			if req.Strategy == 0 {
-				req.Strategy = s.state.Strategy
-				if n := len(s.state.Applies); n > 0 {
-					req.Strategy = s.state.Applies[n-1].Strategy
-				}
-			}
-			if req.Reasons, err = deviationReasons(s.state, reasons); err != nil {
-				return err
-			}
-			_, err = a.act(cmd.Context(), req, "strategy %d documented, on the timeline of %d positions that you confirm", req.Strategy, s.state.Position)
-			if err == nil {
-				a.then(cmd.Context(), s.state.Incident)
-			}
-			return err
-		})
-	cmd.Flags().StringArrayVar(&reasons, "reason", nil, "reason for the deviation at a position, POSITION=TEXT; once for each")
-	cmd.Flags().StringVar(&req.Appendix, "appendix", "", "further detail; restricted")
-	cmd.Flags().Uint32Var(&req.Strategy, "strategy", 0, "strategy that is documented (default: the one of the deployment)")
-	return cmd
-}
-
-// deviationReasons gives every deviation its reason, or says what to type.
-func deviationReasons(s *procedure.State, given []string) ([]*emergencyv1.DeviationReason, error) {
-	texts := map[string]string{}
-	for _, g := range given {
-		at, text, ok := strings.Cut(g, "=")
-		if !ok {
-			return nil, usage("--reason %q: write POSITION=TEXT", g)
-		}
-		texts[strings.TrimSpace(at)] = text
-	}
-	var list []*emergencyv1.DeviationReason
-	var missing []string
-	for _, d := range s.Deviations {
-		text, ok := texts[fmt.Sprint(d.Position)]
-		if !ok {
-			missing = append(missing, fmt.Sprintf(`--reason "%d=..."  for %s at position %d`, d.Position, word(d.Deviation), d.Position))
-			continue
-		}
-		list = append(list, &emergencyv1.DeviationReason{Position: d.Position, Deviation: d.Deviation, Reason: text})
-	}
-	if len(missing) > 0 {
-		return nil, &failure{code: exitUsage, what: plural(len(missing), "deviation has", "deviations have") + " no reason yet", hints: missing}
-	}
-	return list, nil
 }

@@ -18,7 +18,7 @@ import (
 // What is going on. These commands change nothing.
 
 func (a *app) seeCommands() []*cobra.Command {
-	return []*cobra.Command{a.inboxCmd(), a.statusCmd(), a.detailsCmd(), a.optionsCmd(), a.timelineCmd(), a.watchCmd(), a.incidentsCmd(), a.logCmd(), a.whoamiCmd()}
+	return []*cobra.Command{a.inboxCmd(), a.statusCmd(), a.detailsCmd(), a.optionsCmd(), a.obligationsCmd(), a.timelineCmd(), a.watchCmd(), a.incidentsCmd(), a.logCmd(), a.whoamiCmd()}
 }
 
 func (a *app) inboxCmd() *cobra.Command {
