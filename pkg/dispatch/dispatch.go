@@ -407,7 +407,7 @@ func (d *Dispatcher) newRecord(inc *incident, c *deciding, dec *procedure.Decisi
 	at := timestamppb.New(dec.RecordedAt)
 	return &emergencyv1.Record{
 		Incident: c.id, FirstPosition: head.Position + 1, Owner: d.cfg.Owner, Command: dec.Command, RequestId: c.cmd.GetMeta().GetRequestId(),
-		RequestDigest: dec.Digest, Actor: dec.Actor, Authority: dec.Authority, OccurredAt: at, RecordedAt: at, SkewMs: dec.Skew.Milliseconds(),
+		RequestDigest: dec.Digest, Actor: dec.Actor, Authority: dec.Authority, OccurredAt: timestamppb.New(dec.OccurredAt), Late: dec.Late, RecordedAt: at, SkewMs: dec.Skew.Milliseconds(),
 		CausationId: c.in.Causation, CorrelationId: c.in.Correlation, PolicyDigest: dec.PolicyDigest, RulebookPosition: position,
 		PrevHash: head.Hash, Approval: c.cmd.GetMeta().GetApproval(), Events: dec.Events,
 	}

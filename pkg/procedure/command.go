@@ -92,6 +92,7 @@ func commandTable() []commandRow {
 		command(commandRow{name: "WaiveControl", owner: OwnerIncident, authority: "SP 1.2", roles: roles(al, cl), signed: true}, waiveFields, decideWaive, waiveClaims),
 		command(commandRow{name: "RecordLeadDecision", owner: OwnerIncident, authority: "SP 3.2.3.1", roles: roles(cl), afterEnd: true}, leadFields, decideLead),
 		command(commandRow{name: "AnnotateLog", owner: OwnerIncident, authority: "seed 4", roles: roles(ca, sa, cm, ar), afterEnd: true}, annotateFields, decideAnnotate),
+		command(commandRow{name: "ConfirmLateRecord", owner: OwnerIncident, authority: "seed 4", roles: roles(ca, sa), afterEnd: true}, confirmLateFields, decideConfirmLate),
 		command(commandRow{name: "Close", owner: OwnerIncident, authority: "seed 1", roles: roles(ca, sa, cm), closes: true}, closeFields, decideClose),
 		command(commandRow{name: "Tick", authority: "seed 1", systems: systems(timer), afterEnd: true}, none[*emergencyv1.TickRequest], decideTick),
 
@@ -114,6 +115,9 @@ func commandTable() []commandRow {
 		command(commandRow{name: "WithdrawVeto", owner: OwnerReview, authority: "SP 7.4", roles: roles(sa), signed: true, afterEnd: true}, withdrawFields, decideWithdrawVeto, withdrawClaims),
 		command(commandRow{name: "OverruleVeto", owner: OwnerReview, authority: "SP 7.4", roles: roles(al), signed: true, afterEnd: true}, overruleFields, decideOverruleVeto, overruleClaims),
 		command(commandRow{name: "Forward", owner: OwnerReview, authority: "seed 1.8", roles: roles(sa), signed: true, stepUp: true}, forwardFields, decideForward, forwardClaims),
+
+		command(commandRow{name: "EnterUpdateCycle", owner: OwnerReview, authority: "seed 2.5, 3.8", roles: roles(sa), afterEnd: true}, enterFields, decideEnter),
+		command(commandRow{name: "ConcludeUpdateCycle", owner: OwnerReview, authority: "seed 2.5, 3.8", roles: roles(sa), afterEnd: true}, concludeFields, decideConclude),
 
 		command(commandRow{name: "DryRun", owner: OwnerDeployment, authority: "seed 1.9", roles: roles(ca)}, dryRunFields, decideDryRun),
 		command(commandRow{name: "ConfirmObserver", owner: OwnerDeployment, authority: "SP 4.1", roles: roles(ca), afterEnd: true}, observerFields, decideObserver),

@@ -133,6 +133,9 @@ type Decision struct {
 	// RecordedAt never goes back within the incident; Skew says by how much it was moved.
 	RecordedAt time.Time
 	Skew       time.Duration
+	// OccurredAt is when it happened: RecordedAt, or when it was captured offline; then Late is set (G9).
+	OccurredAt time.Time
+	Late       bool
 	// PolicyDigest is the policy the incident is under.
 	PolicyDigest string
 	// Events of the command; none if there was nothing to record, as for a tick with nothing due.
@@ -222,10 +225,13 @@ func newDecision(s *State, c Command, env Env) (*decision, error) {
 func (d *decision) result(actor *emergencyv1.Actor, digest string) *Decision {
 	out := &Decision{
 		Owner: d.env.Owner, Command: d.row.name, Digest: digest, Actor: actor, Authority: d.meta.GetAuthority(),
-		RecordedAt: d.at, Skew: d.skew, Events: d.events, Sealed: d.sealed,
+		RecordedAt: d.at, OccurredAt: d.at, Skew: d.skew, Events: d.events, Sealed: d.sealed,
 	}
 	if out.Authority == "" {
-		out.Authority = d.row.authority
+		out.Authority = seedStep(d.row, d.s.Strategy)
+	}
+	if captured(d.meta) {
+		out.OccurredAt, out.Late = d.meta.GetCapturedAt().AsTime(), true
 	}
 	if d.s.Policy != nil {
 		out.PolicyDigest = d.s.Policy.Digest
@@ -301,7 +307,7 @@ func (d *decision) wellFormed(c Command) *Refusal {
 	}
 	f.values(c.ProtoReflect())
 	d.row.fields(f, c)
-	if f.refusal != nil || !d.row.signed || d.hypothetical {
+	if f.refusal != nil || !d.row.signed && !captured(d.meta) || d.hypothetical {
 		return f.refusal
 	}
 	return d.checkApproval(c)
@@ -315,8 +321,8 @@ func (d *decision) permit(c Command, actor *emergencyv1.Actor) *Refusal {
 		d.exclusivity,  // G6
 		d.stateAccepts, // G7
 		func() *Refusal { return d.steppedUp(c) }, // G8
-		d.timeRule, // G9
-		d.pinned,   // G10
+		d.timeRule, d.capturedInTime, // G9
+		d.pinned, // G10
 	}
 	for _, check := range checks {
 		if refusal := check(); refusal != nil {

@@ -172,20 +172,24 @@ func (d *decision) observerSought() *Refusal {
 
 func leadFields(f *fields, c *emergencyv1.RecordLeadDecisionRequest) {
 	f.want(c.GetDecision() != 0, "decision", "approve, remedial action or no effect")
+	f.want(c.GetStrategy() <= 3 && (c.GetStrategy() == 0 || c.GetDecision() == emergencyv1.LeadDecision_LEAD_DECISION_NO_EFFECT), "strategy", "1, 2 or 3 with the decision of no effect, else 0")
 	f.want(c.GetRefer() || c.GetReason() != "", "reason", "given when the case is not referred to dispute resolution")
 }
 
 // decideLead records the lead's decision (SP 3.2.3.1); not referring a high severity is a deviation (SP 5.4, 10.1).
 func decideLead(d *decision, c *emergencyv1.RecordLeadDecisionRequest) *Refusal {
-	if c.GetDecision() == emergencyv1.LeadDecision_LEAD_DECISION_NO_EFFECT && !d.s.hostUnchanged() {
-		return refuse(ReasonHasProductionEffect, "the critical host was changed, or it is not proven that it was not").
-			allow("BackOut", "", "prove by a tree report that the host holds the base tree")
+	var strategy uint32
+	if c.GetDecision() == emergencyv1.LeadDecision_LEAD_DECISION_NO_EFFECT {
+		if refusal := d.noEffect(c); refusal != nil {
+			return refusal
+		}
+		strategy = d.s.namedStrategy(c)
 	}
 	var deviations []emergencyv1.Deviation
 	if !c.GetRefer() && d.s.Declared.Severity == emergencyv1.Severity_SEVERITY_HIGH {
 		deviations = append(deviations, emergencyv1.Deviation_DEVIATION_NO_REFERRAL_HIGH)
 	}
-	d.emit(&emergencyv1.LeadDecisionRecorded{Decision: c.GetDecision(), Referred: c.GetRefer(), Reason: d.seal(c.GetReason())}, deviations...)
+	d.emit(&emergencyv1.LeadDecisionRecorded{Decision: c.GetDecision(), Referred: c.GetRefer(), Reason: d.seal(c.GetReason()), Strategy: strategy}, deviations...)
 	return nil
 }
 

@@ -3,9 +3,6 @@
 package procedure
 
 import (
-	"fmt"
-	"time"
-
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 )
 
@@ -26,31 +23,13 @@ func (s *State) arbitrationDebts() []Obligation {
 // escalationDebts: after each escalation to strategy 2 or 3 a critical admin files a dispute about it, or the lead records that
 // nothing came of it (seed 2.4, 3.7, note x1).
 func (s *State) escalationDebts() []Obligation {
-	var list []Obligation
 	concerns := []emergencyv1.DisputeConcern{2: emergencyv1.DisputeConcern_DISPUTE_CONCERN_STRATEGY_2, 3: emergencyv1.DisputeConcern_DISPUTE_CONCERN_STRATEGY_3}
-	for _, e := range s.Strategies {
-		if e.To < e.From || e.To > 3 {
-			continue
+	return s.handlingDebts("DISPUTE", "dispute", "FileDispute", "seed 2.4, 3.7", func(strategy uint32) []Mark {
+		if int(strategy) >= len(concerns) {
+			return nil
 		}
-		due, owner := e.At.Add(s.Policy.Duration("obligation.fallback")), ""
-		role := cl
-		if at, by := s.effectUnder(e.To, e.Position); !at.IsZero() {
-			due, owner, role = at.Add(s.Policy.Duration("dispute")), by, ca
-		}
-		o := s.owe(fmt.Sprintf("DISPUTE/S%d", e.To), e.Mark, due, role, owner, "FileDispute", "seed 2.4, 3.7", append(s.filings(concerns[e.To]), s.NoEffect)...)
-		list = append(list, o)
-	}
-	return list
-}
-
-// effectUnder is the first change of the critical host under a strategy after a position, and who made it.
-func (s *State) effectUnder(strategy uint32, after uint64) (at time.Time, by string) {
-	for _, a := range s.Applies {
-		if a.Strategy == strategy && a.Position > after {
-			return a.StartedAt, a.Executor
-		}
-	}
-	return time.Time{}, ""
+		return s.filings(concerns[strategy])
+	})
 }
 
 // disputeDebts: a case and a ruling are owed for each filing. A refiled dispute takes over the ruling that is owed already,

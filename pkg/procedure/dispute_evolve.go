@@ -39,9 +39,6 @@ func (s *State) noteForArbitration(f fact, eventType string, payload proto.Messa
 	for _, p := range actorsNamed(payload) {
 		s.involve(p, f.pos, under, s.Strategy)
 	}
-	if e, ok := payload.(*emergencyv1.LeadDecisionRecorded); ok && e.GetDecision() == emergencyv1.LeadDecision_LEAD_DECISION_NO_EFFECT && s.NoEffect.Position == 0 {
-		s.NoEffect = f.mark(f.who(), "", "")
-	}
 	if _, joint := payload.(*emergencyv1.JointDeclarationSigned); joint {
 		s.involve(f.rec.GetActor().GetPerson(), f.pos, 3) // either half is an act of strategy 3 (DRP 1.3)
 	}

@@ -19,19 +19,17 @@ func documentFields(f *fields, c *emergencyv1.DocumentRequest) {
 // decideDocument takes the report of somebody who acted under the strategy, with a reason for every deviation. Late is
 // accepted, and shown late.
 func decideDocument(d *decision, c *emergencyv1.DocumentRequest) *Refusal {
-	acted, mine := false, false
+	first, acted := d.s.effectAfter(c.GetStrategy(), 0)
+	mine := c.GetStrategy() == 3 && d.s.actedInSession(d.person)
 	for _, a := range d.s.Applies {
-		if a.Strategy == c.GetStrategy() {
-			acted = true
-			mine = mine || a.Executor == d.person || a.Observer == d.person
-		}
+		mine = mine || a.Strategy == c.GetStrategy() && (a.Executor == d.person || a.Observer == d.person)
 	}
 	if !acted {
 		return refuse(ReasonNothingToDocument, "nothing was done to the host under strategy %d", c.GetStrategy())
 	}
 	if !mine && !d.env.Book.Has(d.person, cl, d.env.Now) {
 		return refuse(ReasonNotActingAdmin, "%s did not act under strategy %d", d.person, c.GetStrategy()).
-			allow("Document", "", "the executor, the observer or the critical team lead documents")
+			allow("Document", "", "who executed, observed, watched or granted, or the critical team lead, documents")
 	}
 	for _, dev := range d.s.Deviations {
 		explained := slices.ContainsFunc(c.GetReasons(), func(r *emergencyv1.DeviationReason) bool {
@@ -43,6 +41,9 @@ func decideDocument(d *decision, c *emergencyv1.DocumentRequest) *Refusal {
 		}
 	}
 	due := d.s.Declared.At.Add(d.s.Policy.Duration("s1.document"))
+	if c.GetStrategy() > 1 {
+		due = first.At.Add(d.s.Policy.Duration("document"))
+	}
 	d.emit(&emergencyv1.ProcedureDocumented{Strategy: c.GetStrategy(), Reasons: c.GetReasons(), Text: c.GetText(), Appendix: d.seal(c.GetAppendix()), Late: d.at.After(due)})
 	return nil
 }

@@ -298,6 +298,7 @@ func (s *State) leftStrategy1() time.Time {
 
 func (s *State) cloneStrategy(from *State) {
 	s.Strategies, s.Joint, s.Answered, s.Failures = slices.Clone(from.Strategies), slices.Clone(from.Joint), slices.Clone(from.Answered), slices.Clone(from.Failures)
+	s.NoEffects, s.Late = slices.Clone(from.NoEffects), slices.Clone(from.Late)
 	for i := range s.Strategies {
 		s.Strategies[i].Skipped, s.Strategies[i].Signers = slices.Clone(s.Strategies[i].Skipped), slices.Clone(s.Strategies[i].Signers)
 	}

@@ -180,7 +180,9 @@ func TestJoint(t *testing.T) {
 	t.Parallel()
 	declared := pt.Story(pt.Declared)
 	half := history(declared, pt.Does("carla", pt.Joint()))
-	short := func(change func(*emergencyv1.SignJointDeclarationRequest)) procedure.Command { return with(pt.Joint(), change) }
+	short := func(change func(*emergencyv1.SignJointDeclarationRequest)) procedure.Command {
+		return with(pt.Joint(), change)
+	}
 	lapsed := func(t *testing.T, w *pt.World) {
 		t.Helper()
 		if len(w.State.Joint) != 1 || w.State.Strategy != 1 || w.State.Joint[0].Position != w.State.Position {

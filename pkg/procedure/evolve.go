@@ -55,6 +55,7 @@ func (s *State) Apply(rec *emergencyv1.Record, hash string) error {
 		s.SlotsFilled = Mark{Position: s.Position, At: at}
 	}
 	s.RecordedAt, s.HeadHash = at, hash
+	s.noteLate(rec)
 	s.remember(rec, types, hash)
 	return nil
 }
@@ -131,6 +132,8 @@ func (s *State) apply(f fact, payload proto.Message) error {
 		s.applyLead(f, e)
 	case *emergencyv1.LogAnnotated:
 		s.Notes = append(s.Notes, f.mark(f.who(), "", e.GetText()))
+	case *emergencyv1.LateRecordConfirmed:
+		s.applyLateConfirmed(f, e)
 	case *emergencyv1.DeadlineWarned:
 		s.Warned = append(s.Warned, Warned{e.GetDeadline(), e.GetPercent()})
 	case *emergencyv1.DeadlineBreached:
@@ -183,24 +186,24 @@ func (s *State) apply(f fact, payload proto.Message) error {
 		}
 		s.Waivers = slices.DeleteFunc(s.Waivers, func(w Waiver) bool { return w.Revision == e.GetOldRevision() })
 	case *emergencyv1.FirstReviewRecorded:
-		if r, ok := s.Revision(e.GetBinding().GetRevision()); ok {
-			r.First = &Review{f.mark(e.GetReviewer(), r.ID, verdictWord(e.GetVerdict())), e.GetVerdict()}
+		if r, c := s.checks(e.GetBinding(), e.GetPhase()); c != nil {
+			c.First = &Review{f.mark(e.GetReviewer(), r.ID, verdictWord(e.GetVerdict())), e.GetVerdict()}
 		}
 	case *emergencyv1.SecondReviewRecorded:
-		if r, ok := s.Revision(e.GetBinding().GetRevision()); ok {
-			r.Second = &Review{f.mark(e.GetReviewer(), r.ID, verdictWord(e.GetVerdict())), e.GetVerdict()}
+		if r, c := s.checks(e.GetBinding(), e.GetPhase()); c != nil {
+			c.Second = &Review{f.mark(e.GetReviewer(), r.ID, verdictWord(e.GetVerdict())), e.GetVerdict()}
 		}
 	case *emergencyv1.PatchTransferred:
-		if r, ok := s.Revision(e.GetBinding().GetRevision()); ok {
+		if r, c := s.checks(e.GetBinding(), s.phaseOf(e.GetBinding())); c != nil {
 			t := &Transfer{f.mark(f.who(), r.ID, e.GetCommit()), e.GetCommit(), e.GetCommitTree(), e.GetRef(), f.at}
-			if r.Transfer != nil {
-				t.FirstAt = r.Transfer.FirstAt
+			if c.Transfer != nil {
+				t.FirstAt = c.Transfer.FirstAt
 			}
-			r.Transfer = t
+			c.Transfer = t
 		}
 	case *emergencyv1.TestServerConfirmed:
-		if r, ok := s.Revision(e.GetBinding().GetRevision()); ok {
-			r.TestServer = &TestServer{f.mark(f.who(), r.ID, e.GetTree()), e.GetTree(), e.GetEnvironment()}
+		if r, c := s.checks(e.GetBinding(), s.phaseOf(e.GetBinding())); c != nil {
+			c.TestServer = &TestServer{f.mark(f.who(), r.ID, e.GetTree()), e.GetTree(), e.GetEnvironment()}
 		}
 	case *emergencyv1.TestReported:
 		s.applyTest(f, e)
@@ -223,6 +226,11 @@ func (s *State) apply(f fact, payload proto.Message) error {
 			r.Forward = t
 			s.fillPreparer(f)
 		}
+
+	case *emergencyv1.UpdateCycleEntered:
+		s.applyEntered(f, e)
+	case *emergencyv1.UpdateCycleConcluded:
+		s.applyConcluded(f, e)
 
 	case *emergencyv1.DryRunRecorded:
 		s.DryRuns = append(s.DryRuns, DryRun{f.mark(f.who(), e.GetBinding().GetRevision(), ""), e.GetHost(), e.GetHostTree(), e.GetClean()})
@@ -328,18 +336,18 @@ func (s *State) applyRegistered(f fact, e *emergencyv1.PatchRegistered) {
 }
 
 func (s *State) applyTest(f fact, e *emergencyv1.TestReported) {
-	r, ok := s.Revision(e.GetBinding().GetRevision())
-	if !ok {
+	r, c := s.checks(e.GetBinding(), e.GetPhase())
+	if c == nil {
 		return
 	}
 	if e.GetResult() == emergencyv1.TestResult_TEST_RESULT_FAIL {
 		s.noteFailure(f, "test", e.GetBinding().GetRevision())
 	}
 	t := Test{f.mark(e.GetTester(), r.ID, resultWord(e.GetResult())), e.GetResult() == emergencyv1.TestResult_TEST_RESULT_PASS, e.GetBugNote()}
-	r.Tests = slices.DeleteFunc(r.Tests, func(o Test) bool { return o.By == t.By }) // X9: replaces, never adds
-	r.Tests = append(r.Tests, t)
+	c.Tests = slices.DeleteFunc(c.Tests, func(o Test) bool { return o.By == t.By }) // X9: replaces, never adds
+	c.Tests = append(c.Tests, t)
 	s.noteTested(f, r.ID)
-	if a := s.ApplyOf(r.ID); a != nil && a.TestsWaived && a.TestsDone.Position == 0 && !s.testsMissing(r.ID) {
+	if a := s.ApplyOf(r.ID); a != nil && a.TestsWaived && a.TestsDone.Position == 0 && len(r.passing()) >= s.Policy.Count("test.quorum") {
 		a.TestsDone = t.Mark
 	}
 }
@@ -364,6 +372,9 @@ func (s *State) testsMissing(revision string) bool {
 // applyLead keeps the latest decision, and the first ones: what was owed is discharged, or owed, from then on.
 func (s *State) applyLead(f fact, e *emergencyv1.LeadDecisionRecorded) {
 	n := &LeadRecord{f.mark(f.who(), "", e.GetDecision().String()), e.GetDecision(), e.GetReferred(), Mark{}, Mark{}}
+	if e.GetDecision() == emergencyv1.LeadDecision_LEAD_DECISION_NO_EFFECT {
+		s.NoEffects = append(s.NoEffects, NoEffect{n.Mark, max(1, e.GetStrategy())})
+	}
 	n.First = n.Mark
 	if s.Lead != nil {
 		n.First, n.FirstReferred = s.Lead.First, s.Lead.FirstReferred

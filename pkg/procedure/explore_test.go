@@ -17,8 +17,8 @@ import (
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 )
 
-// exploreStates bounds the exploration: so many different states are asked about every move.
-var exploreStates = flag.Int("explore", 100, "how many states TestExplore visits; there are many thousand")
+// exploreStates bounds the exploration: so many different states are asked about every move, after those it begins with.
+var exploreStates = flag.Int("explore", 30, "how many states TestExplore visits beside those it begins with; there are many thousand")
 
 // TestExplore goes breadth first through the reachable states of an incident, from every milestone of the story at once, and
 // asks in each of them about every move. A move is accepted or refused with a whole reason; it never panics, never errs,
@@ -27,7 +27,8 @@ func TestExplore(t *testing.T) {
 	t.Parallel()
 	x := &explorer{t: t, shapes: map[string]bool{}, accepted: map[string]bool{}, refused: map[procedure.Reason]bool{}, events: map[string]bool{}}
 	x.see(pt.NewWorld(t))
-	for _, m := range pt.Milestones() {
+	short := []pt.Milestone{pt.Escalated, pt.Prepared, pt.HandedOver, pt.DryRun2, pt.Verified2, pt.Checked2, pt.InCycle, pt.Reviewed2, pt.Tested2, pt.ReviewedAll, pt.Blessed}
+	for _, m := range slices.Concat(pt.Milestones(), short) {
 		x.see(pt.Given(t, pt.Story(m)).World())
 	}
 	for _, m := range pt.Milestones3() {
@@ -40,10 +41,13 @@ func TestExplore(t *testing.T) {
 		{pt.Story(pt.Applying), pt.Does(agent, pt.ReportApply(false))}, withoutTests(pt.Observed), withoutObserver(), {pt.Story(pt.OnTestServer), pt.Does("theo", pt.Test(pass))},
 		{pt.Story(pt.Registered), pt.Does("bert", pt.Veto())}, {pt.Story(pt.Verified), pt.Does("repo:git", &emergencyv1.CheckReplicationRequest{}, pt.Facts(pt.Drift("etc/odd")))},
 		{pt.Story(pt.Frozen), pt.Does("carl", pt.Arm())}, {pt.Story(pt.Armed), expired}, {pt.Story(pt.Disabled), stillUsable},
+		{pt.Story(pt.Declared), pt.Does("carla", pt.CapturedAt(note(), pt.T0()))}, {pt.Story(pt.Declared), pt.Does("carla", pt.Joint())},
+		{pt.Story(pt.Declared), pt.Does("carla", pt.Joint()), pt.Does("anna", pt.Joint())}, {pt.Story(pt.InCycle), pt.Does("bert", pt.After(pt.FirstReview(changes)))},
 	} {
 		x.see(pt.Given(t, steps...).World())
 	}
-	for visited := 0; len(x.queue) > 0 && visited < *exploreStates; visited++ {
+	first := len(x.queue)
+	for visited := 0; len(x.queue) > 0 && visited < first+*exploreStates; visited++ {
 		w := x.queue[0]
 		x.queue = x.queue[1:]
 		x.visit(w)
@@ -188,7 +192,7 @@ func shapeOf(s *procedure.State) string {
 	var b strings.Builder
 	say := func(format string, args ...any) { fmt.Fprintf(&b, format+" ", args...) }
 	some := func(n, most int) int { return min(n, most) }
-	say("%s", s.Status)
+	say("%s strategy%d joint%d late%d", s.Status, s.Strategy, len(s.Joint), some(len(s.Late), 1))
 	for _, id := range []string{"critical/1", "testing/1"} {
 		if sl, ok := s.Slot(id); ok {
 			say("%s:%s/%t", id, sl.State, sl.HandoverTo != "")
@@ -206,6 +210,9 @@ func shapeOf(s *procedure.State) string {
 			}
 		}
 		say("rev[%t %t %s %s %t %t %d/%d %t]", r.Superseded != "", s.Waived(tests, r.ID) != nil, verdictOf(r.First), verdictOf(r.Second), r.Transfer != nil, r.TestServer != nil, some(passed, 2), some(failed, 1), r.Forward != nil)
+		if r.Cycle != nil {
+			say("cycle[%s %s %t %t %d %s]", verdictOf(r.Cycle.First), verdictOf(r.Cycle.Second), r.Cycle.Transfer != nil, r.Cycle.TestServer != nil, some(len(r.Cycle.Tests), 2), r.Cycle.Outcome)
+		}
 		if a := s.ApplyOf(r.ID); a != nil {
 			say("apply[%s %t %t]", a.State, a.Observer != "", a.Applied.Position > 0)
 		}

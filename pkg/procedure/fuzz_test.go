@@ -3,6 +3,7 @@
 package procedure_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -17,7 +18,7 @@ import (
 // fuzzWorlds are the histories that fuzzed commands and events meet.
 func fuzzWorlds(t pt.T) []*pt.World {
 	list := []*pt.World{pt.NewWorld(t), pt.Founding().For(t)}
-	for _, m := range pt.Milestones() {
+	for _, m := range slices.Concat(pt.Milestones(), pt.Milestones2()) {
 		list = append(list, pt.Given(t, pt.Story(m)).World())
 	}
 	for _, m := range pt.Milestones3() {

@@ -341,6 +341,7 @@ func TestG7Table(t *testing.T) {
 		"RecordLeadDecision": "discharges LEAD_DECISION", "RecordHealth": "discharges HEALTH", "CheckReplication": "discharges REPLICATE",
 		"PushReplication": "brings about what CheckReplication finds", "ExplainDrift": "discharges EXPLAIN_DRIFT",
 		"ConfirmObserver": "discharges OBSERVER_DEBT", "WithdrawVeto": "discharges POST_APPLY_VETO", "OverruleVeto": "discharges POST_APPLY_VETO",
+		"EnterUpdateCycle": "discharges ENTER_CYCLE", "ConcludeUpdateCycle": "discharges REGULAR_REVIEW", "ConfirmLateRecord": "discharges OFFLINE_RECONCILE",
 		"RecordFirstReview": "phase after", "Transfer": "phase after", "ConfirmTestServer": "phase after", "ReportTest": "phase after", "RecordSecondReview": "phase after",
 		"Terminate": "nobody is ever kept from ending an access", "Disable": "discharges DISABLE_ACCESS", "ProveUnusable": "discharges PROVE_UNUSABLE",
 		"SealSession": "discharges SEAL_SESSION", "ExplainLeftovers": "discharges EXPLAIN_LEFTOVERS", "ReportLeftovers": "sealing needs it",

@@ -53,7 +53,7 @@ func VerifyRecord(s *State, rec *emergencyv1.Record, book *rulebook.Book) error 
 	if err := s.verifyStrategy(rec, payloads); err != nil {
 		return err
 	}
-	if !row.signed {
+	if !row.signed && !rec.GetLate() {
 		return nil
 	}
 	return verifySigned(s, row, rec, payloads, book)
@@ -127,6 +127,14 @@ func verifySigned(s *State, row *commandRow, rec *emergencyv1.Record, payloads [
 	}
 	for _, p := range payloads {
 		if err := s.expectFrom(want, p, st); err != nil {
+			return fmt.Errorf("%s by %s: %w", row.name, want.Person, err)
+		}
+	}
+	if row.creates {
+		want.Incident = ""
+	}
+	if rec.GetLate() {
+		if err := verifyCaptured(rec, want, st); err != nil {
 			return fmt.Errorf("%s by %s: %w", row.name, want.Person, err)
 		}
 	}
@@ -301,19 +309,20 @@ func TestGate(s *State, revision, environment string, book *rulebook.Book, now t
 		return refuse(ReasonDrillBoundary, "the test server of system %s is %s, this is %s", s.Declared.System, s.TestEnvironment(), environment)
 	}
 	d := &decision{s: s, env: Env{Owner: OwnerReview, Now: now, Book: book}, row: mustRow("ConfirmTestServer"), at: now}
-	if _, refusal := d.current(r.bind()); refusal != nil {
+	_, c, refusal := d.inPhase(r.bind(), s.phaseOf(r.bind()))
+	if refusal != nil {
 		return refusal
 	}
-	if refusal := d.firstMissing(r); refusal != nil {
+	if refusal := d.firstMissingIn(r, c); refusal != nil {
 		return refusal
 	}
 	switch {
-	case r.First.By == r.Author, r.First.By == r.By:
-		return refuse(ReasonAuthorIsReviewer, "%s wrote or registered %s and reviewed it", r.First.By, r.ID)
-	case r.Transfer == nil:
-		return refuse(ReasonNotTransferred, "%s was not transferred", r.ID)
-	case r.Transfer.Tree != r.ResultTree:
-		return refuse(ReasonRepoTreeMismatch, "the transferred tree of %s is %s, the reviewed tree is %s", r.ID, r.Transfer.Tree, r.ResultTree)
+	case c.First.By == r.Author, c.First.By == r.By:
+		return refuse(ReasonAuthorIsReviewer, "%s wrote or registered %s and reviewed it", c.First.By, r.ID)
+	case c.Transfer == nil:
+		return refuse(ReasonNotTransferred, "%s was not transferred%s", r.ID, r.phaseWord(c))
+	case c.Transfer.Tree != r.ResultTree:
+		return refuse(ReasonRepoTreeMismatch, "the transferred tree of %s is %s, the reviewed tree is %s", r.ID, c.Transfer.Tree, r.ResultTree)
 	}
 	return nil
 }

@@ -26,6 +26,9 @@ Escalate               x    x    .    .    .    .    .    .    .    .    .    . 
 SignJointDeclaration   x    x    .    .    .    .    .    .    .    .    .    .    -
 DeEscalate             x    x    .    .    .    .    .    .    .    .    .    .    -
 CallOut                x    x    .    .    .    .    .    .    .    .    .    .    -
+ConfirmLateRecord      x    x    .    .    .    .    .    .    .    .    .    .    -
+EnterUpdateCycle       .    x    .    .    .    .    .    .    .    .    .    .    -
+ConcludeUpdateCycle    .    x    .    .    .    .    .    .    .    .    .    .    -
 ExplainDrift           x    x    .    .    .    .    .    .    .    .    .    .    -
 Respond                (x)  (x)  (x)  (x)  (x)  .    .    .    .    .    .    .    -
 CheckIn                (x)  (x)  (x)  (x)  (x)  .    .    .    .    .    .    .    -
@@ -159,6 +162,12 @@ func exampleOf(command string, s *procedure.State) procedure.Command {
 		return pt.Exploited()
 	case "SignJointDeclaration":
 		return pt.Joint()
+	case "ConfirmLateRecord":
+		return &emergencyv1.ConfirmLateRecordRequest{Event: 1, Proof: "I stood beside it"}
+	case "EnterUpdateCycle":
+		return &emergencyv1.EnterUpdateCycleRequest{}
+	case "ConcludeUpdateCycle":
+		return pt.Bless()
 	case "DeEscalate":
 		return pt.GoBack(1)
 	case "CallOut":

@@ -69,8 +69,10 @@ func Debts(s *State) []Obligation {
 	}
 	var list []Obligation
 	list = append(list, s.leadDebts()...)
+	list = append(list, s.strategyDebts()...)
+	list = append(list, s.lateDebts()...)
 	for i := range s.Applies {
-		list = append(list, s.applyDebts(&s.Applies[i], i)...)
+		list = append(list, s.applyDebts(&s.Applies[i])...)
 	}
 	list = append(list, s.vetoDebts()...)
 	list = append(list, s.driftDebts()...)
@@ -125,18 +127,12 @@ func (s *State) leadDebts() []Obligation {
 }
 
 // applyDebts are what one attempt on the host opens.
-func (s *State) applyDebts(a *Apply, n int) []Obligation {
+func (s *State) applyDebts(a *Apply) []Obligation {
 	p := s.Policy
 	start := Mark{Position: a.Position, At: a.StartedAt}
 	var list []Obligation
-	if n == 0 {
-		var documented []Mark
-		for _, d := range s.Documented {
-			if d.Strategy == 1 {
-				documented = append(documented, d.Mark)
-			}
-		}
-		list = append(list, s.owe("DOCUMENT/S1", start, s.Declared.At.Add(p.Duration("s1.document")), cl, "", "Document", "seed 1", documented...))
+	if effect, _ := s.effectAfter(1, 0); effect.Position == a.Position {
+		list = append(list, s.owe("DOCUMENT/S1", start, s.Declared.At.Add(p.Duration("s1.document")), cl, "", "Document", "seed 1", s.documentedUnder(1)...))
 	}
 	if a.Observer == "" {
 		list = append(list, s.owe("OBSERVER_DEBT", start, a.StartedAt.Add(p.Duration("observer_debt")), cl, "", "ConfirmObserver", "SP 4.1", s.checkedAfter(a)...))
@@ -148,7 +144,7 @@ func (s *State) applyDebts(a *Apply, n int) []Obligation {
 		list = append(list, s.appliedDebts(a)...)
 	}
 	if a.Mismatch.Position > 0 {
-		list = append(list, s.owe("EXPLAIN_MISMATCH", a.Mismatch, a.Mismatch.At.Add(p.Duration("mismatch")), ca, a.Executor, "BackOut", "SP 4.2.4", a.Ended))
+		list = append(list, s.owe("EXPLAIN_MISMATCH", a.Mismatch, a.Mismatch.At.Add(p.Duration("mismatch")), ca, a.Executor, "BackOut", "SP 4.2.4", a.Ended, s.mismatchExplained(a)))
 	}
 	if a.Unproven.Position > 0 {
 		list = append(list, s.owe("BACKOUT_PROOF", a.Unproven, a.Unproven.At.Add(p.Duration("backout_proof")), ca, a.Executor, "BackOut", "seed 1.9", a.Ended))
@@ -167,6 +163,9 @@ func (s *State) appliedDebts(a *Apply) []Obligation {
 	list := []Obligation{
 		s.owe("HEALTH", a.Applied, a.Applied.At.Add(p.Duration("health")), ca, a.Executor, "RecordHealth", "seed 1.9", by...),
 		s.replicate(a.Applied),
+	}
+	if a.Strategy > 1 {
+		list = append(list, s.patchCycleDebts(a)...)
 	}
 	if a.Ended.Position > 0 { // the host was changed once more: the comparison has to be made again
 		list = append(list, s.replicate(a.Ended))

@@ -90,6 +90,8 @@ func candidates(s *State, person string) []candidate {
 	list = append(list, strategyCandidates(s, meta)...)
 	list = append(list, slotCandidates(s, meta, person)...)
 	list = append(list, patchCandidates(s, meta)...)
+	list = append(list, cycleCandidates(s, meta)...)
+	list = append(list, documentCandidates(s, meta)...)
 	if r := s.Current(); r != nil {
 		list = append(list, revisionCandidates(s, r, meta)...)
 	}
@@ -97,7 +99,6 @@ func candidates(s *State, person string) []candidate {
 	list = append(list, consoleCandidates(s, meta)...)
 	list = append(list,
 		candidate{&emergencyv1.CheckReplicationRequest{Meta: meta}, "", "compare the host with the release branch"},
-		candidate{&emergencyv1.DocumentRequest{Meta: meta, Strategy: s.Strategy}, "", "document what was done"},
 		candidate{&emergencyv1.RecordLeadDecisionRequest{Meta: meta, Decision: emergencyv1.LeadDecision_LEAD_DECISION_APPROVE}, "", "record the team lead's decision"},
 		candidate{&emergencyv1.RecordBoardSummaryRequest{Meta: meta, From: timestamppb.New(s.Declared.At), Until: timestamppb.New(s.Declared.At.Add(time.Second))}, "", "record that the Board was told"},
 		candidate{&emergencyv1.AnnotateLogRequest{Meta: meta, Entry: 1}, "", "add a note to the log"},
@@ -195,9 +196,9 @@ func (st Step) waitsFor(person string) bool {
 // NextSteps are the steps that the incident waits for, the most urgent first; the first one is where it stands.
 func NextSteps(s *State) []Step {
 	if s.Status != Open {
-		return debtSteps(s)
+		return append(cycleSteps(s), debtSteps(s)...)
 	}
-	list := append(consoleSteps(s), mainStep(s)...)
+	list := slices.Concat(consoleSteps(s), mainStep(s), cycleSteps(s))
 	if len(s.Rounds) == 0 {
 		list = append([]Step{{Number: "1.2", Title: "call the teams", Command: "CallOut", Due: s.due("s1.callout")}}, list...)
 	}

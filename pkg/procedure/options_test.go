@@ -5,6 +5,7 @@ package procedure_test
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"cacert.org/emergency/pkg/procedure"
@@ -67,7 +68,7 @@ func offered(list []procedure.Option) string {
 // refused only for what a person has yet to say. Asked at every milestone for everybody.
 func TestOptionsAgreeWithDecide(t *testing.T) {
 	t.Parallel()
-	for _, m := range pt.Milestones() {
+	for _, m := range slices.Concat(pt.Milestones(), pt.Milestones2()) {
 		t.Run(string(m), func(t *testing.T) {
 			t.Parallel()
 			w := given(t, pt.Story(m)).World()
@@ -129,8 +130,22 @@ func commandFor(s *procedure.State, o procedure.Option) procedure.Command {
 		return pt.Waive(tests)
 	case name == "WaiveControl":
 		return pt.Waive(observer)
+	case name == "Forward" && s.Strategy > 1:
+		return pt.HandOverTo("carla")
 	case name == "Forward":
 		return &emergencyv1.ForwardRequest{RollbackPlan: "take it back"}
+	case name == "StartApply" && s.Strategy > 1:
+		return pt.Alone()
+	case name == "Document":
+		return pt.DocumentOf(s, uint32(o.Subject[1]-'0'))
+	case name == "DeEscalate":
+		return pt.GoBack(uint32(o.Subject[0] - '0'))
+	case strings.HasSuffix(o.Subject, " after"):
+		if c := exampleOf(name, s); name != "Transfer" {
+			return pt.After(c)
+		}
+	case name == "RollBack" && s.ApplyOf(s.Current().ID) != nil && s.ApplyOf(s.Current().ID).Observer == "":
+		return nil
 	case name == "RollBack":
 		return pt.RollBack("carl")
 	case name == "ExplainDrift", name == "WithdrawVeto", name == "OverruleVeto":

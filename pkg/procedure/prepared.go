@@ -33,7 +33,7 @@ func (d *decision) mayPrepare(c *emergencyv1.RegisterPatchRequest) *Refusal {
 		return nil
 	}
 	for _, x := range d.s.sessionDifferences() {
-		if x.SHA256 == c.GetSha256() && x.BeforeTree == c.GetBaseTree() && x.AfterTree == c.GetResultTree() {
+		if x.is(c.GetSha256(), c.GetBaseTree(), c.GetResultTree()) {
 			return nil
 		}
 	}
@@ -87,4 +87,22 @@ func (s *State) fillPreparer(f fact) {
 			sl.State, sl.Person, sl.Since = SlotEnded, f.who(), f.at
 		}
 	}
+}
+
+// seedStep is the step of chapter 1 that a command does under the strategy in force; the service names it as the authority where
+// the person names none (0.7).
+func seedStep(row *commandRow, strategy uint32) string {
+	type steps struct{ two, three string }
+	at, ok := map[string]steps{
+		"RegisterPatch": {"seed 2.2", "seed 3.8"}, "Forward": {"seed 2.2", "seed 2.2"}, "DryRun": {"seed 2.3", "seed 2.3"}, "StartApply": {"seed 2.3", "seed 2.3"},
+		"ReportApply": {"seed 2.3", "seed 2.3"}, "ReportTree": {"seed 2.3", "seed 2.3"}, "BackOut": {"seed 2.3", "seed 2.3"}, "RollBack": {"seed 2.3", "seed 2.3"},
+		"Document": {"seed 2.4", "seed 3.7"},
+	}[row.name]
+	switch {
+	case ok && strategy == 2:
+		return at.two
+	case ok && strategy == 3:
+		return at.three
+	}
+	return row.authority
 }

@@ -159,6 +159,9 @@ func (s *State) sealedValue(commitment string) bool {
 
 // RevisionState is where a revision stands, in the words of procedure.md 6.
 func RevisionState(s *State, r *Revision) string {
+	if word := r.Cycle.word(); word != "" {
+		return word
+	}
 	if a := s.ApplyOf(r.ID); a != nil {
 		return applyWord(a.State)
 	}

@@ -34,6 +34,7 @@ const (
 	ReasonIncidentState          Reason = "INCIDENT_STATE"
 	ReasonStepUpRequired         Reason = "STEP_UP_REQUIRED"
 	ReasonClockSkew              Reason = "CLOCK_SKEW"
+	ReasonCapturedAt             Reason = "CAPTURED_AT"
 	ReasonPositionMismatch       Reason = "POSITION_MISMATCH"
 	ReasonConcurrentModification Reason = "CONCURRENT_MODIFICATION"
 	ReasonDrillBoundary          Reason = "DRILL_BOUNDARY"
@@ -49,6 +50,7 @@ const (
 	ReasonGrantOpen           Reason = "GRANT_OPEN"
 	ReasonNotApplicable       Reason = "NOT_APPLICABLE"
 	ReasonTestMinimum         Reason = "TEST_MINIMUM"
+	ReasonNotLate             Reason = "NOT_LATE"
 	ReasonNoOutcome           Reason = "NO_OUTCOME"
 	ReasonApplyRunning        Reason = "APPLY_RUNNING"
 	ReasonObligationsOpen     Reason = "OBLIGATIONS_OPEN"
@@ -92,6 +94,10 @@ const (
 	ReasonRollbackPlan       Reason = "ROLLBACK_PLAN_MISSING"
 	ReasonRecipientRole      Reason = "RECIPIENT_ROLE"
 	ReasonNotEntered         Reason = "NOT_ENTERED"
+	ReasonDeployed           Reason = "DEPLOYED"
+	ReasonCycleExists        Reason = "UPDATE_CYCLE"
+	ReasonReplicationPending Reason = "REPLICATION_PENDING"
+	ReasonReviewQuorum       Reason = "REVIEW_QUORUM"
 	ReasonPreparerRole       Reason = "PREPARER_ROLE"
 	ReasonSessionDiff        Reason = "SESSION_DIFF_MISMATCH"
 	ReasonLocalTest          Reason = "LOCAL_TEST_MISSING"
@@ -195,6 +201,7 @@ var reasons = map[Reason]reasonRow{
 	ReasonIncidentState:          {FailedPrecondition, "G7", "The incident, as it stands now, does not accept this command."},
 	ReasonStepUpRequired:         {PermissionDenied, "G8", "The command needs a fresh signature, not older than the policy allows."},
 	ReasonClockSkew:              {FailedPrecondition, "G9, 0.6", "The service's clock is further behind the incident's last record than the tolerance allows."},
+	ReasonCapturedAt:             {InvalidArgument, "G9", "What was captured offline is from the future, from before the declaration, or was not signed when it was captured."},
 	ReasonPositionMismatch:       {Aborted, "G10", "The incident does not stand at the position that the command expects."},
 	ReasonConcurrentModification: {Aborted, "G10", "Others wrote to the incident each time the command was decided; nothing was recorded, so it may be given again."},
 	ReasonDrillBoundary:          {FailedPrecondition, "G11", "The host is not the one of this incident, or a drill and a real emergency would mix."},
@@ -210,6 +217,7 @@ var reasons = map[Reason]reasonRow{
 	ReasonGrantOpen:           {FailedPrecondition, "4.1, 4.4", "An access was granted and is not yet proven unusable."},
 	ReasonNotApplicable:       {FailedPrecondition, "4.1 WaiveControl", "The active strategy does not ask for this control, or there is nothing left to waive."},
 	ReasonTestMinimum:         {FailedPrecondition, "4.1 WaiveControl (10.3)", "The test quorum is waived only after at least one passing test."},
+	ReasonNotLate:             {FailedPrecondition, "4.1 ConfirmLateRecord", "The event was not captured offline, or is confirmed already."},
 	ReasonNoOutcome:           {FailedPrecondition, "4.1 Close", "The incident is not stood down, and its latest applied revision is not verified, backed out or rolled back."},
 	ReasonApplyRunning:        {FailedPrecondition, "4.4 (6, rule 3)", "An apply, back-out or roll-back is still running on the host."},
 	ReasonObligationsOpen:     {FailedPrecondition, "4.1 Close (7)", "The incident has open obligations; the refusal lists them."},
@@ -254,9 +262,13 @@ var reasons = map[Reason]reasonRow{
 	ReasonRecipientRole:      {FailedPrecondition, "4.3 Forward", "The person to forward to is not a critical admin."},
 	ReasonNotEntered:         {FailedPrecondition, "4.3 (phase after)", "The patch has not entered the update cycle, which the phase after needs."},
 
-	ReasonPreparerRole: {PermissionDenied, "4.3 RegisterPatch (seed 2.2)", "Under strategies 2 and 3 a prepared patch comes from a software assessor, a session's from an assessor or engineer."},
-	ReasonSessionDiff:  {FailedPrecondition, "4.3 RegisterPatch (seed 3.8)", "The patch is not the difference that a session was found to have left on the host."},
-	ReasonLocalTest:    {FailedPrecondition, "4.3 Forward (seed 2.2)", "The preparer's note on the local test, which strategies 2 and 3 ask for instead of reviews, is missing."},
+	ReasonDeployed:           {FailedPrecondition, "4.3 (phase after)", "The revision is deployed; what is reviewed or tested from then on belongs to the update cycle, phase after."},
+	ReasonCycleExists:        {AlreadyExists, "4.3 EnterUpdateCycle", "The revision is in the update cycle already, or its update cycle is concluded."},
+	ReasonReplicationPending: {FailedPrecondition, "4.3 EnterUpdateCycle (2.5, 3.8)", "Host and branch were not found equal since the change, and not every path that differs is explained."},
+	ReasonReviewQuorum:       {FailedPrecondition, "4.3 ConcludeUpdateCycle (SP 7.4)", "The update cycle lacks the reviews that its outcome asks for."},
+	ReasonPreparerRole:       {PermissionDenied, "4.3 RegisterPatch (seed 2.2)", "Under strategies 2 and 3 a prepared patch comes from a software assessor, a session's from an assessor or engineer."},
+	ReasonSessionDiff:        {FailedPrecondition, "4.3 RegisterPatch (seed 3.8)", "The patch is not the difference that a session was found to have left on the host."},
+	ReasonLocalTest:          {FailedPrecondition, "4.3 Forward (seed 2.2)", "The preparer's note on the local test, which strategies 2 and 3 ask for instead of reviews, is missing."},
 
 	ReasonNotForwarded:     {FailedPrecondition, "4.4 (seed 1.9)", "The revision was not forwarded to the critical team."},
 	ReasonHostBaseMismatch: {FailedPrecondition, "4.4 DryRun (B8)", "The host does not hold the base tree of the revision."},

@@ -28,27 +28,6 @@ func reviewClaims[P reviewCommand](c P) []*emergencyv1.Claim {
 	return []*emergencyv1.Claim{claim("verdict", verdictWord(c.GetVerdict())), claim("phase", c.GetPhase().String()), claim("reason", c.GetReason())}
 }
 
-// before holds for steps of the procedure before deployment. The update cycle after a deployment (phase after) opens with
-// UpdateCycleEntered, which no incident of strategy 1 has.
-func (d *decision) before(phase emergencyv1.Phase) *Refusal {
-	if phase == emergencyv1.Phase_PHASE_AFTER {
-		return refuse(ReasonNotEntered, "the patch has not entered the update cycle").allow("", "", "give the command with phase before")
-	}
-	if d.s.Status != Open {
-		return refuse(ReasonIncidentState, "incident %s is %s and takes no %s", d.s.Incident, statusWord(d.s.Status), d.row.name)
-	}
-	return nil
-}
-
-// reviewable holds for both reviews: current, before the deployment.
-func (d *decision) reviewable(c reviewCommand) (*Revision, *Refusal) {
-	r, refusal := d.current(c.GetBinding())
-	if refusal != nil {
-		return nil, refusal
-	}
-	return r, d.before(c.GetPhase())
-}
-
 // notAuthor is X5.
 func (d *decision) notAuthor(r *Revision) *Refusal {
 	if r.Author == d.person || r.By == d.person {
@@ -67,10 +46,23 @@ func (d *decision) notTester(r *Revision) *Refusal {
 
 // notFirst is X7.
 func (d *decision) notFirst(r *Revision) *Refusal {
-	if r.First.By == d.person {
+	if gaveFirst(r, d.person) {
 		return refuse(ReasonSamePerson, "%s gave the first review; the second needs another person", d.person).allow("RecordSecondReview", r.ID, "%s", d.another(sa))
 	}
 	return nil
+}
+
+// notSecond is X7 for a first review in the update cycle.
+func (d *decision) notSecond(r *Revision) *Refusal {
+	if r.Second != nil && r.Second.By == d.person {
+		return refuse(ReasonSamePerson, "%s gave the second review before the deployment; the first one needs another person", d.person).allow("RecordFirstReview", r.ID, "%s", d.another(sa))
+	}
+	return nil
+}
+
+// gaveFirst looks at both phases: X5 to X9 count per revision over both.
+func gaveFirst(r *Revision, person string) bool {
+	return slices.ContainsFunc(r.phases(), func(c *Checks) bool { return c.First != nil && c.First.By == person })
 }
 
 // each makes the checks in their order.
@@ -84,45 +76,54 @@ func (r *Revision) each(checks ...func(*Revision) *Refusal) *Refusal {
 }
 
 func (r *Revision) testedBy(person string) bool {
-	return slices.ContainsFunc(r.Tests, func(t Test) bool { return t.By == person })
+	return slices.ContainsFunc(r.phases(), func(c *Checks) bool {
+		return slices.ContainsFunc(c.Tests, func(t Test) bool { return t.By == person })
+	})
 }
 
 func (r *Revision) reviewedBy(person string) bool {
-	return r.First != nil && r.First.By == person || r.Second != nil && r.Second.By == person
+	return slices.ContainsFunc(r.phases(), func(c *Checks) bool {
+		return c.First != nil && c.First.By == person || c.Second != nil && c.Second.By == person
+	})
 }
 
-func (r *Revision) firstApproved() bool {
-	return r.First != nil && r.First.Verdict == emergencyv1.ReviewVerdict_REVIEW_VERDICT_APPROVE
+func (c *Checks) firstApproved() bool {
+	return c.First != nil && c.First.Verdict == emergencyv1.ReviewVerdict_REVIEW_VERDICT_APPROVE
 }
 
-func (r *Revision) secondApproved() bool {
-	return r.Second != nil && r.Second.Verdict == emergencyv1.ReviewVerdict_REVIEW_VERDICT_APPROVE
+func (c *Checks) secondApproved() bool {
+	return c.Second != nil && c.Second.Verdict == emergencyv1.ReviewVerdict_REVIEW_VERDICT_APPROVE
 }
 
-func (d *decision) firstMissing(r *Revision) *Refusal {
-	if r.firstApproved() {
+func (d *decision) firstMissing(r *Revision) *Refusal { return d.firstMissingIn(r, &r.Checks) }
+
+func (d *decision) firstMissingIn(r *Revision, c *Checks) *Refusal {
+	if c.firstApproved() {
 		return nil
 	}
-	refusal := refuse(ReasonFirstReviewMissing, "%s has no approving first review", r.ID)
-	if r.First != nil {
-		return refusal.allow("RegisterPatch", r.ID, "after %q only a new revision can go on", r.First.Result)
+	refusal := refuse(ReasonFirstReviewMissing, "%s has no approving first review%s", r.ID, r.phaseWord(c))
+	switch {
+	case c.First != nil && c != &r.Checks:
+		return refusal.allow("ConcludeUpdateCycle", r.ID, "after %q it can be concluded as reverted", c.First.Result)
+	case c.First != nil:
+		return refusal.allow("RegisterPatch", r.ID, "after %q only a new revision can go on", c.First.Result)
 	}
 	return refusal.allow("RecordFirstReview", r.ID, "ask %s", d.whoHas(roles(sa)))
 }
 
 func decideFirstReview(d *decision, c *emergencyv1.RecordFirstReviewRequest) *Refusal {
-	r, refusal := d.reviewable(c)
+	r, checks, refusal := d.inPhase(c.GetBinding(), c.GetPhase())
 	if refusal != nil {
 		return refusal
 	}
-	if refusal := r.each(d.notAuthor, d.notTester); refusal != nil {
+	if refusal := r.each(d.notAuthor, d.notTester, d.notSecond); refusal != nil {
 		return refusal
 	}
-	if r.First != nil {
-		return refuse(ReasonReviewExists, "%s has a first review by %s: %s", r.ID, r.First.By, r.First.Result).
+	if checks.First != nil {
+		return refuse(ReasonReviewExists, "%s has a first review%s by %s: %s", r.ID, r.phaseWord(checks), checks.First.By, checks.First.Result).
 			allow("RecordSecondReview", r.ID, "give the second review once it is tested")
 	}
-	d.emit(&emergencyv1.FirstReviewRecorded{Binding: r.bind(), Reviewer: d.person, Verdict: c.GetVerdict(), Reason: d.seal(c.GetReason()), Phase: emergencyv1.Phase_PHASE_BEFORE})
+	d.emit(&emergencyv1.FirstReviewRecorded{Binding: r.bind(), Reviewer: d.person, Verdict: c.GetVerdict(), Reason: d.seal(c.GetReason()), Phase: r.phase(checks)})
 	if c.GetVerdict() == emergencyv1.ReviewVerdict_REVIEW_VERDICT_VETO {
 		return d.veto(r, c.GetReason())
 	}
@@ -136,18 +137,15 @@ func transferFields(f *fields, c *emergencyv1.TransferRequest) {
 
 // decideTransfer records what the repository holds after the push (B3).
 func decideTransfer(d *decision, c *emergencyv1.TransferRequest) *Refusal {
-	r, refusal := d.current(c.GetBinding())
+	r, checks, refusal := d.inPhase(c.GetBinding(), d.s.phaseOf(c.GetBinding()))
 	if refusal != nil {
 		return refusal
 	}
-	if refusal := d.before(0); refusal != nil {
+	if refusal := d.firstMissingIn(r, checks); refusal != nil {
 		return refusal
 	}
-	if refusal := d.firstMissing(r); refusal != nil {
-		return refusal
-	}
-	if r.First.By != d.person {
-		return refuse(ReasonNotFirstReviewer, "the first reviewer of %s is %s", r.ID, r.First.By).allow("Transfer", r.ID, "ask %s", r.First.By)
+	if checks.First.By != d.person {
+		return refuse(ReasonNotFirstReviewer, "the first reviewer of %s is %s", r.ID, checks.First.By).allow("Transfer", r.ID, "ask %s", checks.First.By)
 	}
 	if refusal := d.noVeto(r); refusal != nil {
 		return refusal
@@ -176,15 +174,12 @@ func confirmServerFields(f *fields, c *emergencyv1.ConfirmTestServerRequest) {
 
 // decideConfirmServer records the test server's own report of its tree (B4).
 func decideConfirmServer(d *decision, c *emergencyv1.ConfirmTestServerRequest) *Refusal {
-	r, refusal := d.current(c.GetBinding())
+	r, checks, refusal := d.inPhase(c.GetBinding(), d.s.phaseOf(c.GetBinding()))
 	if refusal != nil {
 		return refusal
 	}
-	if refusal := d.before(0); refusal != nil {
-		return refusal
-	}
-	if r.Transfer == nil {
-		return refuse(ReasonNotTransferred, "%s was not transferred", r.ID).allow("Transfer", r.ID, "the first reviewer transfers it")
+	if checks.Transfer == nil {
+		return refuse(ReasonNotTransferred, "%s was not transferred%s", r.ID, r.phaseWord(checks)).allow("Transfer", r.ID, "the first reviewer transfers it")
 	}
 	if env := d.s.TestEnvironment(); d.agentName() != env || c.GetEnvironment() != env {
 		return refuse(ReasonRole, "agent %s does not speak for %s; the test server of this incident is %s", d.agentName(), c.GetEnvironment(), env).
@@ -214,25 +209,23 @@ func testClaims(c *emergencyv1.ReportTestRequest) []*emergencyv1.Claim {
 // decideReportTest records a test (B5): by somebody who neither wrote nor reviewed it, on the reviewed tree, with a note
 // in the bug tracker.
 func decideReportTest(d *decision, c *emergencyv1.ReportTestRequest) *Refusal {
-	r, refusal := d.current(c.GetBinding())
+	r, checks, refusal := d.inPhase(c.GetBinding(), c.GetPhase())
 	if refusal != nil {
 		return refusal
 	}
-	if refusal := d.before(c.GetPhase()); refusal != nil {
-		return refusal
-	}
-	if r.TestServer == nil {
-		return d.serverMissing(r)
+	server := r.server(checks)
+	if server == nil {
+		return d.serverMissing(r, checks)
 	}
 	tree := c.GetEnvironmentTree()
 	if tree == "" {
-		tree = r.TestServer.Tree
+		tree = server.Tree
 	}
 	if a := d.env.Facts.Agent; a != nil && tree == r.ResultTree {
 		tree = a.HostTree // what the test server holds now, whatever it confirmed earlier
 	}
 	if tree != r.ResultTree {
-		return refuse(ReasonTestTreeMismatch, "the tested tree %s is not the reviewed tree %s", tree, r.ResultTree).allow("ReportTest", r.ID, "test on %s, which holds the reviewed tree", r.TestServer.Environment)
+		return refuse(ReasonTestTreeMismatch, "the tested tree %s is not the reviewed tree %s", tree, r.ResultTree).allow("ReportTest", r.ID, "test on %s, which holds the reviewed tree", server.Environment)
 	}
 	note := c.GetBugNote()
 	if note == "auto" {
@@ -248,28 +241,39 @@ func decideReportTest(d *decision, c *emergencyv1.ReportTestRequest) *Refusal {
 		return refuse(ReasonReviewerAndTester, "%s reviewed %s", d.person, r.ID).allow("ReportTest", r.ID, "%s", d.another(te))
 	}
 	d.emit(&emergencyv1.TestReported{
-		Binding: r.bind(), Tester: d.person, Result: c.GetResult(), Steps: d.seal(c.GetSteps()), BugNote: note, EnvironmentTree: tree, Phase: emergencyv1.Phase_PHASE_BEFORE,
+		Binding: r.bind(), Tester: d.person, Result: c.GetResult(), Steps: d.seal(c.GetSteps()), BugNote: note, EnvironmentTree: tree, Phase: r.phase(checks),
 	})
 	return nil
 }
 
+// server is the test server that has confirmed a revision in the phase, or before the deployment: it is the same tree, and what the
+// server holds when somebody tests is asked again.
+func (r *Revision) server(c *Checks) *TestServer {
+	if c.TestServer != nil {
+		return c.TestServer
+	}
+	return r.TestServer
+}
+
 // serverMissing names the first step that is missing before the test server can confirm.
-func (d *decision) serverMissing(r *Revision) *Refusal {
-	refusal := refuse(ReasonTestServerNotReady, "no test server has confirmed %s", r.ID)
-	if missing := d.firstMissing(r); missing != nil {
+func (d *decision) serverMissing(r *Revision, c *Checks) *Refusal {
+	refusal := refuse(ReasonTestServerNotReady, "no test server has confirmed %s%s", r.ID, r.phaseWord(c))
+	if missing := d.firstMissingIn(r, c); missing != nil {
 		refusal.Allow = missing.Allow
 		return refusal
 	}
-	if r.Transfer == nil {
-		return refusal.allow("Transfer", r.ID, "%s, who gave the first review, transfers it", r.First.By)
+	if c.Transfer == nil {
+		return refusal.allow("Transfer", r.ID, "%s, who gave the first review, transfers it", c.First.By)
 	}
 	return refusal.allow("ConfirmTestServer", r.ID, "wait for the agent on %s", d.s.TestEnvironment())
 }
 
 // passes counts the persons whose latest test of a revision passed.
-func passes(r *Revision) int {
+func passes(r *Revision) int { return r.passed() }
+
+func (c *Checks) passed() int {
 	n := 0
-	for _, t := range r.Tests {
+	for _, t := range c.Tests {
 		if t.Pass {
 			n++
 		}
@@ -280,13 +284,24 @@ func passes(r *Revision) int {
 // tested holds with no failing test, and a quorum of passing ones or the quorum waived. A failure is named first: more passing
 // tests do not mend it.
 func (d *decision) tested(r *Revision) *Refusal {
-	for _, t := range r.Tests {
-		if !t.Pass {
-			return refuse(ReasonTestFailed, "%s's test of %s failed", t.By, r.ID).
-				allow("RegisterPatch", r.ID, "a new revision mends it").allow("ReportTest", r.ID, "%s tests again", t.By)
-		}
+	if refusal := noFailure(r, &r.Checks); refusal != nil {
+		return refusal
 	}
 	return d.enoughTests(r)
+}
+
+func noFailure(r *Revision, c *Checks) *Refusal {
+	for _, t := range c.Tests {
+		if t.Pass {
+			continue
+		}
+		refusal := refuse(ReasonTestFailed, "%s's test of %s%s failed", t.By, r.ID, r.phaseWord(c))
+		if c == &r.Checks {
+			refusal.allow("RegisterPatch", r.ID, "a new revision mends it")
+		}
+		return refusal.allow("ReportTest", r.ID, "%s tests again", t.By)
+	}
+	return nil
 }
 
 func (d *decision) enoughTests(r *Revision) *Refusal {
@@ -306,17 +321,20 @@ func (d *decision) enoughTests(r *Revision) *Refusal {
 }
 
 func decideSecondReview(d *decision, c *emergencyv1.RecordSecondReviewRequest) *Refusal {
-	r, refusal := d.reviewable(c)
+	r, checks, refusal := d.inPhase(c.GetBinding(), c.GetPhase())
 	if refusal != nil {
 		return refusal
 	}
-	if refusal := r.each(d.firstMissing, d.notAuthor, d.notFirst, d.notTester); refusal != nil {
+	if refusal := d.firstMissingIn(r, checks); refusal != nil {
 		return refusal
 	}
-	if r.Second != nil {
-		return refuse(ReasonReviewExists, "%s has a second review by %s: %s", r.ID, r.Second.By, r.Second.Result)
+	if refusal := r.each(d.notAuthor, d.notFirst, d.notTester); refusal != nil {
+		return refusal
 	}
-	if refusal := d.tested(r); refusal != nil {
+	if checks.Second != nil {
+		return refuse(ReasonReviewExists, "%s has a second review%s by %s: %s", r.ID, r.phaseWord(checks), checks.Second.By, checks.Second.Result)
+	}
+	if refusal := d.testedIn(r, checks); refusal != nil {
 		if c.GetVerdict() != emergencyv1.ReviewVerdict_REVIEW_VERDICT_APPROVE {
 			refusal.allow("RaiseVeto", r.ID, "raise a veto instead; it waits for no test")
 		}
@@ -325,7 +343,7 @@ func decideSecondReview(d *decision, c *emergencyv1.RecordSecondReviewRequest) *
 	if refusal := d.noVeto(r); refusal != nil {
 		return refusal
 	}
-	d.emit(&emergencyv1.SecondReviewRecorded{Binding: r.bind(), Reviewer: d.person, Verdict: c.GetVerdict(), Reason: d.seal(c.GetReason()), Phase: emergencyv1.Phase_PHASE_BEFORE})
+	d.emit(&emergencyv1.SecondReviewRecorded{Binding: r.bind(), Reviewer: d.person, Verdict: c.GetVerdict(), Reason: d.seal(c.GetReason()), Phase: r.phase(checks)})
 	if c.GetVerdict() == emergencyv1.ReviewVerdict_REVIEW_VERDICT_VETO {
 		return d.veto(r, c.GetReason())
 	}

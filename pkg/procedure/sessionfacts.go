@@ -33,3 +33,29 @@ func (s *State) sessionDifferences() []sessionDifference {
 	}
 	return list
 }
+
+// is tells whether a patch is exactly this difference. Where it could not be captured as a patch, the trees say it.
+func (x sessionDifference) is(sha256, before, after string) bool {
+	return (x.SHA256 == "" || x.SHA256 == sha256) && x.BeforeTree == before && x.AfterTree == after
+}
+
+// sessionEffects are the connections that were opened, by the critical admin who had granted each.
+func (s *State) sessionEffects() []Mark {
+	var list []Mark
+	for _, g := range s.Grants {
+		if g.Opened.Position > 0 {
+			list = append(list, Mark{Position: g.Opened.Position, At: g.Opened.At, By: g.Granter})
+		}
+	}
+	return list
+}
+
+// actedInSession tells whether a person granted or watched an access that was used.
+func (s *State) actedInSession(person string) bool {
+	for _, g := range s.Grants {
+		if g.Opened.Position > 0 && (g.Granter == person || g.Watcher == person || g.Armed.By == person) {
+			return true
+		}
+	}
+	return false
+}

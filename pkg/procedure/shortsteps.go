@@ -28,6 +28,17 @@ func strategyCandidates(s *State, meta *emergencyv1.CommandMeta) []candidate {
 	return list
 }
 
+// documentCandidates are the reports that could be written, one for each strategy under which something was done to the host.
+func documentCandidates(s *State, meta *emergencyv1.CommandMeta) []candidate {
+	var list []candidate
+	for n := uint32(1); n <= 3; n++ {
+		if _, any := s.effectAfter(n, 0); any || n == s.Strategy {
+			list = append(list, candidate{&emergencyv1.DocumentRequest{Meta: meta, Strategy: n}, fmt.Sprintf("S%d", n), fmt.Sprintf("document what was done under strategy %d", n)})
+		}
+	}
+	return list
+}
+
 // shortSteps are what strategies 2 and 3 wait for on the road of a patch.
 func shortSteps(s *State) []Step {
 	number := func(item string) string { return fmt.Sprintf("%d.%s", s.Strategy, item) }
@@ -57,4 +68,94 @@ func (s *State) preparers(r *Revision) []string {
 		return holders
 	}
 	return distinct(append(holders, r.By))
+}
+
+// after marks the subject of what is about a revision in the update cycle.
+const after = " after"
+
+// cycleCandidates are the steps of the update cycle for everything that is on the host, and the confirmation of late records.
+func cycleCandidates(s *State, meta *emergencyv1.CommandMeta) []candidate {
+	const approve, phase = emergencyv1.ReviewVerdict_REVIEW_VERDICT_APPROVE, emergencyv1.Phase_PHASE_AFTER
+	var list []candidate
+	for i := range s.Revisions {
+		r := &s.Revisions[i]
+		if _, there := s.onHostSince(r); !there && r.Cycle == nil {
+			continue
+		}
+		b, name := r.bind(), r.ID+after
+		list = append(list, candidate{&emergencyv1.EnterUpdateCycleRequest{Meta: meta, Binding: b}, r.ID, "bring " + r.ID + " into the regular update cycle"})
+		if r.Cycle == nil {
+			continue
+		}
+		list = append(list,
+			candidate{&emergencyv1.RecordFirstReviewRequest{Meta: meta, Binding: b, Verdict: approve, Phase: phase}, name, "give the first regular review of " + r.ID},
+			candidate{&emergencyv1.TransferRequest{Meta: meta, Binding: b}, name, "transfer " + r.ID + " to the repository for its regular tests"},
+			candidate{&emergencyv1.ReportTestRequest{Meta: meta, Binding: b, Result: emergencyv1.TestResult_TEST_RESULT_PASS, BugNote: "auto", Phase: phase}, name, "report a regular test of " + r.ID},
+			candidate{&emergencyv1.RecordSecondReviewRequest{Meta: meta, Binding: b, Verdict: approve, Phase: phase}, name, "give the second regular review of " + r.ID},
+			candidate{&emergencyv1.ConcludeUpdateCycleRequest{Meta: meta, Binding: b, Outcome: emergencyv1.CycleOutcome_CYCLE_OUTCOME_BLESSED}, r.ID, "conclude the update cycle of " + r.ID},
+		)
+	}
+	for _, l := range s.Late {
+		if l.Confirmed.Position == 0 {
+			at := fmt.Sprint(l.Position)
+			list = append(list, candidate{&emergencyv1.ConfirmLateRecordRequest{Meta: meta, Event: l.Position, Proof: "given on confirming"}, at, "confirm what was captured offline at position " + at})
+		}
+	}
+	return list
+}
+
+// cycleSteps are what the revisions in the update cycle wait for; entering it is a debt of its own.
+func cycleSteps(s *State) []Step {
+	var list []Step
+	for i := range s.Revisions {
+		if r := &s.Revisions[i]; r.Cycle != nil && r.Cycle.Concluded.Position == 0 {
+			list = append(list, s.cycleStep(r))
+		}
+	}
+	return list
+}
+
+func (s *State) cycleStep(r *Revision) Step {
+	c := &r.Cycle.Checks
+	st := Step{Number: "2.5", Subject: r.ID + after, Due: r.Cycle.Entered.At.Add(s.Policy.Duration("regular_review"))}
+	if r.Origin == emergencyv1.PatchOrigin_PATCH_ORIGIN_SESSION || s.Strategy == 3 {
+		st.Number = "3.8"
+	}
+	judged := func() []string { // who wrote it or has judged it in another way
+		list := []string{r.Author, r.By}
+		for _, p := range r.phases() {
+			for _, t := range p.Tests {
+				list = append(list, t.By)
+			}
+		}
+		return list
+	}
+	switch {
+	case c.First == nil:
+		st.Title, st.Command, st.Not = "first regular review of "+r.ID, "RecordFirstReview", judged()
+	case !c.firstApproved() || c.Second != nil:
+		st.Title, st.Command, st.Subject = "end of the update cycle of "+r.ID, "ConcludeUpdateCycle", r.ID
+	case r.server(c) == nil && c.Transfer == nil:
+		st.Title, st.Command, st.Persons = "transfer of "+r.ID+" for its regular tests", "Transfer", []string{c.First.By}
+	case r.server(c) == nil:
+		st.Title = r.ID + " on the test server, for its regular tests"
+	case c.passed() < s.Policy.Count("test.quorum"):
+		st.Title, st.Command, st.Not = "regular tests of "+r.ID, "ReportTest", append(testersOf(&Revision{Author: r.Author, By: r.By, Checks: *c}), reviewersOf(r)...)
+	default:
+		st.Title, st.Command, st.Not = "second regular review of "+r.ID, "RecordSecondReview", append(judged(), c.First.By)
+	}
+	st.Not = distinct(st.Not)
+	return st
+}
+
+func reviewersOf(r *Revision) []string {
+	var list []string
+	for _, c := range r.phases() {
+		for _, x := range []*Review{c.First, c.Second} {
+			if x != nil {
+				list = append(list, x.By)
+			}
+		}
+	}
+	return list
 }

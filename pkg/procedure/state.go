@@ -70,6 +70,8 @@ type State struct {
 	Grants      []Grant
 
 	Lead         *LeadRecord
+	NoEffects    []NoEffect
+	Late         []LateRecord
 	Documented   []DocumentRecord
 	BoardReports []BoardReport
 	Obligations  []Obligation
@@ -86,7 +88,6 @@ type State struct {
 	Rulings    []Ruling
 	Directions []Direction
 	Lifts      []Lift
-	NoEffect   Mark // the lead first recorded that an escalation had no effect
 
 	// Requests are the accepted commands by who sent them (G3), for ever.
 	Requests map[RequestKey]Result
@@ -203,11 +204,9 @@ type Revision struct {
 	At         time.Time
 	Superseded string // by which revision
 
-	First      *Review
-	Second     *Review
-	Transfer   *Transfer
-	TestServer *TestServer
-	Tests      []Test
+	// Checks are those before the deployment; Cycle has those of the regular update cycle after it, nil until it is entered.
+	Checks
+	Cycle *Cycle
 	// TestedAt is when the quorum was reached for the first time, with a waiver or without; testing again does not move it.
 	TestedAt time.Time
 	Forward  *Forward
@@ -446,8 +445,7 @@ func (s *State) Clone() *State {
 }
 
 func (r Revision) clone() Revision {
-	r.First, r.Second, r.Transfer = clonePointer(r.First), clonePointer(r.Second), clonePointer(r.Transfer)
-	r.TestServer, r.Forward, r.Tests = clonePointer(r.TestServer), clonePointer(r.Forward), slices.Clone(r.Tests)
+	r.Checks, r.Cycle, r.Forward = r.Checks.clone(), r.Cycle.clone(), clonePointer(r.Forward)
 	return r
 }
 

@@ -57,19 +57,22 @@ func cutRevision(id string) (patch string, p, r int) {
 // NeedsSignature tells whether a person has to sign a command.
 func NeedsSignature(c Command) bool {
 	row, ok := commandOf(c)
-	return ok && row.signed
+	return ok && (row.signed || captured(c.GetMeta()))
 }
 
 // StatementFor is what a person has to sign for a command on an incident as it stands. The CLI and the pages build it,
 // the services and the agents on the hosts build it again and compare.
 func StatementFor(s *State, c Command, person string, role emergencyv1.Role, signedAt time.Time) (*emergencyv1.Statement, error) {
 	row, ok := commandOf(c)
-	if !ok || !row.signed {
+	if !ok || !row.signed && !captured(c.GetMeta()) {
 		return nil, fmt.Errorf("%s needs no signature", CommandName(c))
 	}
 	st := &emergencyv1.Statement{
 		Incident: c.GetMeta().GetIncident(), Command: row.name, Person: person, Role: role,
 		RequestId: c.GetMeta().GetRequestId(), SignedAt: timestamppb.New(signedAt),
+	}
+	if captured(c.GetMeta()) {
+		return st, capturedStatement(row, c, st)
 	}
 	if s.Policy != nil {
 		st.PolicyDigest = s.Policy.Digest
@@ -216,7 +219,7 @@ func statementDiff(want, got *emergencyv1.Statement) string {
 
 // steppedUp asks for a signature made within the last minutes (G8).
 func (d *decision) steppedUp(c Command) *Refusal {
-	if !d.row.stepUp || d.hypothetical || d.s.Policy == nil {
+	if !d.row.stepUp || d.hypothetical || d.s.Policy == nil || captured(d.meta) { // what was captured is held to when it was done (G9)
 		return nil
 	}
 	var st emergencyv1.Statement

@@ -13,6 +13,7 @@ import (
 
 const (
 	approve = emergencyv1.ReviewVerdict_REVIEW_VERDICT_APPROVE
+	changes = emergencyv1.ReviewVerdict_REVIEW_VERDICT_CHANGES
 	veto    = emergencyv1.ReviewVerdict_REVIEW_VERDICT_VETO
 	pass    = emergencyv1.TestResult_TEST_RESULT_PASS
 	fail    = emergencyv1.TestResult_TEST_RESULT_FAIL
@@ -123,8 +124,11 @@ func Health() *emergencyv1.RecordHealthRequest {
 }
 
 // Document documents strategy 1 with a reason for each deviation there is.
-func Document(s *procedure.State) *emergencyv1.DocumentRequest {
-	c := &emergencyv1.DocumentRequest{Strategy: 1, TimelineConfirmed: true, Text: "what was done, and why"}
+func Document(s *procedure.State) *emergencyv1.DocumentRequest { return DocumentOf(s, 1) }
+
+// DocumentOf documents a strategy with a reason for each deviation there is.
+func DocumentOf(s *procedure.State, strategy uint32) *emergencyv1.DocumentRequest {
+	c := &emergencyv1.DocumentRequest{Strategy: strategy, TimelineConfirmed: true, Text: "what was done, and why"}
 	for _, d := range s.Deviations {
 		c.Reasons = append(c.Reasons, &emergencyv1.DeviationReason{Position: d.Position, Deviation: d.Deviation, Reason: "there was no other way"})
 	}

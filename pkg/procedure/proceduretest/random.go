@@ -3,6 +3,7 @@
 package proceduretest
 
 import (
+	"slices"
 	"time"
 
 	"pgregory.net/rapid"
@@ -15,10 +16,8 @@ import (
 // state before it.
 func Random(t *rapid.T, moves int, after func(before *procedure.State, m Move, out Outcome)) *World {
 	w := NewWorld(t)
-	list := Milestones()
-	if rapid.IntRange(0, 2).Draw(t, "story") == 2 {
-		Story(rapid.SampledFrom(Milestones3()).Draw(t, "milestone"))(w)
-	} else if n := rapid.IntRange(0, len(list)).Draw(t, "milestone"); n > 0 {
+	list := slices.Concat(Milestones(), Milestones2(), Milestones3())
+	if n := rapid.IntRange(0, len(list)).Draw(t, "milestone"); n > 0 {
 		Story(list[n-1])(w)
 	}
 	for range moves {

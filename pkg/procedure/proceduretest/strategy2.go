@@ -5,6 +5,9 @@ package proceduretest
 import (
 	"time"
 
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
 	"cacert.org/emergency/pkg/procedure"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 )
@@ -19,6 +22,15 @@ const (
 	Applying2  Milestone = "applying under strategy 2" // by carla, without an observer
 	Verified2  Milestone = "verified under strategy 2"
 	Healthy2   Milestone = "healthy under strategy 2"
+
+	Documented2 Milestone = "documented under strategy 2" // by carla
+	Replicated2 Milestone = "replicated under strategy 2"
+	Checked2    Milestone = "checked afterwards" // by carl, who could not observe
+	InCycle     Milestone = "in the update cycle"
+	Reviewed2   Milestone = "first regular review"  // by bert, who transfers it
+	Tested2     Milestone = "regular tests"         // by theo and tina
+	ReviewedAll Milestone = "second regular review" // by beate
+	Blessed     Milestone = "blessed"
 )
 
 // Because is a reason that is long enough for everything.
@@ -68,6 +80,37 @@ func Alone() *emergencyv1.StartApplyRequest {
 	return &emergencyv1.StartApplyRequest{NoObserverReason: "nobody else can be had tonight"}
 }
 
+// After is a review or a test of the update cycle.
+func After[C procedure.Command](c C) C {
+	m := c.ProtoReflect()
+	m.Set(m.Descriptor().Fields().ByName("phase"), protoreflect.ValueOfEnum(emergencyv1.Phase_PHASE_AFTER.Number()))
+	return c
+}
+
+// Bless concludes the update cycle: the patch stays as it is.
+func Bless() *emergencyv1.ConcludeUpdateCycleRequest {
+	return &emergencyv1.ConcludeUpdateCycleRequest{Outcome: emergencyv1.CycleOutcome_CYCLE_OUTCOME_BLESSED}
+}
+
+// Reverted concludes the update cycle: the patch was taken back.
+func Reverted() *emergencyv1.ConcludeUpdateCycleRequest {
+	return &emergencyv1.ConcludeUpdateCycleRequest{Outcome: emergencyv1.CycleOutcome_CYCLE_OUTCOME_REVERTED, Commit: "beef09"}
+}
+
+// NoEffect is the lead's decision that a strategy changed nothing.
+func NoEffect(strategy uint32) *emergencyv1.RecordLeadDecisionRequest {
+	c := Lead(false)
+	c.Decision, c.Strategy = emergencyv1.LeadDecision_LEAD_DECISION_NO_EFFECT, strategy
+	return c
+}
+
+// CapturedAt is a command that was captured offline at a time.
+func CapturedAt[C procedure.Command](c C, at time.Time) C {
+	m := c.ProtoReflect()
+	m.Set(m.Descriptor().Fields().ByName("meta"), protoMessage(&emergencyv1.CommandMeta{CapturedAt: timestamppb.New(at)}))
+	return c
+}
+
 // story2 is strategy 2 from its beginning on.
 func story2() []chapter {
 	return []chapter{
@@ -99,6 +142,21 @@ func story2() []chapter {
 			w.act("host:"+w.State.Host(), ReportTree(w.State.Current().ResultTree))
 		}},
 		{Healthy2, func(w *World) { w.act("carla", Health()) }},
+		{Documented2, func(w *World) { w.act("carla", DocumentOf(w.State, 2)) }},
+		{Replicated2, func(w *World) {
+			w.act("carla", &emergencyv1.PushReplicationRequest{})
+			w.act("repo:git", &emergencyv1.CheckReplicationRequest{})
+		}},
+		{Checked2, func(w *World) { w.act("carl", CheckAfter()) }},
+		{InCycle, func(w *World) { w.act("anna", &emergencyv1.EnterUpdateCycleRequest{}) }},
+		{Reviewed2, func(w *World) {
+			w.act("bert", After(FirstReview(approve)))
+			w.act("bert", &emergencyv1.TransferRequest{})
+			w.act("test:"+TestServer, ConfirmServer(w.State))
+		}},
+		{Tested2, func(w *World) { w.act("theo", After(Test(pass))); w.act("tina", After(Test(pass))) }},
+		{ReviewedAll, func(w *World) { w.act("beate", After(SecondReview(approve))) }},
+		{Blessed, func(w *World) { w.act("beate", Bless()) }},
 	}
 }
 

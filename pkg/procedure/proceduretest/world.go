@@ -277,7 +277,11 @@ func (w *World) Prepare(who string, c procedure.Command) procedure.Command {
 
 // Sign is a person's approval of a command as the history stands, in the role that fits.
 func (w *World) Sign(key string, c procedure.Command) *emergencyv1.Approval {
-	st, err := procedure.StatementFor(w.State, c, PersonOf(key), w.roleFor(key, c), w.Now)
+	at := w.Now
+	if captured := c.GetMeta().GetCapturedAt(); captured != nil {
+		at = captured.AsTime() // it was signed then
+	}
+	st, err := procedure.StatementFor(w.State, c, PersonOf(key), w.roleFor(key, c), at)
 	if err != nil {
 		w.t.Fatalf("statement for %s: %v", procedure.CommandName(c), err)
 	}
@@ -361,9 +365,13 @@ func (w *World) AppendRefusal(who string, c procedure.Command, r *procedure.Refu
 }
 
 func (w *World) newRecord(c procedure.Command, dec *procedure.Decision) *emergencyv1.Record {
+	occurred := dec.OccurredAt
+	if occurred.IsZero() {
+		occurred = dec.RecordedAt
+	}
 	rec := &emergencyv1.Record{
 		Incident: w.State.Incident, FirstPosition: w.State.Position + 1, Owner: dec.Owner, Command: dec.Command, RequestDigest: dec.Digest,
-		Actor: dec.Actor, Authority: dec.Authority, OccurredAt: timestamppb.New(dec.RecordedAt), RecordedAt: timestamppb.New(dec.RecordedAt),
+		Actor: dec.Actor, Authority: dec.Authority, OccurredAt: timestamppb.New(occurred), Late: dec.Late, RecordedAt: timestamppb.New(dec.RecordedAt),
 		SkewMs: dec.Skew.Milliseconds(), PolicyDigest: dec.PolicyDigest, RulebookPosition: w.Book.Position, PrevHash: w.head, Events: dec.Events,
 	}
 	if c != nil {
