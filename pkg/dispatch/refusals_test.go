@@ -208,3 +208,29 @@ func TestRefusalsAtOnce(t *testing.T) {
 	}
 	r.Check()
 }
+
+// Attempts to use a credential are recorded one by one, of whatever kind the refusal and however many they are (4.0).
+func TestEachRefusedConnectIsRecorded(t *testing.T) {
+	t.Parallel()
+	r := dispatchtest.Memory(t)
+	r.SeedStory(proceduretest.Granted)
+	d := r.Dispatcher(procedure.OwnerDeployment)
+	other := proceduretest.Connect()
+	other.Grant = "G9"
+	for range 15 {
+		_, err := r.Do(d, incident, "gateway:emil", proceduretest.Connect())
+		refused(t, err, procedure.ReasonWatcherAbsent)
+		_, err = r.Do(d, incident, "gateway:emil", other)
+		refused(t, err, procedure.ReasonGrant) // NOT_FOUND, which is recorded of no other command
+	}
+	byPerson, suppressed := recordedRefusals(t, r, incident)
+	if byPerson["emil"] != 30 {
+		t.Errorf("recorded %v", byPerson)
+	}
+	for _, n := range suppressed {
+		if n != 0 {
+			t.Errorf("%d were only counted", n)
+		}
+	}
+	r.Check()
+}

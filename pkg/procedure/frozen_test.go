@@ -112,7 +112,27 @@ func summary(s *procedure.State) []string {
 	for _, d := range procedure.Deadlines(s) {
 		list = append(list, fmt.Sprintf("deadline %s %s", d.Key, d.State(s, s.RecordedAt)))
 	}
+	list = append(list, consoleSummary(s)...)
 	return append(list, fmt.Sprintf("requests %d, pages %d, breached %s", len(s.Requests), len(s.Pages), strings.Join(s.Breached, " ")))
+}
+
+// consoleSummary is what strategy 3's access must still mean.
+func consoleSummary(s *procedure.State) []string {
+	var list []string
+	for _, p := range s.Permissions {
+		list = append(list, fmt.Sprintf("permission for %s by %s until %s", p.Subject, p.By, p.ValidUntil.Format(time.RFC3339)))
+	}
+	for _, g := range s.Grants {
+		list = append(list, fmt.Sprintf("grant %s %s subject %s watcher %s granter %s on %s ends by %s cause %s mode %s", g.ID, g.State, g.Subject, g.Watcher, g.Granter, g.Host, g.EndsBy().Format(time.RFC3339), g.Cause, g.FreezeMode))
+		for _, c := range g.Checkpoints {
+			list = append(list, fmt.Sprintf("checkpoint %d %s %d", c.Frame, c.ChainHash, c.Size))
+		}
+		list = append(list, fmt.Sprintf("after tree %s patch %s paths %d, recording %s %s, role ended %d, proven %d", g.Diff.AfterTree, g.Diff.Patch.GetSha256(), len(g.Diff.Paths), g.Recording.GetSha256(), g.Record, g.RoleEnded.Position, g.Proven.Position))
+		for _, l := range g.Leftovers {
+			list = append(list, fmt.Sprintf("leftover %s %s explained %d", l.Item, l.Kind, l.Explained.Position))
+		}
+	}
+	return list
 }
 
 // TestFrozenHistories replays what earlier versions recorded: chain, people's signatures, and meaning.

@@ -27,7 +27,8 @@ import (
 //
 // It looks at order and separation: reviews, transfer, tests, forwarding and deployment each after what they need, by
 // distinct humans, on one binding, signed by the person; no apply over an open veto, none twice, none at once with another;
-// slots, deadlines and obligations once.
+// slots, deadlines and obligations once; a remote access permitted, granted and watched by others than its subject, its credential
+// used once, and nothing ended while it may be usable.
 func CheckRules(messages []history.Message, keys map[string][]byte) error {
 	j := &judge{keys: keys, cases: map[string]*caseFile{}}
 	for _, m := range messages {
@@ -63,6 +64,7 @@ type caseFile struct {
 	waived   map[string]bool // control/revision
 	facts    map[string]bool // what may be there once
 	produced bool
+	console  consoleFile
 }
 
 type revision struct {
@@ -167,7 +169,8 @@ func (c *caseFile) once(format string, args ...any) bool {
 var afterEnd = []string{
 	"LogAnnotated", "LeadDecisionRecorded", "DeliveryReported", "ProcedureDocumented", "BoardSummaryRecorded", "ObligationOpened", "ObligationDueChanged",
 	"ObligationDischarged", "ObligationOverdue", "ObligationEscalated", "ObserverConfirmed", "HealthRecorded", "ReplicationPushed", "ReplicationChecked",
-	"DriftExplained", "VetoWithdrawn", "VetoOverruled", "CommandRefused",
+	"DriftExplained", "VetoWithdrawn", "VetoOverruled", "CommandRefused", "SessionTerminated", "ConnectionDisabled", "CredentialProvenUnusable",
+	"CredentialStillUsable", "RoleAssumptionEnded", "SessionDiffCaptured", "LeftoversReported", "LeftoversExplained", "SessionSealed", "RecordingPlayed",
 }
 
 // event judges one event and notes what it changes.
@@ -182,6 +185,7 @@ func (j *judge) event(c *caseFile, name string, payload proto.Message) {
 	case "stood down":
 		j.want(c, slices.Contains(afterEnd, name) || name == "IncidentClosed", "%s after the incident was stood down", name)
 	}
+	j.console(c, payload)
 	switch e := payload.(type) {
 	case *emergencyv1.EmergencyDeclared:
 		c.status = "open"
