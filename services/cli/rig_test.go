@@ -209,12 +209,15 @@ var changing = []struct {
 	{regexp.MustCompile(`\b[0-9a-f]{64}\b`), "SHA256"},
 	{regexp.MustCompile(`\b[0-9a-f]{40}\b`), "SHA1"},
 	{regexp.MustCompile(`\b[0-9a-f]{12}\b`), "SHORT"},
+	{regexp.MustCompile(`(?m)^\d+ (no-referral-high:)`), "N $1"},
+	{regexp.MustCompile(`\b([A-Z_]+)/\d+, owed`), "$1/N, owed"},
 	{regexp.MustCompile(`positions? \d+( to \d+)?`), "POSITION"},
 	{regexp.MustCompile(`localhost:\d+`), "SERVER"},
 	{regexp.MustCompile(`(?m)^TIME +\d+ `), "TIME  N "},
 	{regexp.MustCompile(`(?m)\b(at|details) \d+($|[^.\d])`), "$1 N$2"},
 	{regexp.MustCompile(`(?m)^ +\d+(-\d+)?  TIME`), "  N  TIME"},
 	{regexp.MustCompile(`\d+ records, \d+ events`), "N records, N events"},
+	{regexp.MustCompile(`(  |, )\d+ s(  | old)`), "${1}AGE$2"},
 	{regexp.MustCompile(`(\S) {2,}`), "$1  "}, // columns are as wide as the times in them
 }
 

@@ -188,7 +188,7 @@ func TestObligationsAreTyped(t *testing.T) {
 func TestGroupsShowExamples(t *testing.T) {
 	t.Parallel()
 	for _, c := range testApp().root().Commands() {
-		if n := len(c.Commands()); n > 0 && len(strings.Split(c.Example, "\n")) != n {
+		if n := len(c.Commands()); n > 0 && len(strings.Split(c.Example, "\n")) < n {
 			t.Errorf("%s has %d commands and the examples\n%s", c.CommandPath(), n, c.Example)
 		}
 	}
