@@ -52,7 +52,8 @@ func (a *app) incident(ctx context.Context) (string, error) {
 	return a.chosen, err
 }
 
-// alive are the open incidents; where there is none, those that were stood down and not closed.
+// alive are the open incidents; where there is none, those that were stood down and not closed; else those that are over in which
+// something still waits for the person, such as a dispute.
 func alive(ctx context.Context, c *client.Client) ([]*dashboardv1.Incident, error) {
 	open, err := c.Query().ListIncidents(ctx, &dashboardv1.ListIncidentsRequest{OpenOnly: true})
 	if err != nil || len(open.GetIncidents()) > 0 {
@@ -62,7 +63,17 @@ func alive(ctx context.Context, c *client.Client) ([]*dashboardv1.Incident, erro
 	if err != nil {
 		return nil, err
 	}
-	return slices.DeleteFunc(all.GetIncidents(), func(i *dashboardv1.Incident) bool { return i.GetStatus() != string(procedure.StoodDown) }), nil
+	list := slices.DeleteFunc(slices.Clone(all.GetIncidents()), func(i *dashboardv1.Incident) bool { return i.GetStatus() != string(procedure.StoodDown) })
+	if len(list) > 0 || len(all.GetIncidents()) == 0 {
+		return list, nil
+	}
+	inbox, err := c.Query().ReadInbox(ctx, &dashboardv1.ReadInboxRequest{})
+	if err != nil {
+		return nil, err
+	}
+	return slices.DeleteFunc(all.GetIncidents(), func(i *dashboardv1.Incident) bool {
+		return !slices.ContainsFunc(inbox.GetItems(), func(x *dashboardv1.InboxItem) bool { return x.GetIncident() == i.GetId() })
+	}), nil
 }
 
 func (a *app) pick(list []*dashboardv1.Incident, concerns func(*dashboardv1.Incident) bool) (string, error) {
@@ -72,6 +83,9 @@ func (a *app) pick(list []*dashboardv1.Incident, concerns func(*dashboardv1.Inci
 		mine, why = list, "the only open one"
 	}
 	if len(mine) == 1 {
+		if mine[0].GetStatus() != string(procedure.Open) {
+			why = "over, but the only one in which something is left to do"
+		}
 		if !a.opt.json {
 			a.errs.line("%s", dim("incident "+mine[0].GetId()+", "+mine[0].GetSystem()+": "+why))
 		}
