@@ -46,6 +46,9 @@ func TestExplore(t *testing.T) {
 	} {
 		x.see(pt.Given(t, steps...).World())
 	}
+	for _, steps := range disputeStates() {
+		x.see(pt.Given(t, steps...).World())
+	}
 	first := len(x.queue)
 	for visited := 0; len(x.queue) > 0 && visited < first+*exploreStates; visited++ {
 		w := x.queue[0]
@@ -106,7 +109,7 @@ func (x *explorer) try(w *pt.World, m pt.Move, wait time.Duration) {
 	if m.Owner != "" {
 		env.Owner = m.Owner
 	}
-	if env.Facts = pt.GoodFacts(w.State, m.Command); m.Facts != nil {
+	if env.Facts = w.GoodFacts(m.Command); m.Facts != nil {
 		env.Facts = *m.Facts
 	}
 	c := w.Prepare(m.Who, m.Command)
@@ -223,6 +226,7 @@ func shapeOf(s *procedure.State) string {
 		say("rep%s", s.Replications[n-1].Kind)
 	}
 	say("%s", consoleShape(s))
+	say("%s", disputeShape(s))
 	say("lead%t doc%d board%d visible%d breached%t", s.Lead != nil, some(len(s.Documented), 1), some(len(s.BoardReports), 1), some(len(s.Obligations), 1), len(s.Breached) > 0)
 	return b.String()
 }

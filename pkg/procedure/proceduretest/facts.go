@@ -85,7 +85,14 @@ func GoodFacts(s *procedure.State, c procedure.Command) procedure.Facts {
 	return procedure.Facts{}
 }
 
-func (w *World) facts(c procedure.Command) procedure.Facts { return GoodFacts(w.State, c) }
+// GoodFacts are those of the world's state, with the restricted values that its owners keep.
+func (w *World) GoodFacts(c procedure.Command) procedure.Facts {
+	f := GoodFacts(w.State, c)
+	if x, ok := c.(*emergencyv1.DiscloseRequest); ok {
+		f.Revealed = w.RevealedOf(x.GetCommitment())
+	}
+	return f
+}
 
 // revisionOf is the revision a command names, else the current one, else an empty one.
 func revisionOf(s *procedure.State, c procedure.Command) *procedure.Revision {

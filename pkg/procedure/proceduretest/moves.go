@@ -60,7 +60,7 @@ func Moves(s *procedure.State) []Move {
 
 // cast are the persons who take part in random histories.
 func cast() []string {
-	return []string{"carla", "carl", "clara", "anna", "bert", "albert", "dora", "theo", "tina", "vera", "bea", "casper", "xaver"}
+	return []string{"carla", "carl", "clara", "anna", "bert", "albert", "dora", "theo", "tina", "vera", "bea", "casper", "arno", "agnes", "adele", "doris", "xaver"}
 }
 
 // candidates are candidatesFor of each command; never written to.
@@ -122,7 +122,7 @@ func holds(person string, role emergencyv1.Role) bool {
 }
 
 func attempts(s *procedure.State) []attempt {
-	list := slices.Concat(teamAttempts(s), strategyAttempts(s), patchAttempts(s), deployAttempts(s), consoleAttempts(s), otherAttempts(s))
+	list := slices.Concat(teamAttempts(s), strategyAttempts(s), patchAttempts(s), deployAttempts(s), consoleAttempts(s), disputeAttempts(s), otherAttempts(s))
 	if s.Status == procedure.Absent {
 		list = append(list, attempt{c: Declare()})
 	}

@@ -206,10 +206,7 @@ func (w *World) Decide(who string, c procedure.Command, options ...Option) Outco
 	if s.facts != nil {
 		env.Facts = *s.facts
 	} else {
-		env.Facts = w.facts(c)
-		if x, ok := c.(*emergencyv1.DiscloseRequest); ok {
-			env.Facts.Revealed = w.RevealedOf(x.GetCommitment())
-		}
+		env.Facts = w.GoodFacts(c)
 	}
 	if s.env != nil {
 		s.env(&env)
