@@ -74,6 +74,17 @@ func (r *Revision) phases() []*Checks {
 	return []*Checks{&r.Checks, &r.Cycle.Checks}
 }
 
+// Underway are the checks that are made on a revision now: those of the update cycle once it is entered.
+func (r *Revision) Underway() *Checks {
+	if r.Cycle != nil {
+		return &r.Cycle.Checks
+	}
+	return &r.Checks
+}
+
+// Tested is the test server that tests of a revision are made on now; nil if none has confirmed that it holds it.
+func (r *Revision) Tested() *TestServer { return r.server(r.Underway()) }
+
 // phase names the phase of checks; phaseWord is for a message.
 func (r *Revision) phase(c *Checks) emergencyv1.Phase {
 	if c == &r.Checks {

@@ -21,8 +21,17 @@ func escalateFields(f *fields, c *emergencyv1.EscalateRequest) { f.reason(c.GetR
 func escalateClaims(c *emergencyv1.EscalateRequest) []*emergencyv1.Claim {
 	return []*emergencyv1.Claim{
 		claim("ground", c.GetGround().String()), claim("team", c.GetTeam().String()), claim("evidence", fmt.Sprint(c.GetEvidence())),
-		claim("code", c.GetCode().String()), claim("reason", c.GetReason()), claim("debt_reason", c.GetDebtReason()),
+		claim("code", c.GetCode().String()), restrictedClaim("reason", c.GetReason()), restrictedClaim("debt_reason", c.GetDebtReason()),
 	}
+}
+
+// restrictedClaim says a restricted text by its digest: a statement stays in the history when the text is redacted.
+func restrictedClaim(name, value string) *emergencyv1.Claim {
+	if value == "" {
+		return claim(name, "")
+	}
+	sum := sha256.Sum256([]byte(value))
+	return claim(name, "sha256:"+hex.EncodeToString(sum[:]))
 }
 
 // decideEscalate goes from strategy 1 to 2. What proves the ground is found here, in the history, and put into the event.
@@ -107,7 +116,7 @@ func (s *State) skipped(to uint32) []string {
 func jointFields(*fields, *emergencyv1.SignJointDeclarationRequest) {}
 
 func jointClaims(c *emergencyv1.SignJointDeclarationRequest) []*emergencyv1.Claim {
-	return []*emergencyv1.Claim{claim("why_not_1", c.GetWhyNot_1()), claim("why_not_2", c.GetWhyNot_2()), claim("why_live", c.GetWhyLive()), claim("texts", textsDigest(c))}
+	return []*emergencyv1.Claim{claim("texts", textsDigest(c))}
 }
 
 // textsDigest is SHA-256 over the three texts, each ended by a line feed.
@@ -221,6 +230,38 @@ type StrategyChange struct {
 	Skipped []string
 	// Signers of the joint declaration; to strategy 3.
 	Signers []string
+}
+
+// SkippedRoles are the roles whose steps an escalation skips; whoever holds one is told (4.1).
+func SkippedRoles(e *emergencyv1.StrategyEscalated) []emergencyv1.Role {
+	var list []emergencyv1.Role
+	for _, control := range e.GetSkippedControls() {
+		switch control {
+		case "first_review", "second_review", "transfer", "forwarded":
+			list = append(list, sa)
+		case "tests":
+			list = append(list, te)
+		case "dry_run", "observer":
+			list = append(list, ca)
+		}
+	}
+	return distinct(list)
+}
+
+// GroundWords says on which ground the strategy was changed, as the public log may have it.
+func GroundWords(e *emergencyv1.StrategyEscalated) string {
+	switch e.GetGround() {
+	case emergencyv1.EscalationGround_ESCALATION_GROUND_TEAM_UNREACHABLE:
+		return "the " + teamWord(e.GetTeam()) + " team was called and does not come"
+	case emergencyv1.EscalationGround_ESCALATION_GROUND_COVERAGE_GAP:
+		return "the " + teamWord(e.GetTeam()) + " team has nobody on duty"
+	case emergencyv1.EscalationGround_ESCALATION_GROUND_STEP_FAILED:
+		return fmt.Sprintf("a step failed at position %d", first(e.GetEvidence()))
+	case emergencyv1.EscalationGround_ESCALATION_GROUND_UNFIT:
+		return "strategy 1 does not fit (" + strings.ReplaceAll(strings.ToLower(strings.TrimPrefix(e.GetCode().String(), "UNFIT_CODE_")), "_", " ") + ")"
+	case emergencyv1.EscalationGround_ESCALATION_GROUND_UNSPECIFIED:
+	}
+	return "a critical admin and an assessor declared it jointly"
 }
 
 func (s *State) applyEscalated(f fact, e *emergencyv1.StrategyEscalated) {

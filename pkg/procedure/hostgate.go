@@ -166,7 +166,7 @@ func (s *State) expectFrom(want *emergencyv1.Statement, payload proto.Message, g
 	}
 	switch e := payload.(type) {
 	case *emergencyv1.StrategyEscalated, *emergencyv1.JointDeclarationSigned:
-		return expectStrategy(payload, is)
+		return expectStrategy(payload, got, is)
 	case *emergencyv1.ControlWaived:
 		s.bindRevision(want, e.GetBinding())
 		return is("control", e.GetControl().String())

@@ -124,7 +124,7 @@ func (s *State) verifyForwarded(event *emergencyv1.Event, e *emergencyv1.PatchFo
 }
 
 // expectStrategy compares an escalation and a joint declaration with what was signed.
-func expectStrategy(payload proto.Message, is func(name, value string) error) error {
+func expectStrategy(payload proto.Message, got *emergencyv1.Statement, is func(name, value string) error) error {
 	switch e := payload.(type) {
 	case *emergencyv1.JointDeclarationSigned:
 		return is("texts", e.GetTextsDigest())
@@ -137,7 +137,7 @@ func expectStrategy(payload proto.Message, is func(name, value string) error) er
 				return err
 			}
 		}
-		for _, err := range []error{is("ground", e.GetGround().String()), is("team", e.GetTeam().String()), is("code", e.GetCode().String())} {
+		for _, err := range []error{said(got, "reason", e.GetReason()), said(got, "debt_reason", e.GetDebtReason()), is("ground", e.GetGround().String()), is("team", e.GetTeam().String()), is("code", e.GetCode().String())} {
 			if err != nil {
 				return err
 			}

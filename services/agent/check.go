@@ -106,8 +106,8 @@ func (v *verified) mayInstall(j *deploymentv1.Job, position uint64, environment 
 	if refused := procedure.TestGate(v.state, r.ID, environment, v.book, now); refused != nil {
 		return nil, refuse(string(refused.Reason), "the gate is not green: %s (%s)%s", refused.Message, refused.Rule, v.hint())
 	}
-	if r.Transfer.Position != position {
-		return nil, refuse(codeJobDiffers, "%s was transferred by position %d, the job names position %d", r.ID, r.Transfer.Position, position)
+	if at := r.Underway().Transfer.Position; at != position {
+		return nil, refuse(codeJobDiffers, "%s was transferred by position %d, the job names position %d", r.ID, at, position)
 	}
 	return r, nil
 }

@@ -37,6 +37,10 @@ func (s *Server) plan(ctx context.Context, rec *projection.Record, e projection.
 		}
 	case *emergencyv1.ResponderHandedOver:
 		return s.tellAsked(rec, e, p.GetTo(), p.GetSlot())
+	case *emergencyv1.StrategyEscalated:
+		return s.tellStrategy(ctx, rec, e, procedure.SkippedRoles(p), escalatedText(rec, e, p))
+	case *emergencyv1.StrategyDeEscalated:
+		return s.tellStrategy(ctx, rec, e, nil, fmt.Sprintf("The emergency goes on by strategy %d: %s\n", p.GetTo(), p.GetReason()))
 	case *emergencyv1.IncidentStoodDown:
 		return s.tellCalled(ctx, rec, e, " stood down", "It was stood down: "+p.GetReason()+"\n\n")
 	case *emergencyv1.IncidentMerged:
@@ -328,17 +332,28 @@ func (s *Server) tellNext(ctx context.Context, rec *projection.Record, e project
 		s.Log.WarnContext(ctx, "nobody told of the next step", "incident", rec.Incident, "error", err)
 		return nil
 	}
+	return s.nextSteps(rec, st)
+}
+
+func (s *Server) nextSteps(rec *projection.Record, st *procedure.State) []effect.Effect {
 	var list []effect.Effect
 	for _, step := range procedure.NextSteps(st) {
-		if step.Command == "" || !strings.HasPrefix(step.Number, "1.") {
-			continue
+		if step.Command == "" || !strings.Contains(step.Number, ".") {
+			continue // an agent's or service's, or not a step of chapter 1: the ladder tells of what is owed
 		}
 		for _, person := range step.Persons {
 			if person == "" || slices.Contains(step.Not, person) {
 				continue
 			}
 			key := fmt.Sprintf("%s/next/%s/%s", rec.Incident, step.Command, step.Subject)
-			text := fmt.Sprintf("It is your turn: %s (step %s), due %s.\n\nSee it:  epatch status --incident %s\n", step.Title, step.Number, step.Due.UTC().Format("2006-01-02 15:04 MST"), rec.Incident)
+			if !strings.HasPrefix(step.Number, "1.") {
+				key += "/" + step.Number // the same command is another step under another strategy
+			}
+			due := ""
+			if !step.Due.IsZero() {
+				due = ", due " + step.Due.UTC().Format("2006-01-02 15:04 MST")
+			}
+			text := fmt.Sprintf("It is your turn: %s (step %s)%s.\n\nSee it:  epatch status --incident %s\n", step.Title, step.Number, due, rec.Incident)
 			list = append(list, s.tell(key, rec.Incident, person, ": "+step.Title, text))
 		}
 	}

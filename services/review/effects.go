@@ -20,7 +20,7 @@ import (
 func (s *Server) plan(_ context.Context, rec *projection.Record, e projection.Event) []effect.Effect {
 	switch p := e.Payload.(type) {
 	case *emergencyv1.FirstReviewRecorded:
-		if p.GetVerdict() == emergencyv1.ReviewVerdict_REVIEW_VERDICT_APPROVE && p.GetPhase() != emergencyv1.Phase_PHASE_AFTER {
+		if p.GetVerdict() == emergencyv1.ReviewVerdict_REVIEW_VERDICT_APPROVE {
 			return []effect.Effect{s.transfer(rec, e, p)}
 		}
 	case *emergencyv1.PatchTransferred:
@@ -69,7 +69,7 @@ func (s *Server) install(rec *projection.Record, e projection.Event, p *emergenc
 			return err
 		}
 		r, ok := st.Revision(p.GetBinding().GetRevision())
-		if !ok || st.Status != procedure.Open || r.Superseded != "" || r.TestServer != nil || r.Transfer == nil || r.Transfer.Position != e.Position {
+		if !ok || !wanted(st, r, e.Position) {
 			return nil
 		}
 		if st.TestEnvironment() == "" {
@@ -92,6 +92,19 @@ func (s *Server) install(rec *projection.Record, e projection.Event, p *emergenc
 		}
 		return nil
 	}}
+}
+
+// wanted tells whether a transfer still waits for the test server: it is the last one, nobody has confirmed it, and its tests are
+// still to be made. What is in the update cycle is tested even if it was replaced or the emergency has ended.
+func wanted(st *procedure.State, r *procedure.Revision, transfer uint64) bool {
+	c := r.Underway()
+	if c.TestServer != nil || c.Transfer == nil || c.Transfer.Position != transfer {
+		return false
+	}
+	if r.Cycle != nil {
+		return r.Cycle.Concluded.Position == 0
+	}
+	return st.Status == procedure.Open && r.Superseded == ""
 }
 
 // stillHeld refuses to go on from a repository that does not hold what was transferred. One that does not answer holds

@@ -43,18 +43,19 @@ const lookWithin = 4 * time.Second
 // installation may have been changed since (B5). An agent that is away keeps nobody from reporting a test: then what it
 // confirmed counts.
 func (s *Server) environment(ctx context.Context, st *procedure.State, r *procedure.Revision) *procedure.AgentFacts {
-	if r.TestServer == nil {
+	server := r.Tested()
+	if server == nil {
 		return nil
 	}
 	ctx, cancel := context.WithTimeout(ctx, lookWithin)
 	defer cancel()
-	resp, err := s.agents.RunJob(ctx, &deploymentv1.RunJobRequest{Agent: r.TestServer.Environment, Job: &deploymentv1.Job{
+	resp, err := s.agents.RunJob(ctx, &deploymentv1.RunJobRequest{Agent: server.Environment, Job: &deploymentv1.Job{
 		Id: "tree." + rand.Text(), Kind: deploymentv1.JobKind_JOB_KIND_REPORT_TREE, Incident: st.Incident, BaseTree: r.ResultTree,
 	}})
 	if err != nil || !resp.GetResult().GetOk() {
-		s.Log.WarnContext(ctx, "the test server was not asked again; what it confirmed counts", "incident", st.Incident, "environment", r.TestServer.Environment,
+		s.Log.WarnContext(ctx, "the test server was not asked again; what it confirmed counts", "incident", st.Incident, "environment", server.Environment,
 			"code", resp.GetResult().GetErrorCode(), "error", err)
 		return nil
 	}
-	return &procedure.AgentFacts{Host: r.TestServer.Environment, HostTree: resp.GetResult().GetPostTree()}
+	return &procedure.AgentFacts{Host: server.Environment, HostTree: resp.GetResult().GetPostTree()}
 }

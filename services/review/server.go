@@ -127,3 +127,21 @@ func (s *Server) Forward(ctx context.Context, req *emergencyv1.ForwardRequest) (
 	}
 	return &emergencyv1.ForwardResponse{Committed: c}, nil
 }
+
+// EnterUpdateCycle brings what is on the host into the regular update cycle.
+func (s *Server) EnterUpdateCycle(ctx context.Context, req *emergencyv1.EnterUpdateCycleRequest) (*emergencyv1.EnterUpdateCycleResponse, error) {
+	c, err := s.Do(ctx, req, procedure.Facts{})
+	if err != nil {
+		return nil, err
+	}
+	return &emergencyv1.EnterUpdateCycleResponse{Committed: c}, nil
+}
+
+// ConcludeUpdateCycle ends the regular review of an emergency patch.
+func (s *Server) ConcludeUpdateCycle(ctx context.Context, req *emergencyv1.ConcludeUpdateCycleRequest) (*emergencyv1.ConcludeUpdateCycleResponse, error) {
+	c, err := s.Do(ctx, req, procedure.Facts{})
+	if err != nil {
+		return nil, err
+	}
+	return &emergencyv1.ConcludeUpdateCycleResponse{Committed: c}, nil
+}

@@ -14,8 +14,12 @@ import (
 
 // branch is where a reviewed revision goes in the repository. Every revision has its own, so that none replaces another and
 // the release branch stays what the critical host runs.
-func branch(incident, revision string) string {
-	return "refs/heads/emergency/" + incident + "/" + revision
+func branch(incident string, r *procedure.Revision) string {
+	ref := "refs/heads/emergency/" + incident + "/" + r.ID
+	if r.Cycle != nil {
+		ref += "-regular" // the update cycle never moves what was reviewed before the deployment
+	}
+	return ref
 }
 
 // pushFacts pushes the reviewed tree if no commit is named, and says what the repository holds then (B3).
@@ -25,7 +29,7 @@ func (s *Server) pushFacts(ctx context.Context, req *emergencyv1.TransferRequest
 		return procedure.Facts{}, err
 	}
 	r, _ := st.Revision(req.GetBinding().GetRevision()) // or the rules had refused
-	ref := branch(st.Incident, r.ID)
+	ref := branch(st.Incident, r)
 	wanted, refused := req.GetCommit(), ""
 	if wanted == "" {
 		if wanted, err = s.commit(ctx, st, r); err != nil {
@@ -95,12 +99,13 @@ func (s *Server) commit(ctx context.Context, st *procedure.State, r *procedure.R
 	if err != nil {
 		return "", err
 	}
+	first := r.Underway().First
 	drill := ""
 	if st.Declared.Drill {
 		drill = "drill "
 	}
 	id, err := s.repo.CommitTree(ctx, gitrepo.CommitSpec{
-		BaseCommit: r.BaseCommit, ResultTree: result.ResultTree, Author: signature(r.Author), Committer: signature(r.First.By), When: r.First.At,
+		BaseCommit: r.BaseCommit, ResultTree: result.ResultTree, Author: signature(r.Author), Committer: signature(first.By), When: first.At,
 		Message: fmt.Sprintf("%s: emergency %s%s, revision %s\n\nEmergency: %s\nRevision: %s\nBinding: %s\nPatch-SHA256: %s\n",
 			r.BugID, drill, st.Incident, r.ID, st.Incident, r.ID, r.Binding, r.Artefact.GetSha256()),
 	})
