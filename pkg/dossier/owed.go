@@ -69,12 +69,7 @@ func Obligations(s *procedure.State, asked time.Time) []Owed {
 }
 
 // Who owes it: the person, where one is known, and the role.
-func (o Owed) Who() string {
-	if o.Owner == "" {
-		return o.OwnerRole
-	}
-	return fmt.Sprintf("%s (%s)", o.Owner, o.OwnerRole)
-}
+func (o Owed) Who() string { return owner(o.Owner, o.Role) }
 
 // StateWords is the state with what is late in it.
 func (o Owed) StateWords() string {

@@ -218,7 +218,7 @@ func (f *fold) judge(s *Step, r row) {
 		return
 	}
 	for _, o := range Obligations(f.state, f.asked) {
-		if o.Kind == r.debt { // the first one; all of them are in the ledger
+		if o.Kind == r.debt && f.fits(o, r) { // the first one; all of them are in the ledger
 			due := o.Due
 			if s.Target, s.State = &due, o.StateWords(); len(s.Positions) == 0 && o.State == Discharged {
 				s.State = "met otherwise"
@@ -226,6 +226,15 @@ func (f *fold) judge(s *Step, r row) {
 			return
 		}
 	}
+}
+
+// fits tells whether an obligation that every strategy opens was opened under the row's.
+func (f *fold) fits(o Owed, r row) bool {
+	cause := f.at(o.Cause)
+	if d, ok := cause.payload.(*emergencyv1.DisputeFiled); ok {
+		return d.GetConcern() == emergencyv1.DisputeConcern(r.strategy)
+	}
+	return strings.Contains(o.Kind, "/") || cause.strategy == r.strategy
 }
 
 // order says where a step was done before one that comes before it in chapter 1.

@@ -211,8 +211,11 @@ func debtWords(payload proto.Message) string {
 }
 
 func owner(person string, role emergencyv1.Role) string {
-	if person == "" {
+	switch {
+	case person == "":
 		return procedure.RoleWord(role)
+	case role == emergencyv1.Role_ROLE_UNSPECIFIED:
+		return person
 	}
 	return fmt.Sprintf("%s (%s)", person, procedure.RoleWord(role))
 }

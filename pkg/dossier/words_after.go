@@ -116,9 +116,9 @@ func sessionWords(payload proto.Message) string {
 	case *emergencyv1.SessionTerminated:
 		return fmt.Sprintf("The session of %s ended: cause %s%s; %d bytes of output, %d of input forwarded, %d discarded", e.GetGrant(), CauseWords(e.GetCause()), endWords(e.GetResults()), e.GetOutputOffset(), e.GetInputBytes(), e.GetInputDiscarded())
 	case *emergencyv1.SessionDiffCaptured:
-		return fmt.Sprintf("The session of %s changed %d paths; tree before %.17s, after %.17s", e.GetGrant(), len(e.GetChangedPaths()), e.GetBeforeTree(), e.GetAfterTree())
+		return fmt.Sprintf("The session of %s changed %s; tree before %.17s, after %.17s", e.GetGrant(), count(len(e.GetChangedPaths()), "path"), e.GetBeforeTree(), e.GetAfterTree())
 	case *emergencyv1.LeftoversReported:
-		return fmt.Sprintf("The session of %s left %d things on the host%s", e.GetGrant(), len(e.GetItems()), leftoverWords(e.GetItems()))
+		return fmt.Sprintf("The session of %s left %s on the host%s", e.GetGrant(), count(len(e.GetItems()), "thing"), leftoverWords(e.GetItems()))
 	case *emergencyv1.LeftoversExplained:
 		return fmt.Sprintf("Left by the session of %s, explained: %s", e.GetGrant(), strings.Join(e.GetItems(), ", "))
 	case *emergencyv1.SessionSealed:
@@ -202,8 +202,8 @@ func ConcernWords(c emergencyv1.DisputeConcern) string {
 func disputeWords(payload proto.Message) string {
 	switch e := payload.(type) {
 	case *emergencyv1.DisputeFiled:
-		return fmt.Sprintf("Dispute %s filed by %s: %s; %d deviations attached; evidence up to %d, record %.12s; relief asked for: %s%s", e.GetDispute(), e.GetFiledBy(),
-			ConcernWords(e.GetConcern()), len(e.GetDeviations()), e.GetEvidencePosition(), e.GetHeadHash(), e.GetRelief(), either(e.GetRefiles() != "", "; files "+e.GetRefiles()+" again", ""))
+		return fmt.Sprintf("Dispute %s filed by %s: %s; attached: %s; evidence up to %d, record %.12s; relief asked for: %s%s", e.GetDispute(), e.GetFiledBy(),
+			ConcernWords(e.GetConcern()), count(len(e.GetDeviations()), "deviation"), e.GetEvidencePosition(), e.GetHeadHash(), e.GetRelief(), either(e.GetRefiles() != "", "; files "+e.GetRefiles()+" again", ""))
 	case *emergencyv1.FilingReported:
 		return fmt.Sprintf("The mail that files %s is %s%s", e.GetDispute(), word(e.GetState(), "DELIVERY_STATE_"), either(e.GetDetail() != "", ": "+e.GetDetail(), ""))
 	case *emergencyv1.CaseOpened:
@@ -215,9 +215,9 @@ func disputeWords(payload proto.Message) string {
 	case *emergencyv1.ArbitratorDeclined:
 		return fmt.Sprintf("%s declines to arbitrate %s", e.GetCandidate(), e.GetDispute())
 	case *emergencyv1.DisputeClosedDeclined:
-		return fmt.Sprintf("Dispute %s closed: %d arbitrators asked, none accepted; the ruling is still owed", e.GetDispute(), e.GetAsked())
+		return fmt.Sprintf("Dispute %s closed: %s asked, none accepted; the ruling is still owed", e.GetDispute(), count(int(e.GetAsked()), "arbitrator"))
 	case *emergencyv1.PreliminariesRecorded:
-		return fmt.Sprintf("Preliminaries of %s recorded, with %d orders", e.GetDispute(), e.GetOrders())
+		return fmt.Sprintf("Preliminaries of %s recorded, with %s", e.GetDispute(), count(int(e.GetOrders()), "order"))
 	case *emergencyv1.ReviewRequested:
 		return fmt.Sprintf("%s asks for a review of ruling %s (%s): dispute %s", e.GetRequestedBy(), e.GetRuling(), word(e.GetGround(), "REVIEW_GROUND_"), e.GetDispute())
 	case *emergencyv1.ReviewRuled:
@@ -232,8 +232,8 @@ func disputeWords(payload proto.Message) string {
 func rulingWords(payload proto.Message) string {
 	switch e := payload.(type) {
 	case *emergencyv1.RulingDelivered:
-		return fmt.Sprintf("%s %s of %s delivered by %s%s%s%s, %d directions", either(e.GetFinal(), "Final ruling", "Ruling"), e.GetRuling(), e.GetDispute(), e.GetArbitrator(),
-			either(e.GetSealed(), ", sealed", ""), judgementWords(e.GetJudgements()), either(len(e.GetLifted()) > 0, "; lifted: "+strings.Join(e.GetLifted(), ", "), ""), e.GetDirections())
+		return fmt.Sprintf("%s %s of %s delivered by %s%s%s%s, %s", either(e.GetFinal(), "Final ruling", "Ruling"), e.GetRuling(), e.GetDispute(), e.GetArbitrator(),
+			either(e.GetSealed(), ", sealed", ""), judgementWords(e.GetJudgements()), either(len(e.GetLifted()) > 0, "; lifted: "+strings.Join(e.GetLifted(), ", "), ""), count(int(e.GetDirections()), "direction"))
 	case *emergencyv1.RulingPublished:
 		return fmt.Sprintf("Ruling %s of %s published%s", e.GetRuling(), e.GetDispute(), either(e.GetSealed(), ": it is sealed, only that it exists", ""))
 	case *emergencyv1.DirectionIssued:

@@ -78,7 +78,7 @@ func (d *draft) position() uint64 { return d.rec.GetFirstPosition() + uint64(d.i
 
 // person is whom the entry's letter is for.
 func (d *draft) person() string {
-	if d.unnamed {
+	if d.unnamed || actsFor(d.rec.GetActor()) {
 		return ""
 	}
 	return d.rec.GetActor().GetPerson()
@@ -96,9 +96,14 @@ func commitments(payload proto.Message) []string {
 	return list
 }
 
+// actsFor tells whether a system reports what it did for a person, who has no role in that.
+func actsFor(a *emergencyv1.Actor) bool {
+	return a.GetSystem() != emergencyv1.SystemKind_SYSTEM_KIND_UNSPECIFIED && a.GetRole() == emergencyv1.Role_ROLE_UNSPECIFIED
+}
+
 // roleOf is the acting role, such as critical-admin; never a person, and for a system never its name, which is a host's.
 func roleOf(a *emergencyv1.Actor) string {
-	if a.GetPerson() == "" {
+	if a.GetPerson() == "" || actsFor(a) {
 		return dashed(word(a.GetSystem().String(), "SYSTEM_KIND_"))
 	}
 	if a.GetRole() == emergencyv1.Role_ROLE_UNSPECIFIED {

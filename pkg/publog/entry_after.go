@@ -218,7 +218,7 @@ func spaced(field string) string { return strings.NewReplacer("_", " ", ".", ", 
 func (d *draft) discloses(eventType string) {
 	e := d.opened
 	switch ordered := d.rec.GetActor().GetRole() == emergencyv1.Role_ROLE_ARBITRATOR; {
-	case NeverPublic(eventType, e.GetField()) && !ordered:
+	case procedure.Disclosure(eventType, e.GetField()) == procedure.DiscloseNever && !ordered: // refused by the rules, and held back here
 		d.field("value", "never public without an arbitrator's order")
 	case !utf8.Valid(e.GetValue()):
 		d.field("value", "hex "+hex.EncodeToString(e.GetValue()))
@@ -230,11 +230,4 @@ func (d *draft) discloses(eventType string) {
 			d.field("salt", hex.EncodeToString(e.GetSalt()))
 		}
 	}
-}
-
-// NeverPublic tells whether a restricted value is one of those that are never published but by an arbitrator's order: how
-// people can be reached, where they come from, accounts, recordings and what a session left, private proceedings
-// (procedure.md 5.4, 8.4). The procedure refuses to disclose them; the log holds them back as well.
-func NeverPublic(eventType, field string) bool {
-	return eventType == "" || procedure.Disclosure(eventType, field) == procedure.DiscloseNever
 }

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"time"
 
+	"cacert.org/emergency/pkg/dossier"
 	"cacert.org/emergency/pkg/procedure"
 	"cacert.org/emergency/pkg/publog"
 	"cacert.org/emergency/services/dashboard/view"
@@ -116,7 +117,7 @@ type incidentPage struct {
 }
 
 // debtView is an obligation; its owner is a role (procedure.md 5.5).
-type debtView struct{ Kind, Role, Due, State, Class string }
+type debtView struct{ Kind, What, Role, Due, State, Class string }
 
 // entryView is an entry, ready to be shown.
 type entryView struct {
@@ -312,7 +313,7 @@ func (i *incidentPage) stand(st *procedure.State, now time.Time) {
 		}
 	}
 	for _, o := range obligationsOf(st, now) {
-		v := debtView{Kind: o.GetKind(), Role: procedure.RoleWord(o.GetOwnerRole()), Due: full(o.GetDueAt().AsTime()), State: "met", Class: "met"}
+		v := debtView{Kind: o.GetKind(), What: dossier.KindWords(o.GetKind()), Role: procedure.RoleWord(o.GetOwnerRole()), Due: full(o.GetDueAt().AsTime()), State: "met", Class: "met"}
 		switch o.GetState() {
 		case "OPEN":
 			v.State, v.Class, i.Open = "owed", "owed", i.Open+1
