@@ -6,9 +6,9 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"os"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -22,6 +22,7 @@ import (
 	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
 	deploymentv1 "cacert.org/emergency/proto/emergency/deployment/v1"
 	reviewv1 "cacert.org/emergency/proto/emergency/review/v1"
+	"cacert.org/emergency/services/agent/session"
 )
 
 // Agent is one host's agent.
@@ -35,6 +36,9 @@ type Agent struct {
 	follow  *follower
 	lock    *os.File
 	conns   []*grpc.ClientConn
+
+	sessions *session.Keeper // nil on a host without watched sessions
+	up       atomic.Bool     // the service can be heard
 
 	jobs       deploymentv1.AgentServiceClient
 	deployment deploymentv1.DeploymentServiceClient
@@ -87,6 +91,9 @@ func (a *Agent) open() error {
 		return err
 	}
 	a.follow = &follower{keys: keys, heads: known, log: a.log}
+	if err := a.openConsole(); err != nil {
+		return err
+	}
 	return a.dial()
 }
 
@@ -135,6 +142,9 @@ func (a *Agent) Close() error {
 	for _, c := range a.conns {
 		errs = append(errs, c.Close())
 	}
+	if a.sessions != nil {
+		errs = append(errs, a.sessions.Close())
+	}
 	if a.lock != nil { // unlocked and not only closed: a child that is just being started still has a copy of the descriptor
 		errs = append(errs, syscall.Flock(int(a.lock.Fd()), syscall.LOCK_UN), a.lock.Close())
 	}
@@ -150,7 +160,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval, wait.MaxInterval = 200*time.Millisecond, 10*time.Second
 	for ctx.Err() == nil {
-		err := a.session(ctx, wait.Reset)
+		err := a.attach(ctx, wait.Reset)
 		if ctx.Err() != nil {
 			break
 		}
@@ -183,31 +193,6 @@ func (a *Agent) recover(ctx context.Context) error {
 	return nil
 }
 
-// session attaches and does jobs until the connection ends. attached is called when the first message came. A job belongs to
-// the agent and not to the connection: when that breaks the job goes on, and its result is kept.
-func (a *Agent) session(ctx context.Context, attached func()) error {
-	a.resume(ctx)
-	connected, cancel := context.WithCancel(ctx)
-	defer cancel()
-	stream, err := a.jobs.Attach(connected)
-	if err != nil {
-		return err
-	}
-	if err := stream.Send(&deploymentv1.AttachRequest{Message: &deploymentv1.AttachRequest_Hello{Hello: a.cfg.Name}}); err != nil && !errors.Is(err, io.EOF) {
-		return err
-	}
-	for {
-		msg, err := stream.Recv()
-		if err != nil {
-			return err
-		}
-		attached()
-		if err := a.do(ctx, msg.GetJob()).send(stream); err != nil {
-			return err
-		}
-	}
-}
-
 // resume takes up the jobs that a kill interrupted, so that the history learns the truth about them even if nobody asks
 // again. They were verified, and are verified anew.
 func (a *Agent) resume(ctx context.Context) {
@@ -221,20 +206,4 @@ func (a *Agent) resume(ctx context.Context) {
 			a.do(ctx, e.job)
 		}
 	}
-}
-
-// partSize is how many files go into one message; with the longest usual paths it stays below what a server takes.
-const partSize = 2000
-
-// send answers a job: the list of files in parts if it was asked for, then the result.
-func (d *done) send(stream grpc.BidiStreamingClient[deploymentv1.AttachRequest, deploymentv1.AttachResponse]) error {
-	for files := d.files; len(files) > 0; {
-		n := min(len(files), partSize)
-		part := &deploymentv1.ManifestPart{JobId: d.result.GetJobId(), Entries: files[:n]}
-		files = files[n:]
-		if err := stream.Send(&deploymentv1.AttachRequest{Message: &deploymentv1.AttachRequest_Manifest{Manifest: part}}); err != nil {
-			return err
-		}
-	}
-	return stream.Send(&deploymentv1.AttachRequest{Message: &deploymentv1.AttachRequest_Result{Result: d.result}})
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -35,6 +36,13 @@ type child struct {
 }
 
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == "console-shell" {
+		err := agent.Command(os.Environ()).ExecuteContext(context.Background())
+		if err != nil {
+			fmt.Fprintln(os.Stderr, err)
+		}
+		os.Exit(agent.ExitStatus(err))
+	}
 	if raw := os.Getenv(childTask); raw != "" {
 		os.Exit(runChild(raw))
 	}

@@ -13,6 +13,7 @@ import (
 
 	"cacert.org/emergency/pkg/config"
 	"cacert.org/emergency/pkg/telemetry"
+	"cacert.org/emergency/services/agent/session"
 )
 
 // variables begins the name of every variable of the agent; those of other programs of the family are not its business.
@@ -29,6 +30,7 @@ func Command(environ []string) *cobra.Command {
 			"It changes files only after it has itself verified the history of the incident: signatures of services\n" +
 			"and people, the gate, the bytes of the patch, and the tree before and after.",
 		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
+		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
 	fs := cmd.Flags()
 	cfg.Flags(fs)
@@ -36,6 +38,7 @@ func Command(environ []string) *cobra.Command {
 	fs.StringVar(&format, "agent-log-format", "text", "text or json")
 	fs.StringVar(&level, "agent-log-level", "info", "debug, info, warn or error")
 	config.Describe(fs)
+	cmd.AddCommand(shellCommand(environ))
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if _, err := config.Load(fs, config.Options{Environ: own(environ), Strict: true}); err != nil {
 			return err
@@ -43,6 +46,55 @@ func Command(environ []string) *cobra.Command {
 		return run(cmd.Context(), cfg, format, level)
 	}
 	return cmd
+}
+
+// shellCommand is what a one-time key of a watched session may run, and nothing else.
+func shellCommand(environ []string) *cobra.Command {
+	cfg := session.ShellConfig{Environ: environ}
+	cmd := &cobra.Command{
+		Use:   "console-shell --socket PATH --grant INCIDENT/GRANT",
+		Short: "The shell of a watched console session; sshd runs it",
+		Long: "console-shell announces itself to the agent of this host and then starts the account's login shell. It is the forced\n" +
+			"command of the one-time keys that the agent installs, and of no use to anybody else.",
+		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
+		RunE: func(*cobra.Command, []string) error {
+			status, err := session.Shell(cfg)
+			if status == 0 && err == nil {
+				return nil
+			}
+			return &shellError{status, err}
+		},
+	}
+	cmd.Flags().StringVar(&cfg.Socket, "socket", "", "socket of the agent")
+	cmd.Flags().StringVar(&cfg.Grant, "grant", "", "grant of the session, such as e20261124.1/G1")
+	return cmd
+}
+
+// shellError carries a shell's exit status; err is nil if the shell itself chose it.
+type shellError struct {
+	status int
+	err    error
+}
+
+func (e *shellError) Error() string {
+	if e.err == nil {
+		return ""
+	}
+	return e.err.Error()
+}
+
+func (e *shellError) Unwrap() error { return e.err }
+
+// ExitStatus is the exit status of the program for an error of its command. Nothing is to be said about an error without text.
+func ExitStatus(err error) int {
+	var shell *shellError
+	switch {
+	case err == nil:
+		return 0
+	case errors.As(err, &shell) && shell.status != 0:
+		return shell.status
+	}
+	return 1
 }
 
 // own leaves out the variables of other programs.

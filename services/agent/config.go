@@ -41,6 +41,26 @@ type Config struct {
 	Git string
 	// Patience is how long a job waits for a service that is away, or for a history that is behind the job.
 	Patience time.Duration
+	// Console says how watched console sessions come to this host; none do if its Account is empty.
+	Console Console
+}
+
+// Console are the settings of watched console sessions on a critical host; see session.Config.
+type Console struct {
+	// Account is the account that sessions log in to. Shared: others use it, too.
+	Account string
+	Shared  bool
+	// Keys is the file of the account's console keys, one of the AuthorizedKeysFile of the host's sshd. Socket is where console
+	// shells announce themselves. Both lie in the state folder if empty, which another account than the agent's cannot reach.
+	Keys, Socket string
+	// Program is the path of epatch-agent for the forced command; the running program if empty.
+	Program string
+	// From are the addresses or prefixes that the broker connects from; any if empty.
+	From []string
+	// Cgroup is the control group below which sessions get theirs; the agent's own if empty, none if "none".
+	Cgroup string
+	// Folders are looked through for changed files after a session; /etc and the account's home if empty.
+	Folders []string
 }
 
 // Kinds of an agent.
@@ -69,6 +89,14 @@ func (c *Config) Flags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.Query, "agent-query", "", "address of the query service, if another")
 	fs.StringVar(&c.ServerName, "agent-server-name", "", "name in the services' certificates; the host of the address if not set")
 	fs.StringVar(&c.Git, "agent-git", "", "path of the git program; by default the one in the PATH")
+	fs.StringVar(&c.Console.Account, "agent-console-account", "", "account that watched console sessions log in to; no sessions on this host if not set")
+	fs.BoolVar(&c.Console.Shared, "agent-console-shared", false, "others use that account too: only the sessions' own processes are listed as left over")
+	fs.StringVar(&c.Console.Keys, "agent-console-keys", "", "file of one-time keys that sshd reads for that account; console_keys in agent-state-dir if not set")
+	fs.StringVar(&c.Console.Socket, "agent-console-socket", "", "socket for console shells; console.sock in agent-state-dir if not set")
+	fs.StringVar(&c.Console.Program, "agent-console-program", "", "path of epatch-agent for the forced command; the running program if not set")
+	fs.StringSliceVar(&c.Console.From, "agent-console-from", nil, "addresses or prefixes that the console's broker connects from; any if not set")
+	fs.StringVar(&c.Console.Cgroup, "agent-console-cgroup", "", "control group below which sessions get theirs; the agent's own if not set; none: not at all")
+	fs.StringSliceVar(&c.Console.Folders, "agent-console-folders", nil, "folders that are looked through for changed files; /etc and the account's home if not set")
 	fs.DurationVar(&c.Patience, "agent-patience", defaultPatience, "how long a job waits for a service that is away")
 }
 

@@ -19,6 +19,7 @@ import (
 	deploymentv1 "cacert.org/emergency/proto/emergency/deployment/v1"
 	reviewv1 "cacert.org/emergency/proto/emergency/review/v1"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
+	"cacert.org/emergency/services/agent/session"
 )
 
 // done is the answer to a job.
@@ -26,6 +27,8 @@ type done struct {
 	result *deploymentv1.JobResult
 	files  []*deploymentv1.ManifestEntry
 	entry  *entry // in the journal, once the job was verified
+	// contents of files, for the job that asks for them.
+	contents []session.Content
 }
 
 // kinds are the jobs that an agent does.
@@ -38,6 +41,9 @@ func (a *Agent) kinds() map[deploymentv1.JobKind]func(context.Context, *deployme
 	return map[deploymentv1.JobKind]func(context.Context, *deploymentv1.Job, *done) error{
 		deploymentv1.JobKind_JOB_KIND_REPORT_TREE: a.tell, deploymentv1.JobKind_JOB_KIND_DRY_RUN: a.dryRun, deploymentv1.JobKind_JOB_KIND_APPLY: a.apply,
 		deploymentv1.JobKind_JOB_KIND_BACK_OUT: a.backOut, deploymentv1.JobKind_JOB_KIND_VERIFY: a.verify,
+		deploymentv1.JobKind_JOB_KIND_OPEN_ACCESS: a.openAccess, deploymentv1.JobKind_JOB_KIND_FREEZE_SESSION: a.freezeSession,
+		deploymentv1.JobKind_JOB_KIND_THAW_SESSION: a.thawSession, deploymentv1.JobKind_JOB_KIND_END_ACCESS: a.endAccess,
+		deploymentv1.JobKind_JOB_KIND_LIST_LEFTOVERS: a.listLeftovers, deploymentv1.JobKind_JOB_KIND_READ_FILES: a.readFiles,
 	}
 }
 

@@ -32,6 +32,12 @@ const (
 	codePatchDiffers = "PATCH_DIFFERS"
 	// codePatchLost: the review service has no such bytes any more, or others than were registered.
 	codePatchLost = "PATCH_LOST"
+	// codeNoConsole: no watched sessions come to this host, by its settings.
+	codeNoConsole = "NO_CONSOLE"
+	// codeNoSession: no access was opened on this host for the grant.
+	codeNoSession = "NO_SESSION"
+	// codeSession: the host could not do what a session needs, or would not; the words say what.
+	codeSession = "SESSION"
 	// codeHost: something on this host does not work: a full disk, a missing program.
 	codeHost = "HOST_ERROR"
 )

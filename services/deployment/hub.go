@@ -38,7 +38,7 @@ const (
 )
 
 // hub is where agents are attached. An agent is whom the rule book says that its TLS key is; what it calls itself must be
-// the same. One agent does one job at a time.
+// the same. One agent does one job at a time, and beside it what freezes, thaws or ends a session: that waits for nothing.
 type hub struct {
 	deploymentv1.UnimplementedAgentServiceServer
 	book func(context.Context) (*rulebook.Book, error)
@@ -64,8 +64,10 @@ type attached struct {
 	agentID
 	key      string
 	requests chan *request
+	urgent   chan *request
 	gone     <-chan struct{}
 	end      context.CancelCauseFunc
+	beat     time.Duration // how often it wants a sign of life; never if 0
 }
 
 // request is a job that somebody waits for.
@@ -80,7 +82,19 @@ type answer struct {
 	*deploymentv1.JobResult
 	// Files of the tree, if the job asked for them.
 	Files []gittree.Entry
+	// Contents of the files that the job asked for.
+	Contents []fileContent
 }
+
+// fileContent is a file of a host's tree.
+type fileContent struct {
+	Path, Mode string // no mode: the file is gone
+	Data       []byte
+	whole      bool
+}
+
+// maxContents bounds the contents that one job may send, in bytes; it is what an agent hands out at once.
+const maxContents = 32 << 20
 
 func newHub(book func(context.Context) (*rulebook.Book, error), now func() time.Time, log *slog.Logger) *hub {
 	return &hub{book: book, now: now, log: log, agents: map[agentID]*attached{}, changed: make(chan struct{})}
@@ -91,11 +105,11 @@ func (h *hub) Attach(stream grpc.BidiStreamingServer[deploymentv1.AttachRequest,
 	ctx, end := context.WithCancelCause(stream.Context())
 	defer end(nil)
 	in := receive(ctx, stream)
-	id, key, err := h.hello(ctx, in)
+	a, err := h.hello(ctx, in)
 	if err != nil {
 		return err
 	}
-	a := &attached{agentID: id, key: key, requests: make(chan *request), gone: ctx.Done(), end: end}
+	a.requests, a.urgent, a.gone, a.end = make(chan *request), make(chan *request), ctx.Done(), end
 	h.join(ctx, a)
 	defer h.leave(ctx, a)
 	return a.serve(ctx, stream, in)
@@ -126,19 +140,27 @@ func receive(ctx context.Context, stream grpc.BidiStreamingServer[deploymentv1.A
 	return in
 }
 
-func (h *hub) hello(ctx context.Context, in <-chan received) (agentID, string, error) {
+// minBeat is how often a sign of life may be wanted at most.
+const minBeat = 100 * time.Millisecond
+
+func (h *hub) hello(ctx context.Context, in <-chan received) (*attached, error) {
 	late := time.NewTimer(helloWithin)
 	defer late.Stop()
 	select {
 	case r := <-in:
 		if r.err != nil {
-			return agentID{}, "", r.err
+			return nil, r.err
 		}
-		return h.identify(ctx, r.msg.GetHello())
+		id, key, err := h.identify(ctx, r.msg.GetHello())
+		beat := time.Duration(r.msg.GetSignOfLifeMs()) * time.Millisecond
+		if beat > 0 {
+			beat = max(beat, minBeat)
+		}
+		return &attached{agentID: id, key: key, beat: beat}, err
 	case <-late.C:
-		return agentID{}, "", refused(procedure.InvalidArgument, procedure.ReasonField, "G2", "an agent says its name first", "send hello with the name in your key's entry")
+		return nil, refused(procedure.InvalidArgument, procedure.ReasonField, "G2", "an agent says its name first", "send hello with the name in your key's entry")
 	case <-ctx.Done():
-		return agentID{}, "", context.Cause(ctx)
+		return nil, context.Cause(ctx)
 	}
 }
 
@@ -202,31 +224,140 @@ func (h *hub) leave(ctx context.Context, a *attached) {
 	h.log.InfoContext(ctx, "agent gone", "agent", a.String())
 }
 
-// serve hands out one job after the other.
+// serve hands out one job after the other, and urgent ones at once.
 func (a *attached) serve(ctx context.Context, stream grpc.BidiStreamingServer[deploymentv1.AttachRequest, deploymentv1.AttachResponse], in <-chan received) error {
+	jobs := &inHand{agent: a, jobs: map[string]*request{}, answers: map[string]*answer{}}
+	beats := time.NewTicker(max(a.beat, minBeat))
+	defer beats.Stop()
 	for {
+		next := a.requests
+		if jobs.slow != "" {
+			next = nil
+		}
+		var msg *deploymentv1.AttachResponse
 		select {
 		case <-ctx.Done():
 			return service.Away("agent %s: %w", a, context.Cause(ctx))
 		case r := <-in:
-			if r.err == nil {
-				r.err = errors.New("it sent a result that nobody asked for")
+			if r.err != nil {
+				return ended(a, r.err)
 			}
-			return ended(a, r.err)
-		case req := <-a.requests:
-			if req.ctx.Err() != nil {
-				continue // nobody waits for it any more
-			}
-			if err := stream.Send(&deploymentv1.AttachResponse{Job: req.job}); err != nil {
+			if err := jobs.take(r.msg); err != nil {
 				return err
 			}
-			ans, err := a.answer(ctx, req.job.GetId(), in)
-			if err != nil {
-				return err
+		case <-beats.C:
+			if a.beat > 0 {
+				msg = &deploymentv1.AttachResponse{}
 			}
-			req.reply <- ans
+		case req := <-next:
+			msg = jobs.start(req)
+		case req := <-a.urgent:
+			msg = jobs.start(req)
+		}
+		if msg == nil {
+			continue
+		}
+		if err := stream.Send(msg); err != nil {
+			return err
 		}
 	}
+}
+
+// urgent tells which jobs do not wait for another: they lessen an access, or end a freeze.
+func urgent(kind deploymentv1.JobKind) bool {
+	return kind == deploymentv1.JobKind_JOB_KIND_FREEZE_SESSION || kind == deploymentv1.JobKind_JOB_KIND_THAW_SESSION || kind == deploymentv1.JobKind_JOB_KIND_END_ACCESS
+}
+
+// inHand are the jobs that an agent was sent and has not answered. They are finished whoever still waits for them.
+type inHand struct {
+	agent   *attached
+	jobs    map[string]*request
+	answers map[string]*answer
+	slow    string // the one that is not urgent
+}
+
+// start notes a job and returns the message that sends it; nil if it is not sent.
+func (r *inHand) start(req *request) *deploymentv1.AttachResponse {
+	id := req.job.GetId()
+	if req.ctx.Err() != nil {
+		return nil // nobody waits for it any more
+	}
+	if r.jobs[id] != nil {
+		req.reply <- &answer{JobResult: &deploymentv1.JobResult{JobId: id, ErrorCode: "UNAVAILABLE", ErrorDetail: "the same job is being done; ask again"}}
+		return nil
+	}
+	r.jobs[id], r.answers[id] = req, &answer{}
+	if !urgent(req.job.GetKind()) {
+		r.slow = id
+	}
+	return &deploymentv1.AttachResponse{Job: req.job}
+}
+
+// take takes a message of the agent about a job that it was sent.
+func (r *inHand) take(msg *deploymentv1.AttachRequest) error {
+	switch m := msg.GetMessage().(type) {
+	case *deploymentv1.AttachRequest_Manifest:
+		ans := r.answers[m.Manifest.GetJobId()]
+		if ans == nil || len(ans.Files)+len(m.Manifest.GetEntries()) > maxManifest {
+			return fmt.Errorf("agent %s: a list of files of another job, or too long", r.agent)
+		}
+		ans.Files = appendFiles(ans.Files, m.Manifest)
+	case *deploymentv1.AttachRequest_File:
+		ans := r.answers[m.File.GetJobId()]
+		if ans == nil || !ans.add(m.File) {
+			return fmt.Errorf("agent %s: contents of another job, out of order, or too long", r.agent)
+		}
+	case *deploymentv1.AttachRequest_Result:
+		return r.finish(m.Result)
+	default:
+		return fmt.Errorf("agent %s: neither result nor files", r.agent)
+	}
+	return nil
+}
+
+func (r *inHand) finish(result *deploymentv1.JobResult) error {
+	id := result.GetJobId()
+	req, ans := r.jobs[id], r.answers[id]
+	if req == nil {
+		return fmt.Errorf("agent %s: result of job %q, which nobody asked for", r.agent, id)
+	}
+	if err := r.agent.checkTrees(result); err != nil {
+		return err
+	}
+	if n := len(ans.Contents); n > 0 && !ans.Contents[n-1].whole {
+		return fmt.Errorf("agent %s: the last file of job %q has no end", r.agent, id)
+	}
+	delete(r.jobs, id)
+	delete(r.answers, id)
+	if r.slow == id {
+		r.slow = ""
+	}
+	ans.JobResult = result
+	req.reply <- ans
+	return nil
+}
+
+// add adds a part of a file; false if it does not follow what came before.
+func (a *answer) add(part *deploymentv1.FilePart) bool {
+	total := len(part.GetData())
+	for _, c := range a.Contents {
+		total += len(c.Data)
+	}
+	if total > maxContents {
+		return false
+	}
+	path := string(part.GetPath())
+	n := len(a.Contents)
+	if n == 0 || a.Contents[n-1].whole {
+		a.Contents = append(a.Contents, fileContent{Path: path, Mode: part.GetMode()})
+		n++
+	}
+	c := &a.Contents[n-1]
+	if c.Path != path || c.Mode != part.GetMode() {
+		return false
+	}
+	c.Data, c.whole = append(c.Data, part.GetData()...), part.GetLast()
+	return true
 }
 
 func ended(a *attached, err error) error {
@@ -234,37 +365,6 @@ func ended(a *attached, err error) error {
 		return nil
 	}
 	return fmt.Errorf("agent %s: %w", a, err)
-}
-
-// answer waits for the result of a job, however long it takes and whoever still waits for it: an agent does one at a time.
-func (a *attached) answer(ctx context.Context, job string, in <-chan received) (*answer, error) {
-	ans := &answer{}
-	for {
-		var r received
-		select {
-		case r = <-in:
-		case <-ctx.Done():
-			return nil, service.Away("agent %s: %w", a, context.Cause(ctx))
-		}
-		if r.err != nil {
-			return nil, ended(a, r.err)
-		}
-		switch m := r.msg.GetMessage().(type) {
-		case *deploymentv1.AttachRequest_Manifest:
-			ans.Files = appendFiles(ans.Files, m.Manifest)
-			if m.Manifest.GetJobId() != job || len(ans.Files) > maxManifest {
-				return nil, fmt.Errorf("agent %s: a list of files of another job, or too long", a)
-			}
-		case *deploymentv1.AttachRequest_Result:
-			if m.Result.GetJobId() != job {
-				return nil, fmt.Errorf("agent %s: result of job %q instead of %q", a, m.Result.GetJobId(), job)
-			}
-			ans.JobResult = m.Result
-			return ans, a.checkTrees(m.Result)
-		default:
-			return nil, fmt.Errorf("agent %s: neither result nor list of files", a)
-		}
-	}
 }
 
 func appendFiles(list []gittree.Entry, part *deploymentv1.ManifestPart) []gittree.Entry {
@@ -291,7 +391,9 @@ func servedBy(kind deploymentv1.JobKind) []emergencyv1.SystemKind {
 		return []emergencyv1.SystemKind{testAgent}
 	case deploymentv1.JobKind_JOB_KIND_REPORT_TREE:
 		return []emergencyv1.SystemKind{hostAgent, testAgent}
-	case deploymentv1.JobKind_JOB_KIND_DRY_RUN, deploymentv1.JobKind_JOB_KIND_APPLY, deploymentv1.JobKind_JOB_KIND_BACK_OUT, deploymentv1.JobKind_JOB_KIND_VERIFY:
+	case deploymentv1.JobKind_JOB_KIND_DRY_RUN, deploymentv1.JobKind_JOB_KIND_APPLY, deploymentv1.JobKind_JOB_KIND_BACK_OUT, deploymentv1.JobKind_JOB_KIND_VERIFY,
+		deploymentv1.JobKind_JOB_KIND_OPEN_ACCESS, deploymentv1.JobKind_JOB_KIND_FREEZE_SESSION, deploymentv1.JobKind_JOB_KIND_THAW_SESSION,
+		deploymentv1.JobKind_JOB_KIND_END_ACCESS, deploymentv1.JobKind_JOB_KIND_LIST_LEFTOVERS, deploymentv1.JobKind_JOB_KIND_READ_FILES:
 		return []emergencyv1.SystemKind{hostAgent}
 	case deploymentv1.JobKind_JOB_KIND_UNSPECIFIED:
 	}
@@ -313,8 +415,12 @@ func (h *hub) run(ctx context.Context, attach time.Duration, name string, job *d
 	lost := func() error {
 		return service.Away("the connection to agent %s on %s was lost; whether it did the job it tells when it is back", a, name)
 	}
+	queue := a.requests
+	if urgent(job.GetKind()) {
+		queue = a.urgent
+	}
 	select {
-	case a.requests <- req:
+	case queue <- req:
 	case <-a.gone:
 		return nil, lost()
 	case <-ctx.Done():

@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"time"
 )
 
@@ -36,6 +38,7 @@ type Step struct {
 // Ending is the end of a session.
 type Ending struct {
 	Why   string    `json:"why"`
+	Own   bool      `json:"own"` // nobody asked for it: the agent was restarted, or without its service for too long
 	At    time.Time `json:"at"`
 	Steps []Step    `json:"steps"`
 }
@@ -64,7 +67,47 @@ func (k *Keeper) End(ctx context.Context, grant, why string) (Ending, error) {
 			k.dropKey(grant), {Effect: StepProcesses, Outcome: NotNeeded, Detail: "no session was opened on this host"},
 		}}, nil
 	}
-	return s.end(ctx, why), nil
+	e := s.end(ctx, why)
+	return e, k.Told(grant)
+}
+
+// Why sessions end without anybody asking for it.
+const (
+	whyRestart = "the agent was restarted"
+	whyStopped = "the agent is stopped"
+	whyNoLink  = "the link to the service was lost for longer than the grace"
+)
+
+// Untold lists the grants whose sessions ended without anybody asking for it, and of which Told was not called.
+func (k *Keeper) Untold() []string {
+	k.mu.Lock()
+	all := slices.Collect(maps.Values(k.sessions))
+	k.mu.Unlock()
+	var list []string
+	for _, s := range all {
+		s.mu.Lock()
+		if e := s.rec.Ending; e != nil && e.Own && !s.rec.Told {
+			list = append(list, s.rec.Grant)
+		}
+		s.mu.Unlock()
+	}
+	slices.Sort(list)
+	return list
+}
+
+// Told says that the service knows of the end of a session.
+func (k *Keeper) Told(grant string) error {
+	s, err := k.find(grant)
+	if err != nil {
+		return err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.rec.Told {
+		return nil
+	}
+	s.rec.Told = true
+	return k.save(s.rec)
 }
 
 // endWithin is how long the killing may take (console.md 9 wants it within 2 s; what takes longer is told as failed).
@@ -76,7 +119,7 @@ func (s *session) end(ctx context.Context, why string) Ending {
 	key := s.k.dropKey(s.rec.Grant) // before the lock: it waits for nobody
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	e := Ending{Why: why, At: s.k.now(), Steps: []Step{key, s.killAll(ctx, why)}}
+	e := Ending{Why: why, Own: why == whyRestart || why == whyStopped || why == whyNoLink, At: s.k.now(), Steps: []Step{key, s.killAll(ctx, why)}}
 	if s.rec.Ending != nil {
 		e = s.rec.Ending.merge(e)
 	}

@@ -26,6 +26,7 @@ type record struct {
 	Wrapper  ident         `json:"wrapper"`
 	Terminal int64         `json:"terminal"`
 	Ending   *Ending       `json:"ending,omitempty"`
+	Told     bool          `json:"told"` // the service knows of the end
 }
 
 // Names of the two files of a session: what it is, and what was on the host before it.
@@ -121,7 +122,7 @@ func (k *Keeper) resume(ctx context.Context, rec *record) error {
 		s.ended.Store(true)
 		return nil
 	}
-	if err := s.end(ctx, "the agent was restarted").Err(); err != nil {
+	if err := s.end(ctx, whyRestart).Err(); err != nil {
 		k.log.ErrorContext(ctx, "ALARM: a session of an earlier run could not be ended; a person has to look", "grant", rec.Grant, "error", err)
 	}
 	return nil

@@ -267,7 +267,7 @@ func (k *Keeper) Close() error {
 	}
 	for _, s := range list {
 		ctx, cancel := context.WithTimeout(context.Background(), killWithin)
-		errs = append(errs, s.end(ctx, "the agent is stopped").Err())
+		errs = append(errs, s.end(ctx, whyStopped).Err())
 		cancel()
 	}
 	k.mu.Lock()
@@ -304,7 +304,7 @@ func (k *Keeper) Open() []string {
 }
 
 // Held lists the grants whose sessions are frozen because the link to the service was lost, and for nothing else. When the
-// link is back and the history says that they are live, Thaw lets them go on.
+// link is back and the history says that they are live, Release lets them go on.
 func (k *Keeper) Held() []string {
 	k.mu.Lock()
 	defer k.mu.Unlock()

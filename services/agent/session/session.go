@@ -399,6 +399,26 @@ func (k *Keeper) Thaw(ctx context.Context, grant string) (Mode, error) {
 	if s.over() || s.crew == nil {
 		return ModeNone, fmt.Errorf("the session of %s has ended on this host", grant)
 	}
+	return s.thaw(ctx)
+}
+
+// Release lets a session go on that Held lists. One that was frozen otherwise meanwhile stays so.
+func (k *Keeper) Release(ctx context.Context, grant string) (Mode, error) {
+	s, err := k.find(grant)
+	if err != nil {
+		return ModeNone, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if !s.link.Load() || s.over() {
+		return ModeNone, fmt.Errorf("the session of %s is not frozen for the lost link", grant)
+	}
+	return s.thaw(ctx)
+}
+
+// thaw lets the processes go on. s.mu is held.
+func (s *session) thaw(ctx context.Context) (Mode, error) {
+	k := s.k
 	k.mu.Lock()
 	down := k.down
 	k.mu.Unlock()
@@ -409,7 +429,7 @@ func (k *Keeper) Thaw(ctx context.Context, grant string) (Mode, error) {
 	defer cancel()
 	s.frozen = false
 	s.link.Store(false)
-	err = s.crew.cont()
+	err := s.crew.cont()
 	if g := s.crew.group; g != nil {
 		err = errors.Join(err, g.freeze(ctx, false))
 	}
@@ -425,7 +445,7 @@ func (s *session) unlinked(since time.Duration) {
 	ctx, cancel := context.WithTimeout(context.Background(), killWithin)
 	defer cancel()
 	if since >= s.grace() {
-		if err := s.end(ctx, "the link to the service was lost for longer than the grace").Err(); err != nil {
+		if err := s.end(ctx, whyNoLink).Err(); err != nil {
 			s.k.log.ErrorContext(ctx, "a session without a link could not be ended", "grant", s.rec.Grant, "error", err)
 		}
 		return
@@ -435,7 +455,15 @@ func (s *session) unlinked(since time.Duration) {
 	if s.over() || s.frozen || s.crew == nil {
 		return
 	}
-	s.link.Store(true)
+	s.k.mu.Lock()
+	down := s.k.down
+	if down {
+		s.link.Store(true) // seen by Held once the link is back, if this was decided before
+	}
+	s.k.mu.Unlock()
+	if !down {
+		return
+	}
 	mode, err := s.freeze(ctx)
 	s.k.log.WarnContext(ctx, "the link to the service is lost: frozen", "grant", s.rec.Grant, "mode", string(mode), "error", err)
 }

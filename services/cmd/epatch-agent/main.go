@@ -17,8 +17,10 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	if err := agent.Command(os.Environ()).ExecuteContext(ctx); err != nil {
-		fmt.Fprintln(os.Stderr, "error:", err)
+		if err.Error() != "" {
+			fmt.Fprintln(os.Stderr, "error:", err)
+		}
 		stop()
-		os.Exit(1) //nolint:gocritic // stop was called
+		os.Exit(agent.ExitStatus(err)) //nolint:gocritic // stop was called
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync/atomic"
+	"time"
 
 	"google.golang.org/grpc"
 	"google.golang.org/protobuf/proto"
@@ -102,55 +104,95 @@ func (s *Review) ConfirmTestServer(ctx context.Context, req *emergencyv1.Confirm
 	return &emergencyv1.ConfirmTestServerResponse{Committed: c}, err
 }
 
-// Hub is a place where agents dial in that hands out whatever jobs a test wants.
+// Hub is a place where agents dial in that hands out whatever jobs a test wants, one by one.
 type Hub struct {
 	deploymentv1.UnimplementedAgentServiceServer
+	// Mute: no signs of life are given, as by a service that hangs.
+	Mute atomic.Bool
+
 	jobs    chan *deploymentv1.Job
-	results chan *deploymentv1.JobResult
+	results chan *hubAnswer
+}
+
+type hubAnswer struct {
+	result *deploymentv1.JobResult
+	files  []*deploymentv1.FilePart
 }
 
 // NewHub has no jobs yet.
 func NewHub() *Hub {
-	return &Hub{jobs: make(chan *deploymentv1.Job), results: make(chan *deploymentv1.JobResult)}
+	return &Hub{jobs: make(chan *deploymentv1.Job), results: make(chan *hubAnswer)}
 }
 
-// Attach hands out jobs one by one.
+// Attach hands out jobs and gives signs of life.
 func (h *Hub) Attach(stream grpc.BidiStreamingServer[deploymentv1.AttachRequest, deploymentv1.AttachResponse]) error {
-	if _, err := stream.Recv(); err != nil {
+	hello, err := stream.Recv()
+	if err != nil {
 		return err
 	}
+	gone := make(chan error, 1)
+	go func() { gone <- h.take(stream) }()
+	beat := time.NewTicker(max(time.Duration(hello.GetSignOfLifeMs())*time.Millisecond, 10*time.Millisecond))
+	defer beat.Stop()
 	for {
+		msg := &deploymentv1.AttachResponse{}
 		select {
 		case <-stream.Context().Done():
 			return nil
-		case j := <-h.jobs:
-			if err := stream.Send(&deploymentv1.AttachResponse{Job: j}); err != nil {
-				return err
+		case err := <-gone:
+			return err
+		case <-beat.C:
+			if h.Mute.Load() || hello.GetSignOfLifeMs() == 0 {
+				continue
 			}
-			msg, err := stream.Recv()
-			if err != nil {
-				return err
-			}
-			select {
-			case h.results <- msg.GetResult():
-			case <-stream.Context().Done():
-				return nil
-			}
+		case msg.Job = <-h.jobs:
+		}
+		if err := stream.Send(msg); err != nil {
+			return err
+		}
+	}
+}
+
+// take passes the agent's answers on.
+func (h *Hub) take(stream grpc.BidiStreamingServer[deploymentv1.AttachRequest, deploymentv1.AttachResponse]) error {
+	ans := &hubAnswer{}
+	for {
+		msg, err := stream.Recv()
+		if err != nil {
+			return err
+		}
+		if f := msg.GetFile(); f != nil {
+			ans.files = append(ans.files, f)
+		}
+		if ans.result = msg.GetResult(); ans.result == nil {
+			continue
+		}
+		select {
+		case h.results <- ans:
+			ans = &hubAnswer{}
+		case <-stream.Context().Done():
+			return nil
 		}
 	}
 }
 
 // Run has the attached agent do a job.
 func (h *Hub) Run(ctx context.Context, j *deploymentv1.Job) (*deploymentv1.JobResult, error) {
+	r, _, err := h.RunFiles(ctx, j)
+	return r, err
+}
+
+// RunFiles has the attached agent do a job that sends files.
+func (h *Hub) RunFiles(ctx context.Context, j *deploymentv1.Job) (*deploymentv1.JobResult, []*deploymentv1.FilePart, error) {
 	select {
 	case h.jobs <- j:
 	case <-ctx.Done():
-		return nil, fmt.Errorf("no agent came: %w", ctx.Err())
+		return nil, nil, fmt.Errorf("no agent came: %w", ctx.Err())
 	}
 	select {
 	case r := <-h.results:
-		return r, nil
+		return r.result, r.files, nil
 	case <-ctx.Done():
-		return nil, fmt.Errorf("no answer came: %w", ctx.Err())
+		return nil, nil, fmt.Errorf("no answer came: %w", ctx.Err())
 	}
 }

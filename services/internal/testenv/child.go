@@ -31,6 +31,9 @@ const (
 
 // Main is a child's program if this process was started as one, else the tests; for TestMain of packages that kill children.
 func Main(m *testing.M) int {
+	if len(os.Args) > 1 && os.Args[1] == "console-shell" { // started by sshd, for an agent of a test
+		return consoleShell()
+	}
 	ctx, stop := signal.NotifyContext(context.Background(), syscall.SIGTERM)
 	defer stop()
 	var err error
@@ -47,6 +50,15 @@ func Main(m *testing.M) int {
 		return 1
 	}
 	return 0
+}
+
+// consoleShell is epatch-agent's console shell.
+func consoleShell() int {
+	err := agent.Command(os.Environ()).ExecuteContext(context.Background())
+	if err != nil && err.Error() != "" {
+		fmt.Fprintln(os.Stderr, "error:", err)
+	}
+	return agent.ExitStatus(err)
 }
 
 func runAgent(ctx context.Context) error {

@@ -1664,7 +1664,10 @@ type AttachRequest struct {
 	//	*AttachRequest_Result
 	//	*AttachRequest_Manifest
 	//	*AttachRequest_File
-	Message       isAttachRequest_Message `protobuf_oneof:"message"`
+	Message isAttachRequest_Message `protobuf_oneof:"message"`
+	// With the hello: the service sends an empty message about this often, in milliseconds, so that the agent notices when it
+	// is cut off from the service; none if 0.
+	SignOfLifeMs  uint32 `protobuf:"varint,5,opt,name=sign_of_life_ms,json=signOfLifeMs,proto3" json:"sign_of_life_ms,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1742,6 +1745,13 @@ func (x *AttachRequest) GetFile() *FilePart {
 	return nil
 }
 
+func (x *AttachRequest) GetSignOfLifeMs() uint32 {
+	if x != nil {
+		return x.SignOfLifeMs
+	}
+	return 0
+}
+
 type isAttachRequest_Message interface {
 	isAttachRequest_Message()
 }
@@ -1777,7 +1787,7 @@ func (*AttachRequest_File) isAttachRequest_Message() {}
 // AttachResponse is what the service sends.
 type AttachResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
-	// The next job.
+	// The next job; none in a mere sign of life.
 	Job           *Job `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2041,12 +2051,13 @@ const file_emergency_deployment_v1_deployment_proto_rawDesc = "" +
 	"\x04path\x18\x02 \x01(\fR\x04path\x12\x12\n" +
 	"\x04mode\x18\x03 \x01(\tR\x04mode\x12\x12\n" +
 	"\x04data\x18\x04 \x01(\fR\x04data\x12\x12\n" +
-	"\x04last\x18\x05 \x01(\bR\x04last\"\xee\x01\n" +
+	"\x04last\x18\x05 \x01(\bR\x04last\"\x95\x02\n" +
 	"\rAttachRequest\x12\x16\n" +
 	"\x05hello\x18\x01 \x01(\tH\x00R\x05hello\x12<\n" +
 	"\x06result\x18\x02 \x01(\v2\".emergency.deployment.v1.JobResultH\x00R\x06result\x12C\n" +
 	"\bmanifest\x18\x03 \x01(\v2%.emergency.deployment.v1.ManifestPartH\x00R\bmanifest\x127\n" +
-	"\x04file\x18\x04 \x01(\v2!.emergency.deployment.v1.FilePartH\x00R\x04fileB\t\n" +
+	"\x04file\x18\x04 \x01(\v2!.emergency.deployment.v1.FilePartH\x00R\x04file\x12%\n" +
+	"\x0fsign_of_life_ms\x18\x05 \x01(\rR\fsignOfLifeMsB\t\n" +
 	"\amessage\"@\n" +
 	"\x0eAttachResponse\x12.\n" +
 	"\x03job\x18\x01 \x01(\v2\x1c.emergency.deployment.v1.JobR\x03job\"U\n" +

@@ -1290,7 +1290,8 @@ const (
 //
 // AgentService is where the agents on hosts dial in. They open no port themselves.
 type AgentServiceClient interface {
-	// Attach keeps an agent at hand: the agent says who it is and answers jobs, the service sends one job at a time.
+	// Attach keeps an agent at hand: the agent says who it is and answers jobs. The service sends one job at a time, and beside
+	// it what freezes, thaws or ends a session.
 	Attach(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[AttachRequest, AttachResponse], error)
 	// RunJob has an attached agent do a job and waits for its answer; for the other services.
 	RunJob(ctx context.Context, in *RunJobRequest, opts ...grpc.CallOption) (*RunJobResponse, error)
@@ -1333,7 +1334,8 @@ func (c *agentServiceClient) RunJob(ctx context.Context, in *RunJobRequest, opts
 //
 // AgentService is where the agents on hosts dial in. They open no port themselves.
 type AgentServiceServer interface {
-	// Attach keeps an agent at hand: the agent says who it is and answers jobs, the service sends one job at a time.
+	// Attach keeps an agent at hand: the agent says who it is and answers jobs. The service sends one job at a time, and beside
+	// it what freezes, thaws or ends a session.
 	Attach(grpc.BidiStreamingServer[AttachRequest, AttachResponse]) error
 	// RunJob has an attached agent do a job and waits for its answer; for the other services.
 	RunJob(context.Context, *RunJobRequest) (*RunJobResponse, error)
