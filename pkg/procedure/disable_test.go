@@ -122,7 +122,9 @@ func TestCaptureSessionDiff(t *testing.T) {
 		{name: "by the broker", given: history(ended), when: capture, by: gateway, then: events("SessionDiffCaptured")},
 		{name: "by the host's agent", given: history(ended), when: capture, by: agent, then: events("SessionDiffCaptured")},
 		{name: "by another host's agent", given: history(ended), when: capture, by: "host:" + pt.OtherHost, refused: procedure.ReasonRole},
-		{name: "unchanged owes nothing", given: history(ended), when: capture, by: gateway, with: after(func(x *procedure.DiffFacts) { *x = procedure.DiffFacts{HostTree: procedure.HostTree{Tree: pt.BaseTree()}} }), then: events("SessionDiffCaptured"), check: func(t *testing.T, w *pt.World) {
+		{name: "unchanged owes nothing", given: history(ended), when: capture, by: gateway, with: after(func(x *procedure.DiffFacts) {
+			*x = procedure.DiffFacts{HostTree: procedure.HostTree{Tree: pt.BaseTree()}}
+		}), then: events("SessionDiffCaptured"), check: func(t *testing.T, w *pt.World) {
 			if o, ok := debt(w.State, "REPLICATE"); ok {
 				t.Errorf("%+v", o)
 			}
@@ -252,6 +254,8 @@ func TestGrantKeepsTheIncidentOpen(t *testing.T) {
 		{name: "go back", given: history(pt.Story(pt.Live)), when: pt.GoBack(1), by: "carla", refused: procedure.ReasonGrantOpen},
 		{name: "go back, proven", given: history(pt.Story(pt.Proven)), when: pt.GoBack(1), by: "carla", then: events("StrategyDeEscalated")},
 		{name: "merge", given: history(pt.Story(pt.Granted)), when: merge, by: "carla", with: earlier(t), refused: procedure.ReasonGrantOpen},
-		{name: "no effect", given: history(pt.Story(pt.Proven)), when: with(pt.Lead(false), func(c *emergencyv1.RecordLeadDecisionRequest) { c.Decision = emergencyv1.LeadDecision_LEAD_DECISION_NO_EFFECT }), by: "clara", refused: procedure.ReasonHasProductionEffect},
+		{name: "no effect", given: history(pt.Story(pt.Proven)), when: with(pt.Lead(false), func(c *emergencyv1.RecordLeadDecisionRequest) {
+			c.Decision = emergencyv1.LeadDecision_LEAD_DECISION_NO_EFFECT
+		}), by: "clara", refused: procedure.ReasonHasProductionEffect},
 	})
 }

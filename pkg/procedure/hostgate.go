@@ -204,6 +204,9 @@ func (s *State) expectFrom(want *emergencyv1.Statement, payload proto.Message, g
 		if err := said(got, "local_test", e.GetLocalTest()); err != nil {
 			return err
 		}
+		if is("to", "") == nil && e.GetTo() != s.executor() {
+			return fmt.Errorf("to whom was left to the slots, which say %q, and is recorded as %q", s.executor(), e.GetTo())
+		}
 		return isOrEmpty("to", e.GetTo())
 	case *emergencyv1.ApplyStarted:
 		s.bindRevision(want, e.GetBinding())

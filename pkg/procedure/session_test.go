@@ -94,7 +94,9 @@ func TestMarkSession(t *testing.T) {
 		{name: "while frozen", given: history(pt.Story(pt.Frozen)), when: mark(emergencyv1.MarkKind_MARK_KIND_CONCEALMENT, "he cleared the screen"), by: "carl", then: events("SessionMarked")},
 		{name: "a note after the end", given: history(pt.Story(pt.Terminated)), when: pt.Note("a note"), by: "carl", refused: procedure.ReasonGrantState},
 		{name: "a note before the beginning", given: history(pt.Story(pt.Consumed)), when: pt.Note("a note"), by: "carl", refused: procedure.ReasonGrantState},
-		{name: "a checkpoint", given: history(live), when: pt.CheckpointAt(11), by: gateway, then: events("SessionMarked"), check: grantIs(func(g procedure.Grant) bool { return g.Last().Frame == 11 && len(g.Checkpoints) == 2 && g.OutputOffset == 1100 })},
+		{name: "a checkpoint", given: history(live), when: pt.CheckpointAt(11), by: gateway, then: events("SessionMarked"), check: grantIs(func(g procedure.Grant) bool {
+			return g.Last().Frame == 11 && len(g.Checkpoints) == 2 && g.OutputOffset == 1100
+		})},
 		{name: "the last checkpoint, after the end", given: history(pt.Story(pt.Terminated)), when: pt.CheckpointAt(30), by: gateway, then: events("SessionMarked")},
 		{name: "a checkpoint before the credential was used", given: history(pt.Story(pt.Armed)), when: pt.CheckpointAt(1), by: gateway, refused: procedure.ReasonGrantState},
 		{name: "a checkpoint after the seal", given: history(pt.Story(pt.Sealed)), when: pt.CheckpointAt(30), by: gateway, refused: procedure.ReasonGrantState},
