@@ -109,11 +109,19 @@ func (a *app) mine(s *scene) bool {
 			return true
 		}
 		if o.Next {
-			a.out.line("%s %s: %s", bold("next:"), o.Title, a.typing(commandLine(o.Command, o.Subject)))
+			a.out.line("%s %s: %s", bold("next:"), o.Title, a.typing(s.lineOf(o)))
 			return true
 		}
 	}
 	return false
+}
+
+// lineOf is what to type for an option, with what this strategy asks for besides.
+func (s *scene) lineOf(o procedure.Option) string {
+	if o.Command == "Forward" && s.state.Strategy > 1 {
+		return missingPart()[o.Command][procedure.ReasonLocalTest]
+	}
+	return commandLine(o.Command, o.Subject)
 }
 
 // callTime is how long the services take at most to call the teams after a declaration, which they do by themselves.

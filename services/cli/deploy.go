@@ -30,14 +30,16 @@ type deployment struct {
 
 func (a *app) deployCmd() *cobra.Command {
 	d := &deployment{goal: procedure.Verified}
-	cmd := leaf("deploy [REVISION]", "Dry run, apply, verify: bring the patch to the critical host (seed 1.9)", `
+	cmd := leaf("deploy [REVISION]", "Dry run, apply, verify: bring the patch to the critical host (seed 1.9, 2.3)", `
 Runs the dry run, then signs and starts the deployment with you as executor, then follows it until the host's agent has
 proven what the host holds. Stops where something differs, and says so: exit code 7. Ctrl-C ends the following, not the
 deployment. Host and observer are the incident's own.
 
+Under strategy 2 nobody need observe; say why with --no-observer-reason, it is a debt that another admin pays afterwards.
 With --by-hand you apply the patch yourself, under the observer's eyes; then epatch report-apply.`, `
   epatch deploy
   epatch deploy P1r2
+  epatch deploy --no-observer-reason "carl and clara were called three times and do not answer"
   epatch deploy --by-hand`,
 		cobra.MaximumNArgs(1), func(cmd *cobra.Command, args []string) error {
 			d.revision = args
@@ -45,7 +47,7 @@ With --by-hand you apply the patch yourself, under the observer's eyes; then epa
 		})
 	f := cmd.Flags()
 	f.BoolVar(&d.byHand, "by-hand", false, "you apply the patch yourself; the agent only verifies and reports")
-	f.StringVar(&d.reason, "no-observer-reason", "", "why nobody observes; only where the critical team lead has waived it")
+	f.StringVar(&d.reason, "no-observer-reason", "", "why nobody observes; strategy 1: only where the critical team lead has waived it; restricted")
 	a.waitFlags(cmd, d)
 	cmd.ValidArgsFunction = a.completeRevisions
 	return cmd
@@ -62,7 +64,9 @@ func (a *app) deploy(ctx context.Context, d *deployment) error {
 		return err
 	}
 	// Asked before anything is done on the host; the dry run itself is what comes next.
-	if no := a.refusal(s, "StartApply", r.ID); no != nil && no.Reason != procedure.ReasonDryRunMissing {
+	no := a.refusal(s, "StartApply", r.ID)
+	told := no != nil && no.Reason == procedure.ReasonObserverMissing && d.reason != "" // what is asked there is said already
+	if no != nil && no.Reason != procedure.ReasonDryRunMissing && !told {
 		return no
 	}
 	if err := a.dryRun(ctx, s, r); err != nil {

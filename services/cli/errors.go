@@ -139,8 +139,12 @@ func (a *app) refused(r *procedure.Refusal) report {
 	return out
 }
 
-// allowed is what to type for what would allow an act; a waiver names the control that is missing, a merge both incidents.
+// allowed is what to type for what would allow an act; a waiver names the control that is missing, a merge both incidents, and
+// what was left out stands where it belongs.
 func (a *app) allowed(why procedure.Reason, to procedure.Allowance) string {
+	if line := missingPart()[to.Command][why]; line != "" {
+		return line
+	}
 	switch to.Command {
 	case "WaiveControl":
 		switch why {
@@ -163,6 +167,15 @@ func (a *app) allowed(why procedure.Reason, to procedure.Allowance) string {
 		return howTyped(to.Command)
 	}
 	return commandLine(to.Command, to.Subject)
+}
+
+// missingPart is what to type where a command lacks a part, by command and reason.
+func missingPart() map[string]map[procedure.Reason]string {
+	return map[string]map[procedure.Reason]string{
+		"StartApply": {procedure.ReasonObserverMissing: "epatch deploy --no-observer-reason TEXT"},
+		"Forward":    {procedure.ReasonLocalTest: "epatch forward --local-test TEXT"},
+		"Escalate":   {procedure.ReasonDebtReason: "epatch escalate --reason TEXT --debt-reason TEXT", procedure.ReasonGroundMissing: "epatch escalate --unfit CODE --reason TEXT"},
+	}
 }
 
 // transport explains what is no rule's answer.

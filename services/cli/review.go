@@ -194,9 +194,11 @@ func executor(s *procedure.State) string {
 
 func (a *app) forwardCmd() *cobra.Command {
 	j := &judgement{}
-	cmd := leaf("forward [REVISION]", "Hand a twice reviewed patch to the critical team (seed 1.8)", `
-The second review forwards by itself; this is for when it was left out, or the recipient changes.`, `
+	cmd := leaf("forward [REVISION]", "Hand a patch to the critical team (seed 1.8, 2.2)", `
+Under strategy 1 the second review forwards by itself; this is for when it was left out, or the recipient changes. Under strategies 2 and
+3 the assessor who prepared the patch hands it over without the regular reviews, and says with --local-test how it was tested.`, `
   epatch forward
+  epatch forward --local-test "ran the attack of the report against my own copy: nothing comes out"
   epatch forward P1r1 --to carl --plan "restore the table from the snapshot of 03:00, then roll back"`,
 		cobra.MaximumNArgs(1), func(cmd *cobra.Command, args []string) error {
 			s, err := a.scene(cmd.Context())
