@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"cacert.org/emergency/pkg/procedure"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
@@ -82,10 +84,24 @@ func (a *app) signed(st *emergencyv1.Statement, key string) {
 		}
 	}
 	for _, c := range st.GetClaims() {
-		if c.GetValue() != "" && c.GetValue() != emergencyv1.Phase_PHASE_BEFORE.String() { // before deployment is what everybody expects
-			a.out.field(strings.ReplaceAll(c.GetName(), "_", " "), "%s", c.GetValue())
+		if value := claimWords(c.GetValue()); value != "" {
+			a.out.field(strings.ReplaceAll(c.GetName(), "_", " "), "%s", value)
 		}
 	}
+}
+
+// claimWords is what a claim says as people type it; empty where it says nothing: what was left out, and that something is before
+// the deployment, which everybody expects.
+func claimWords(value string) string {
+	if value == "0" || value == emergencyv1.Phase_PHASE_BEFORE.String() {
+		return ""
+	}
+	d, err := protoregistry.GlobalFiles.FindDescriptorByName(protoreflect.FullName("emergency.v1." + value))
+	v, ok := d.(protoreflect.EnumValueDescriptor)
+	if err != nil || !ok {
+		return value
+	}
+	return kebab(v.Parent().(protoreflect.EnumDescriptor), v)
 }
 
 // then says what the incident waits for now, as a help for whoever has just acted.
@@ -103,17 +119,35 @@ func (a *app) then(ctx context.Context, incident string) {
 
 // mine shows the step that waits for the person, if there is one.
 func (a *app) mine(s *scene) bool {
-	for _, o := range s.options(a.proc.Now()) {
-		if o.Next && o.Command == "CallOut" && beingCalled(s.state, a.proc.Now()) {
+	for _, o := range s.mine(a.proc.Now()) {
+		if o.Command == "CallOut" && beingCalled(s.state, a.proc.Now()) {
 			a.out.line("%s", dim("the teams are being called"))
 			return true
 		}
-		if o.Next {
-			a.out.line("%s %s: %s", bold("next:"), o.Title, a.typing(s.lineOf(o)))
-			return true
-		}
+		a.out.line("%s %s: %s", bold("next:"), o.Title, a.typing(s.lineOf(o)))
+		return true
 	}
 	return false
+}
+
+// mine are the steps that wait for the person, in the order in which the incident waits for them. While it waits for the emergency
+// itself to go on, what can only be told afterwards is not among them.
+func (s *scene) mine(now time.Time) []procedure.Option {
+	const debt = "7" // the chapter of obligations
+	afterwards := []string{"FileDispute", "Document"}
+	var list []procedure.Option
+	options, steps := s.options(now), procedure.NextSteps(s.state)
+	for _, st := range steps {
+		if st.Number == debt && steps[0].Number != debt && slices.Contains(afterwards, st.Command) {
+			continue
+		}
+		for _, o := range options {
+			if o.Next && o.Command == st.Command && (st.Subject == "" || st.Subject == o.Subject) {
+				list = append(list, o)
+			}
+		}
+	}
+	return list
 }
 
 // lineOf is what to type for an option, with what this strategy asks for besides.

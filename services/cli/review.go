@@ -28,10 +28,9 @@ type judgement struct {
 	noForward       bool
 }
 
-func (j judgement) phase() emergencyv1.Phase { return phase(j.after) }
-
-func phase(after bool) emergencyv1.Phase {
-	if after {
+// phase is after the deployment for a revision in the regular update cycle, whether the person says so or not.
+func phase(r *procedure.Revision, after bool) emergencyv1.Phase {
+	if after || r.Cycle != nil {
 		return emergencyv1.Phase_PHASE_AFTER
 	}
 	return emergencyv1.Phase_PHASE_BEFORE
@@ -65,7 +64,7 @@ func (a *app) judgeCmd(which, about, long string, run func(context.Context, *jud
 	f := cmd.Flags()
 	f.StringVar(&j.reason, "reason", "", "why; needed unless you approve; restricted until disclosure")
 	f.StringVar(&j.repo, "repo", "", "your repository; the trees are computed again in it before you sign")
-	f.BoolVar(&j.after, "after", false, "a review of the regular update cycle, after the deployment")
+	f.BoolVar(&j.after, "after", false, "a review of the regular update cycle (default: if the revision is in it)")
 	if which == "second" {
 		f.StringVar(&j.plan, "plan", "", "how to go back (default: the system restores the tree before the patch)")
 		f.StringVar(&j.to, "to", "", "critical admin it goes to (default: who holds the slot to deploy)")
@@ -104,11 +103,11 @@ func (a *app) firstReview(ctx context.Context, j *judgement) error {
 	if err != nil {
 		return err
 	}
-	c, err := a.act(ctx, &emergencyv1.RecordFirstReviewRequest{Meta: s.meta, Binding: bind(r), Verdict: j.verdict, Reason: j.reason, Phase: j.phase()}, "first review of %s: %s", r.ID, word(j.verdict))
+	c, err := a.act(ctx, &emergencyv1.RecordFirstReviewRequest{Meta: s.meta, Binding: bind(r), Verdict: j.verdict, Reason: j.reason, Phase: phase(r, j.after)}, "first review of %s: %s", r.ID, word(j.verdict))
 	if err != nil {
 		return err
 	}
-	if j.verdict == emergencyv1.ReviewVerdict_REVIEW_VERDICT_APPROVE && !j.after && !a.opt.json {
+	if j.verdict == emergencyv1.ReviewVerdict_REVIEW_VERDICT_APPROVE && phase(r, j.after) == emergencyv1.Phase_PHASE_BEFORE && !a.opt.json {
 		a.transferred(ctx, s, r, c)
 	}
 	a.then(ctx, s.state.Incident)
@@ -143,11 +142,11 @@ func (a *app) secondReview(ctx context.Context, j *judgement) error {
 	if err != nil {
 		return err
 	}
-	if _, err := a.act(ctx, &emergencyv1.RecordSecondReviewRequest{Meta: s.meta, Binding: bind(r), Verdict: j.verdict, Reason: j.reason, Phase: j.phase()},
+	if _, err := a.act(ctx, &emergencyv1.RecordSecondReviewRequest{Meta: s.meta, Binding: bind(r), Verdict: j.verdict, Reason: j.reason, Phase: phase(r, j.after)},
 		"second review of %s: %s", r.ID, word(j.verdict)); err != nil {
 		return err
 	}
-	if j.verdict == emergencyv1.ReviewVerdict_REVIEW_VERDICT_APPROVE && !j.noForward && !j.after {
+	if j.verdict == emergencyv1.ReviewVerdict_REVIEW_VERDICT_APPROVE && !j.noForward && phase(r, j.after) == emergencyv1.Phase_PHASE_BEFORE {
 		if err := a.forward(ctx, s, r, j); err != nil {
 			return fmt.Errorf("the review is recorded, but the patch is not forwarded: %w", err)
 		}
@@ -272,7 +271,7 @@ you name one.`, `
 			if err != nil {
 				return err
 			}
-			req.Meta, req.Binding, req.Phase = s.meta, bind(r), phase(after)
+			req.Meta, req.Binding, req.Phase = s.meta, bind(r), phase(r, after)
 			if _, err := a.act(cmd.Context(), req, "test of %s: %s", r.ID, args[0]); err != nil {
 				return err
 			}
@@ -283,7 +282,7 @@ you name one.`, `
 	f.StringVar(&req.Steps, "steps", "", "what you did; restricted until disclosure")
 	f.StringVar(&req.BugNote, "note", "auto", "note in the bug tracker; auto lets the system write it")
 	f.StringVar(&req.EnvironmentTree, "tree", "", "tree that you tested (default: the one that the test server's agent reported)")
-	f.BoolVar(&after, "after", false, "a test of the regular update cycle, after the deployment")
+	f.BoolVar(&after, "after", false, "a test of the regular update cycle (default: if the revision is in it)")
 	cmd.ValidArgsFunction = a.completeThenRevisions(list...)
 	return cmd
 }

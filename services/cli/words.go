@@ -64,6 +64,7 @@ func commandLine(command, subject string) string {
 		return ""
 	}
 	before, after, has := strings.Cut(line, " %s")
+	subject, _, _ = strings.Cut(subject, " ") // what stands behind it, such as the phase, finds itself
 	switch {
 	case !has:
 	case subject == "" && mustName(command) != "":
