@@ -206,7 +206,7 @@ func (a *app) editor() ([]string, error) {
 
 // openEditor runs an editor with the terminal of this program.
 func (a *app) openEditor(ctx context.Context, words []string, file string) error {
-	cmd := exec.CommandContext(ctx, words[0], append(words[1:], file)...) //nolint:gosec // the person's own choice
+	cmd := exec.CommandContext(ctx, words[0], append(words[1:], file)...)
 	cmd.Env, cmd.Stdin, cmd.Stdout, cmd.Stderr = a.proc.Environ, a.proc.Stdin, a.proc.Stdout, a.proc.Stderr
 	if err := cmd.Run(); err != nil {
 		return usage("the editor %s: %v", words[0], err).hint("the draft is in %s", file)
