@@ -49,7 +49,7 @@ func Options(s *State, env Env) []Option {
 			}
 		}
 		for _, st := range steps {
-			if refusal == nil && st.Command == row.name && (st.Subject == "" || st.Subject == c.subject) && st.waitsFor(personOf(env)) {
+			if refusal == nil && st.Command == row.name && (st.Subject == "" || st.Subject == c.subject) && st.waitsFor(personOf(env), env) {
 				o.Next, o.Due = true, st.Due
 			}
 		}
@@ -185,12 +185,15 @@ type Step struct {
 	Command, Subject string
 	// Persons it waits for; anybody who is allowed if empty. Not is who cannot do it.
 	Persons, Not []string
+	// Role it waits for, where more may do it than are asked to: anyone may file a dispute, one owes it.
+	Role emergencyv1.Role
 	// Due is when it is due.
 	Due time.Time
 }
 
-func (st Step) waitsFor(person string) bool {
-	return (len(st.Persons) == 0 || slices.Contains(st.Persons, person)) && !slices.Contains(st.Not, person)
+func (st Step) waitsFor(person string, env Env) bool {
+	asked := st.Role == emergencyv1.Role_ROLE_UNSPECIFIED || env.Book.Has(person, st.Role, env.Now)
+	return asked && (len(st.Persons) == 0 || slices.Contains(st.Persons, person)) && !slices.Contains(st.Not, person)
 }
 
 // NextSteps are the steps that the incident waits for, the most urgent first; the first one is where it stands.
@@ -354,8 +357,11 @@ func debtSteps(s *State) []Step {
 			continue
 		}
 		st := Step{Number: "7", Title: fmt.Sprintf("%s is owed by %s", o.Kind, o.owner()), Command: o.How, Due: o.Due}
-		if o.Owner != "" {
+		switch {
+		case o.Owner != "":
 			st.Persons = []string{o.Owner}
+		case o.How == "FileDispute":
+			st.Role = o.OwnerRole
 		}
 		list = append(list, st)
 	}

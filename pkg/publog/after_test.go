@@ -336,7 +336,7 @@ func private(t proceduretest.T, w *proceduretest.World, text string) {
 func TestRandomHistoriesStayPrivate(t *testing.T) {
 	t.Parallel()
 	rapid.Check(t, func(rt *rapid.T) {
-		w := proceduretest.Random(rt, 12, nil)
+		w := proceduretest.Random(rt, 6, nil)
 		render := func() []byte {
 			l := publog.New(publog.Real)
 			s := procedure.NewState(w.State.Incident)

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"time"
 
+	"cacert.org/emergency/pkg/dossier"
 	"cacert.org/emergency/pkg/procedure"
 	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
@@ -69,9 +70,17 @@ func nextOf(st *procedure.State, env procedure.Env, person string) []item {
 		if !o.Next || o.Command == "CheckIn" && isHandover(st, o.Subject, person) {
 			continue
 		}
-		list = append(list, item{&dashboardv1.InboxItem{Incident: st.Incident, Command: o.Command, Subject: o.Subject, Title: o.Title}, o.Due})
+		list = append(list, item{&dashboardv1.InboxItem{Incident: st.Incident, Command: o.Command, Subject: o.Subject, Title: lateness(o.Due, env.Now) + o.Title}, o.Due})
 	}
 	return list
+}
+
+// lateness says by how much something is overdue; empty if it is not.
+func lateness(due, now time.Time) string {
+	if due.IsZero() || !now.After(due) {
+		return ""
+	}
+	return fmt.Sprintf("overdue by %s: ", now.Sub(due).Round(time.Minute))
 }
 
 func isHandover(st *procedure.State, slot, person string) bool {
@@ -88,10 +97,11 @@ func debtsOf(st *procedure.State, now time.Time, person string, roles []emergenc
 		if !o.Open() || !mine || shown {
 			continue
 		}
-		title := fmt.Sprintf("owed: %s (%s)", o.Kind, o.Clause)
-		if late := o.LateBy(now); late > 0 {
-			title = fmt.Sprintf("overdue by %s: %s (%s)", late.Round(time.Minute), o.Kind, o.Clause)
+		how := lateness(o.Due, now)
+		if how == "" {
+			how = "owed: "
 		}
+		title := fmt.Sprintf("%s%s (%s)", how, dossier.KindWords(o.Kind), o.Clause)
 		list = append(list, item{&dashboardv1.InboxItem{Incident: st.Incident, Command: knownCommand(o.How), Subject: o.ID, Title: title}, o.Due})
 	}
 	return list

@@ -47,7 +47,7 @@ func TestReadRestricted(t *testing.T) {
 	of := secrets(r)
 	for who, want := range map[string]string{
 		"carla": "symptom contact_path", "anna": "symptom contact_path", "clara": "symptom contact_path", "theo": "symptom contact_path",
-		"tina": "symptom", "dora": "symptom", "arno": "symptom", "bea": "", "mia": "", "agent": "",
+		"tina": "symptom", "dora": "symptom", "arno": "", "bea": "", "mia": "", "agent": "",
 	} {
 		for field, value := range map[string]string{"symptom": "the signer gives out wrong serials", "contact_path": "+49 30 1234567"} {
 			got, err := r.restricted(who, of[field])
