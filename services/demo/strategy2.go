@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 
 	"cacert.org/emergency/pkg/patch"
+	"cacert.org/emergency/pkg/procedure"
 	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 )
@@ -121,7 +122,10 @@ func (s *story) regularCycle(ctx context.Context) error {
 	}); err != nil {
 		return err
 	}
-	if _, err := s.await(ctx, "the tree is on the test server", func(in *dashboardv1.Incident) bool { return has(in, "TestServerConfirmed", "test server") }); err != nil {
+	if err := s.awaitState(ctx, "the test server's agent confirms that the tree runs there", func(st *procedure.State) bool {
+		now := st.Current()
+		return now != nil && now.Cycle != nil && now.Cycle.TestServer != nil
+	}); err != nil {
 		return err
 	}
 	for _, who := range []string{"tina", "theo"} {
