@@ -372,7 +372,14 @@ func (c *client) helpful(s *procedure.State) []proceduretest.Move {
 	if procedure.NeedsSync(s) {
 		move("reactor", &emergencyv1.SyncObligationsRequest{})
 	}
-	c.patchMoves(s, move)
+	if s.Strategy == 1 && c.chance(6) {
+		move(pick(c, assess), proceduretest.Exploited())
+	}
+	if s.Strategy > 1 {
+		c.shortMoves(s, move)
+	} else {
+		c.patchMoves(s, move)
+	}
 	return list
 }
 
@@ -449,7 +456,12 @@ func (c *client) applyMoves(s *procedure.State, r *procedure.Revision, a *proced
 		move("carla", proceduretest.Health())
 		move("repo:git", &emergencyv1.PushReplicationRequest{})
 		move("repo:git", &emergencyv1.CheckReplicationRequest{})
-		move("carla", proceduretest.Document(s))
+		move("carla", proceduretest.DocumentOf(s, a.Strategy))
+		if r.Cycle == nil {
+			move(pick(c, assess), &emergencyv1.EnterUpdateCycleRequest{})
+		} else {
+			c.cycleMoves(s, r.Cycle, move)
+		}
 		move("clara", proceduretest.Lead(false))
 		move("bea", proceduretest.BoardSummary())
 		move("carla", proceduretest.Close())

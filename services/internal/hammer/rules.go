@@ -27,7 +27,8 @@ import (
 //
 // It looks at order and separation: reviews, transfer, tests, forwarding and deployment each after what they need, by
 // distinct humans, on one binding, signed by the person; no apply over an open veto, none twice, none at once with another;
-// slots, deadlines and obligations once; a remote access permitted, granted and watched by others than its subject, its credential
+// slots, deadlines and obligations once; a change of strategy on a ground that the history proves, the short road of a patch with
+// all that it still asks for, and the update cycle by people who had no other part in it; a remote access permitted, granted and watched by others than its subject, its credential
 // used once, and nothing ended while it may be usable.
 func CheckRules(messages []history.Message, keys map[string][]byte) error {
 	j := &judge{keys: keys, cases: map[string]*caseFile{}}
@@ -65,6 +66,9 @@ type caseFile struct {
 	facts    map[string]bool // what may be there once
 	produced bool
 	console  consoleFile
+	// deviations of the event that is judged.
+	deviations []emergencyv1.Deviation
+	strategies strategyFile
 }
 
 type revision struct {
@@ -78,6 +82,9 @@ type revision struct {
 	dryRun                                time.Time
 	dryClean                              bool
 	started                               bool
+	local, session                        bool
+	onHost                                uint64
+	cycle                                 *cycleFile
 }
 
 type vetoFile struct {
@@ -123,6 +130,7 @@ func (j *judge) message(m history.Message) {
 			j.errs = append(j.errs, fmt.Errorf("%s/%d: %w", c.id, c.position, err))
 			continue
 		}
+		c.deviations = e.GetDeviations()
 		j.event(c, name, payload)
 	}
 }
@@ -170,7 +178,8 @@ var afterEnd = []string{
 	"LogAnnotated", "LeadDecisionRecorded", "DeliveryReported", "ProcedureDocumented", "BoardSummaryRecorded", "ObligationOpened", "ObligationDueChanged",
 	"ObligationDischarged", "ObligationOverdue", "ObligationEscalated", "ObserverConfirmed", "HealthRecorded", "ReplicationPushed", "ReplicationChecked",
 	"DriftExplained", "VetoWithdrawn", "VetoOverruled", "CommandRefused", "SessionTerminated", "ConnectionDisabled", "CredentialProvenUnusable",
-	"CredentialStillUsable", "RoleAssumptionEnded", "SessionDiffCaptured", "LeftoversReported", "LeftoversExplained", "SessionSealed", "RecordingPlayed",
+	"UpdateCycleEntered", "UpdateCycleConcluded", "FirstReviewRecorded", "SecondReviewRecorded", "PatchTransferred", "TestServerConfirmed", "TestReported",
+	"VetoRaised", "LateRecordConfirmed", "CredentialStillUsable", "RoleAssumptionEnded", "SessionDiffCaptured", "LeftoversReported", "LeftoversExplained", "SessionSealed", "RecordingPlayed",
 }
 
 // event judges one event and notes what it changes.
@@ -185,6 +194,7 @@ func (j *judge) event(c *caseFile, name string, payload proto.Message) {
 	case "stood down":
 		j.want(c, slices.Contains(afterEnd, name) || name == "IncidentClosed", "%s after the incident was stood down", name)
 	}
+	j.strategy(c, payload)
 	j.console(c, payload)
 	switch e := payload.(type) {
 	case *emergencyv1.EmergencyDeclared:
@@ -303,13 +313,23 @@ func (r *revision) testers() []string {
 	for p := range r.tests {
 		list = append(list, p)
 	}
+	if r.cycle != nil {
+		for p := range r.cycle.tests {
+			list = append(list, p)
+		}
+	}
 	return list
 }
 
 func (j *judge) review(c *caseFile, payload proto.Message) {
 	approves := func(v emergencyv1.ReviewVerdict) bool { return v == emergencyv1.ReviewVerdict_REVIEW_VERDICT_APPROVE }
+	if j.cycle(c, payload) {
+		return
+	}
+	j.phaseBefore(c, payload)
 	switch e := payload.(type) {
 	case *emergencyv1.PatchRegistered:
+		j.shortRegister(c, e)
 		id := e.GetBinding().GetRevision()
 		j.want(c, c.revs[id] == nil, "revision %s registered twice", id)
 		for _, o := range c.revs {
@@ -318,7 +338,8 @@ func (j *judge) review(c *caseFile, payload proto.Message) {
 		j.signed(c, e.GetBinding())
 		c.revs[id] = &revision{
 			id: id, binding: e.GetBinding().GetDigest(), base: e.GetBaseTree(), result: e.GetResultTree(), author: e.GetAuthor(), by: c.who(),
-			tests: map[string]bool{}, observers: map[string]bool{},
+			session: e.GetOrigin() == emergencyv1.PatchOrigin_PATCH_ORIGIN_SESSION,
+			tests:   map[string]bool{}, observers: map[string]bool{},
 		}
 	case *emergencyv1.PatchSuperseded:
 		old := c.revs[e.GetOldRevision()]
@@ -363,6 +384,10 @@ func (j *judge) review(c *caseFile, payload proto.Message) {
 	case *emergencyv1.PatchForwarded:
 		r := j.current(c, e.GetBinding())
 		j.signed(c, e.GetBinding())
+		if c.now() > 1 {
+			j.shortForward(c, r, e)
+			return
+		}
 		j.want(c, r.secondOK && c.who() == r.second, "forwarded by %s; the second review is %s's, approved %t", c.who(), r.second, r.secondOK)
 		j.noVeto(c, r)
 		r.forwarded = true
@@ -374,7 +399,8 @@ func (j *judge) review(c *caseFile, payload proto.Message) {
 func (j *judge) veto(c *caseFile, payload proto.Message) {
 	switch e := payload.(type) {
 	case *emergencyv1.VetoRaised:
-		r := j.current(c, e.GetBinding())
+		r := j.rev(c, e.GetBinding())
+		j.want(c, !r.superseded || r.cycle != nil, "%s was replaced before", r.id)
 		j.signed(c, e.GetBinding())
 		j.want(c, c.vetoes[e.GetVeto()] == nil, "veto %s raised twice", e.GetVeto())
 		j.want(c, e.GetAfterApplyStarted() == r.started, "after the apply started: said %t, was %t", e.GetAfterApplyStarted(), r.started)
@@ -424,7 +450,7 @@ func (j *judge) deploy(c *caseFile, payload proto.Message) {
 	switch e := payload.(type) {
 	case *emergencyv1.DryRunRecorded:
 		r := j.current(c, e.GetBinding())
-		j.want(c, r.forwarded, "dry run before %s was forwarded", r.id)
+		j.want(c, r.forwarded || c.now() > 1 && r.local, "dry run before %s was forwarded", r.id)
 		r.dryRun, r.dryClean = c.at, e.GetClean() && e.GetHostTree() == r.base && e.GetResultTree() == r.result
 		j.want(c, !e.GetClean() || r.dryClean, "called clean on other trees")
 	case *emergencyv1.ObserverConfirmed:
@@ -437,6 +463,7 @@ func (j *judge) deploy(c *caseFile, payload proto.Message) {
 		j.start(c, e)
 	case *emergencyv1.PatchApplied:
 		j.attempt(c, e.GetBinding(), "applying").state = "applied"
+		j.rev(c, e.GetBinding()).onHost = c.position
 	case *emergencyv1.PatchApplyFailed:
 		j.attempt(c, e.GetBinding(), "applying").state = "failed"
 	case *emergencyv1.DeployVerified:
@@ -472,9 +499,13 @@ func (j *judge) deploy(c *caseFile, payload proto.Message) {
 func (j *judge) start(c *caseFile, e *emergencyv1.ApplyStarted) {
 	r := j.current(c, e.GetBinding())
 	j.signed(c, e.GetBinding())
-	j.want(c, r.firstOK && r.transferred && r.onServer && r.secondOK && r.forwarded, "applied with first review %t, transfer %t, test server %t, second review %t, forward %t",
-		r.firstOK, r.transferred, r.onServer, r.secondOK, r.forwarded)
-	j.enoughTests(c, r)
+	if c.now() > 1 {
+		j.shortStart(c, r, e)
+	} else {
+		j.want(c, r.firstOK && r.transferred && r.onServer && r.secondOK && r.forwarded, "applied with first review %t, transfer %t, test server %t, second review %t, forward %t",
+			r.firstOK, r.transferred, r.onServer, r.secondOK, r.forwarded)
+		j.enoughTests(c, r)
+	}
 	j.noVeto(c, r)
 	j.want(c, r.dryClean && c.at.Sub(r.dryRun) <= 2*time.Hour, "no clean dry run within two hours")
 	if a := c.running(); a != nil {
@@ -483,9 +514,10 @@ func (j *judge) start(c *caseFile, e *emergencyv1.ApplyStarted) {
 	j.want(c, !r.started, "%s was applied before", r.id)
 	j.distinct(c, "executor", e.GetExecutor(), append(r.testers(), r.author, r.by, r.first, r.second)...)
 	j.want(c, e.GetExecutor() == c.who(), "started by %s in the name of %s", c.who(), e.GetExecutor())
-	if e.GetObserver() == "" {
+	switch {
+	case e.GetObserver() == "" && c.now() == 1:
 		j.want(c, c.waived[fmt.Sprint(emergencyv1.Control_CONTROL_OBSERVER, "/", r.id)], "nobody observes and nobody waived it")
-	} else {
+	case e.GetObserver() != "":
 		j.distinct(c, "observer", e.GetObserver(), e.GetExecutor())
 		j.want(c, r.observers[e.GetObserver()], "%s never confirmed to observe", e.GetObserver())
 	}
@@ -508,7 +540,7 @@ func (j *judge) signed(c *caseFile, b *emergencyv1.Binding) {
 		return
 	}
 	j.want(c, st.GetIncident() == c.id && st.GetCommand() == c.command && st.GetPerson() == c.who() && st.GetRequestId() == c.requestID &&
-		proto.Equal(st.GetBinding(), b), "signed something else: %v", &st)
+		(b == nil || proto.Equal(st.GetBinding(), b)), "signed something else: %v", &st)
 }
 
 func verify(public []byte, payloadType string, payload, signature []byte) bool {
