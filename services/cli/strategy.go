@@ -263,7 +263,7 @@ func (a *app) showHalf(half *procedure.JointHalf, until time.Time, texts [3]stri
 		return
 	}
 	a.out.line("%s signed one half as %s, position %d; it counts until %s", bold(half.By), procedure.RoleWord(half.Half), half.Position, a.out.at(until))
-	for i, name := range []string{"not strategy 1", "not strategy 2", "live system"} {
+	for i, name := range []string{"why not 1", "why not 2", "why live"} {
 		if texts[i] != "" {
 			a.out.field(name, "%s", texts[i])
 		}
