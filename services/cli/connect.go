@@ -67,7 +67,7 @@ func (a *app) connect(ctx context.Context, named []string, show bool) error {
 		return a.printAccess(client, access)
 	}
 	defer access.remove(a)
-	a.out.line("%s you are watched and recorded from the first byte on; leave with exit, then it is over", alert("look:"))
+	a.errs.line("%s you are watched and recorded from the first byte on; leave with exit, then it is over", alert("look:"))
 	return a.run(ctx, client, access)
 }
 

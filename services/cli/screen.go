@@ -358,9 +358,12 @@ func (k *chords) entering(c byte) bool {
 			k.give(order{e.what, text})
 		}
 		return true
-	case 0x1b, 0x03, prefixKey:
+	case 0x1b, 0x03:
 		v.edit(nil)
 		return true
+	case prefixKey: // whoever types a note may have to freeze at once
+		v.edit(nil)
+		return false
 	case 0x7f, 0x08:
 		_, size := utf8.DecodeLastRuneInString(e.text)
 		next.text = e.text[:len(e.text)-size]

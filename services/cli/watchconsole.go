@@ -81,12 +81,16 @@ func (a *app) watchConsole(ctx context.Context, v *viewing, args []string) error
 		return err
 	}
 	err = w.run(ctx)
+	w.finish()
 	w.view.close()
 	return a.watched(ctx, w, err)
 }
 
 // watched says how it ended, and what is to be done about the access.
 func (a *app) watched(ctx context.Context, w *consoleWatch, err error) error {
+	if w.killed != "" && !a.opt.json {
+		a.errs.line("%s", w.killed)
+	}
 	switch {
 	case errors.Is(err, errLeft):
 		if !a.opt.json && !w.viewing.observe {
@@ -148,11 +152,14 @@ type consoleWatch struct {
 	left            chan struct{}
 	once            sync.Once
 	last            *deploymentv1.WatchState
+	acts            sync.WaitGroup // orders that are being carried out
+	killed          string         // what became of an ordered end; after acts
 
 	mu       sync.Mutex // serialises what is sent
 	stream   deploymentv1.ConsoleService_WatchClient
 	rendered uint64
 	away     bool
+	over     bool // no order is taken any more
 }
 
 func (w *consoleWatch) open() (err error) {
@@ -214,10 +221,10 @@ func (w *consoleWatch) listen(ctx context.Context) {
 			w.once.Do(func() { close(w.left) })
 			return
 		}
-		go w.obey(ctx, o)
+		w.begin(func() { w.obey(ctx, o) })
 	})
-	if err != nil && ctx.Err() == nil {
-		w.view.say("no keys any more: " + err.Error())
+	if err != nil { // a watcher who can type nothing can stop nothing
+		w.once.Do(func() { close(w.left) })
 	}
 }
 
@@ -331,12 +338,26 @@ func (w *consoleWatch) renewals(ctx context.Context, every time.Duration) {
 	}
 }
 
+// begin carries out an order beside the view, unless that is over.
+func (w *consoleWatch) begin(act func()) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if !w.over {
+		w.acts.Go(act)
+	}
+}
+
+// finish waits for what was ordered: an end is seen through, though the session that it ended is over by then.
+func (w *consoleWatch) finish() {
+	w.mu.Lock()
+	w.over = true
+	w.mu.Unlock()
+	w.acts.Wait()
+}
+
 // obey does what the watcher wants. What became of it is shown in the view.
 func (w *consoleWatch) obey(ctx context.Context, o order) {
 	done, err := w.act(ctx, o)
-	if ctx.Err() != nil {
-		return
-	}
 	if err != nil {
 		r := w.app.explain(err)
 		done = "refused: " + r.What
@@ -344,7 +365,12 @@ func (w *consoleWatch) obey(ctx context.Context, o order) {
 			done += " (" + r.Hints[0] + ")"
 		}
 	}
-	w.view.say(done)
+	if o.what == "kill" {
+		w.killed = o.what + ": " + done
+	}
+	if ctx.Err() == nil {
+		w.view.say(done)
+	}
 }
 
 func (w *consoleWatch) act(ctx context.Context, o order) (string, error) {

@@ -268,6 +268,37 @@ func TestPlainWatchTakesOrders(t *testing.T) {
 	}
 }
 
+// TestAKillIsSeenThrough: the session is over before its access is disabled, and the view with it.
+func TestAKillIsSeenThrough(t *testing.T) {
+	t.Parallel()
+	in, orders := io.Pipe()
+	a, _ := plainApp(in)
+	r := newWatchRig(t, a, &viewing{plain: true})
+	over := make(chan struct{})
+	r.fails = func(cmd procedure.Command) error {
+		if _, ok := cmd.(*emergencyv1.DisableRequest); ok {
+			<-over
+		}
+		return nil
+	}
+	r.start(t)
+	r.welcomed(t, watcherMode)
+	if _, err := io.WriteString(orders, "kill\n"); err != nil {
+		t.Fatal(err)
+	}
+	r.command(t)
+	r.command(t)
+	r.stands(&deploymentv1.WatchState{State: "terminated"})
+	if err := r.ended(t); err != nil {
+		t.Fatal(err)
+	}
+	close(over)
+	r.finish()
+	if r.killed != "kill: ended and disabled" {
+		t.Errorf("what became of it: %q", r.killed)
+	}
+}
+
 // TestAnObserverRenewsNothing: who looks on neither keeps a session alive nor acknowledges.
 func TestAnObserverRenewsNothing(t *testing.T) {
 	t.Parallel()
