@@ -354,3 +354,35 @@ func TestBeforeTheHistoriesAreRead(t *testing.T) {
 		t.Error("built without its dependencies")
 	}
 }
+
+// A dispute without an arbitrator ages in public, on the overview, on its incident's page and in the machine's form, until
+// somebody accepts (procedure.md 8.6).
+func TestDisputesWithoutArbitrator(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	about := emergencyv1.DisputeConcern_DISPUTE_CONCERN_STRATEGY_2
+	w := r.told(one, pt.Story(pt.Healthy2), pt.Dispute(about, pt.DeclinedOnce))
+	r.told("e20261124.2", pt.Story(pt.Called))
+	r.clock.Set(w.State.RecordedAt.Add(72 * time.Hour))
+	web := r.web()
+	has(t, web.page("/log"), "Disputes without an arbitrator", "a20261124.1", "strategy 2", "3 days ago", "1 asked, 1 declined")
+	has(t, web.page("/log/"+one), "Disputes without an arbitrator")
+	has(t, web.page("/log.json"), `"disputes_without_arbitrator": [`, `"dispute": "a20261124.1"`, `"asked": 1`)
+	if strings.Contains(web.page("/log/e20261124.2"), "Disputes without") {
+		t.Error("another incident's page shows the dispute")
+	}
+	pt.DisputeFrom(about, pt.DeclinedOnce, pt.Appointed)(w)
+	r.feed(w)
+	if strings.Contains(web.page("/log"), "Disputes without") {
+		t.Error("the dispute still waits though an arbitrator accepted")
+	}
+	has(t, web.page("/log.json"), `"disputes_without_arbitrator": []`)
+	for _, path := range []string{"/log", "/log/" + one, "/log.json", "/log.atom"} {
+		body := web.page(path)
+		for _, v := range w.Sealed {
+			if len(v) > 8 && strings.Contains(body, v) && !strings.HasPrefix(v, "emergency issue handling") {
+				t.Errorf("%s holds the restricted value %q", path, v)
+			}
+		}
+	}
+}
