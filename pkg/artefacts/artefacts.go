@@ -17,9 +17,9 @@ import (
 	"io"
 )
 
-// DefaultLimit is the most bytes an artefact may have where nothing else is configured: some hours of a console
-// recording. It bounds what a reader holds in memory.
-const DefaultLimit = 64 << 20
+// DefaultLimit is the most bytes an artefact may have where nothing else is configured: more than the recording of a console
+// session, also if its watcher has let it grow. It bounds what a reader holds in memory.
+const DefaultLimit = 256 << 20
 
 // Ref names an artefact in an event.
 type Ref struct {

@@ -210,8 +210,12 @@ func decideGrant(d *decision, c *emergencyv1.GrantAccessRequest) *Refusal {
 		return refuse(ReasonManifestMissing, "the files of %s are not listed as they are before", host).
 			allow("GrantAccess", "", "see that the agent on %s runs and reaches the deployment service, then grant again", host)
 	}
+	account := firstOf(c.GetAccount(), x.Account)
+	if account == "" {
+		return refuse(ReasonField, "no account on %s is named, and none is configured", host).allow("GrantAccess", "", "name the account that the session logs in to")
+	}
 	ev := &emergencyv1.AccessGrantIssued{
-		Grant: fmt.Sprintf("G%d", len(d.s.Grants)+1), Subject: c.GetSubject(), Watcher: watcher, Host: host, Account: d.seal(firstOf(c.GetAccount(), x.Account)),
+		Grant: fmt.Sprintf("G%d", len(d.s.Grants)+1), Subject: c.GetSubject(), Watcher: watcher, Host: host, Account: d.seal(account),
 		Purpose: d.seal(c.GetPurpose()), SourceAddress: d.seal(c.GetSourceAddress()), FirstUseUntil: timestamppb.New(d.at.Add(d.firstUse(x))),
 		MaxMinutes: uint32(length / time.Minute), Permission: permission, BeforeTree: x.Before.Tree, BeforeManifest: x.Before.Manifest, Agent: x.Agent,
 	}

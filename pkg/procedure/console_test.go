@@ -169,6 +169,7 @@ func TestGrantAccess(t *testing.T) {
 		{name: "another one is proven unusable", given: sealedGrant, when: grant, by: "carla", then: events("AccessGrantIssued", "RoleAssumed"), check: issued(func(g procedure.Grant) bool { return g.ID == "G2" }, notAssessor, assumed)},
 		{name: "no manifest", given: history(permitted), when: grant, by: "carla", with: found(grant, func(x *procedure.ConsoleFacts) { x.Before = nil }), refused: procedure.ReasonManifestMissing},
 		{name: "no facts at all", given: history(permitted), when: grant, by: "carla", with: []pt.Option{pt.Facts(procedure.Facts{})}, refused: procedure.ReasonManifestMissing},
+		{name: "no account, neither named nor configured", given: history(permitted), when: change(func(c *emergencyv1.GrantAccessRequest) { c.Account = "" }), by: "carla", with: found(grant, func(x *procedure.ConsoleFacts) { x.Account = "" }), refused: procedure.ReasonField},
 		{name: "a source that is no address", given: history(permitted), when: change(func(c *emergencyv1.GrantAccessRequest) { c.SourceAddress = "home" }), by: "carla", refused: procedure.ReasonField},
 		{name: "one source address", given: history(permitted), when: change(func(c *emergencyv1.GrantAccessRequest) { c.SourceAddress = "2001:db8::7" }), by: "carla", then: events("AccessGrantIssued", "RoleAssumed"), check: issued(any, notAssessor, assumed)},
 		{name: "by an assessor", given: history(permitted), when: grant, by: "anna", refused: procedure.ReasonRole},

@@ -124,6 +124,17 @@ func (d *decision) ended(id string) (*Grant, *Refusal) {
 	return g, nil
 }
 
+// mostSealed bounds the restricted values of one event: a record must stay well under the stream's 1 MiB.
+const mostSealed = 2000
+
+// bounded cuts a list that is too long for one event, loudly: its last entry says how many more there are.
+func bounded[T any](list []T, more func(int) T) []T {
+	if len(list) <= mostSealed {
+		return list
+	}
+	return append(list[:mostSealed-1:mostSealed-1], more(len(list)-mostSealed+1))
+}
+
 // decideDiff records what the session changed in the host's tree; computed from the agent's lists, never claimed. It counts
 // once: the tree after the session is not looked for again when others have changed the host. A difference that could not be
 // made a patch may be computed again.
@@ -147,7 +158,7 @@ func decideDiff(d *decision, c *emergencyv1.CaptureSessionDiffRequest) *Refusal 
 	if x.Tree != g.BeforeTree {
 		ev.DiffProblem = x.Problem
 	}
-	for _, p := range x.Paths {
+	for _, p := range bounded(x.Paths, func(n int) string { return fmt.Sprintf("%d more, in the lists of files before and after", n) }) {
 		ev.ChangedPaths = append(ev.ChangedPaths, d.seal(p))
 	}
 	d.emit(ev)
@@ -176,6 +187,9 @@ func decideLeftovers(d *decision, c *emergencyv1.ReportLeftoversRequest) *Refusa
 		found = append(found[:len(found):len(found)], &emergencyv1.LeftoverFound{Kind: emergencyv1.LeftoverKind_LEFTOVER_KIND_NOT_LOOKED_AT, What: "the host's agent could not be asked"})
 	}
 	ev := &emergencyv1.LeftoversReported{Grant: g.ID}
+	found = bounded(found, func(n int) *emergencyv1.LeftoverFound {
+		return &emergencyv1.LeftoverFound{Kind: emergencyv1.LeftoverKind_LEFTOVER_KIND_NOT_LOOKED_AT, What: fmt.Sprintf("%d more, which are not listed", n)}
+	})
 	for i, l := range found {
 		ev.Items = append(ev.Items, &emergencyv1.Leftover{Item: fmt.Sprintf("L%d", len(g.Leftovers)+i+1), Kind: l.GetKind(), What: d.seal(l.GetWhat())})
 	}

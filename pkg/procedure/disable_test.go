@@ -3,6 +3,7 @@
 package procedure_test
 
 import (
+	"fmt"
 	"testing"
 	"time"
 
@@ -132,6 +133,12 @@ func TestCaptureSessionDiff(t *testing.T) {
 		{name: "no patch can be made of it: said, not lost", given: history(ended), when: capture, by: gateway, with: problem, then: events("SessionDiffCaptured"), check: grantIs(func(g procedure.Grant) bool {
 			return g.Diff.Patch == nil && g.Diff.Problem == "a file has become executable" && len(g.Diff.Paths) == 1
 		})},
+		{name: "more paths than fit into an event", given: history(ended), when: capture, by: gateway, with: after(func(x *procedure.DiffFacts) { x.Paths = make([]string, 5000); fill(x.Paths) }), then: events("SessionDiffCaptured"), check: func(t *testing.T, w *pt.World) {
+			paths := w.State.Grants[0].Diff.Paths
+			if last := w.Sealed[paths[len(paths)-1]]; len(paths) != 2000 || last != "3001 more, in the lists of files before and after" {
+				t.Errorf("%d paths, the last is %q", len(paths), last)
+			}
+		}},
 		{name: "again after a problem", given: history(ended, pt.Does(gateway, capture, problem...)), when: capture, by: "carla", then: events("SessionDiffCaptured")},
 		{name: "twice", given: history(pt.Story(pt.Captured)), when: capture, by: "carla", refused: procedure.ReasonGrantState},
 		{name: "the agent did not answer", given: history(ended), when: capture, by: "carla", with: []pt.Option{pt.Facts(procedure.Facts{})}, refused: procedure.ReasonManifestMissing},
@@ -140,6 +147,12 @@ func TestCaptureSessionDiff(t *testing.T) {
 		{name: "no such grant", given: history(ended), when: &emergencyv1.CaptureSessionDiffRequest{Grant: "G2"}, by: "carla", refused: procedure.ReasonGrant},
 		{name: "by the subject", given: history(ended), when: capture, by: "emil", refused: procedure.ReasonRole},
 	})
+}
+
+func fill(paths []string) {
+	for i := range paths {
+		paths[i] = fmt.Sprintf("file %d", i)
+	}
 }
 
 func TestLeftovers(t *testing.T) {

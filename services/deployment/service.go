@@ -22,6 +22,8 @@ type Config struct {
 	StateDir string
 	// Git is the path of the git program; git from the PATH if empty.
 	Git string
+	// Access is what concerns watched sessions.
+	Access AccessConfig
 }
 
 // check refuses a configuration that cannot work.
@@ -38,9 +40,11 @@ func (c Config) check() error {
 // Server is the service.
 type Server struct {
 	deploymentv1.UnimplementedDeploymentServiceServer
+	deploymentv1.UnimplementedConsoleServiceServer
 	*service.Service
-	hub  *hub
-	repo *gitrepo.Repo
+	hub    *hub
+	repo   *gitrepo.Repo
+	access AccessConfig
 }
 
 // New builds the service. It needs neither an agent nor the repository to be there yet.
@@ -56,12 +60,13 @@ func New(d service.Deps, cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("deployment: %w", err)
 	}
-	return &Server{Service: s, repo: repo, hub: newHub(s.Dispatch.Book, d.Clock.Now, d.Log)}, nil
+	return &Server{Service: s, repo: repo, access: cfg.Access, hub: newHub(s.Dispatch.Book, d.Clock.Now, d.Log)}, nil
 }
 
 // Register adds the service, and the place where agents dial in, to a gRPC server.
 func (s *Server) Register(r grpc.ServiceRegistrar) {
 	deploymentv1.RegisterDeploymentServiceServer(r, s)
+	deploymentv1.RegisterConsoleServiceServer(r, s)
 	deploymentv1.RegisterAgentServiceServer(r, s.hub)
 }
 

@@ -74,6 +74,9 @@ type Rig struct {
 	// HostRoot and TestRoot are plain folders with the files of Base.
 	HostRoot, TestRoot string
 
+	// Artefacts is where the deployment services keep lists of files, differences and recordings.
+	Artefacts *artefactmemory.Store
+
 	Incidents  *projection.Incidents
 	Reader     *projection.Runner
 	Deployment *deployment.Server
@@ -110,7 +113,7 @@ func (t *Text) String() string {
 func New(t testing.TB) *Rig {
 	t.Helper()
 	r := &Rig{
-		TB: t, Dir: t.TempDir(), Store: &historymemory.Store{}, Signers: map[string]history.Signer{}, LogText: &Text{},
+		TB: t, Dir: t.TempDir(), Store: &historymemory.Store{}, Artefacts: artefactmemory.New(1 << 20), Signers: map[string]history.Signer{}, LogText: &Text{},
 		profiles: map[string]*identity.Profile{}, folders: map[string]string{}, dispatchers: map[string]*dispatch.Dispatcher{},
 	}
 	r.Logger = slog.New(slog.NewTextHandler(r.LogText, &slog.HandlerOptions{Level: slog.LevelDebug}))
@@ -272,7 +275,7 @@ func (r *Rig) NewDeployment() *deployment.Server {
 func (r *Rig) TryDeployment(c deployment.Config) (*deployment.Server, error) {
 	return deployment.New(service.Deps{
 		Owner: procedure.OwnerDeployment, Clock: timer.System{}, Log: r.Logger, Store: r.Store, Keys: r.Keys, Signer: r.Signers[procedure.OwnerDeployment],
-		Artefacts: artefactmemory.New(1 << 20), Vault: vaultmemory.New(), Ledger: effectmemory.New(), Incidents: r.Incidents, Reader: r.Reader,
+		Artefacts: r.Artefacts, Vault: vaultmemory.New(), Ledger: effectmemory.New(), Incidents: r.Incidents, Reader: r.Reader,
 	}, c)
 }
 

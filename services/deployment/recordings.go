@@ -1,0 +1,191 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package deployment
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"google.golang.org/grpc"
+
+	"cacert.org/emergency/pkg/artefacts"
+	"cacert.org/emergency/pkg/procedure"
+	"cacert.org/emergency/pkg/recording"
+	"cacert.org/emergency/pkg/service"
+	deploymentv1 "cacert.org/emergency/proto/emergency/deployment/v1"
+	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
+)
+
+// Recordings of sessions. The broker writes them; here they are held against the checkpoints in the history, stored for ever
+// when the access is sealed, and handed out to who may see them.
+
+// recordingType is the media type of a recording.
+const recordingType = "application/x-asciicast"
+
+// errNoRecording: there is none of this session, neither stored nor in the broker's folder.
+var errNoRecording = errors.New("there is no recording")
+
+// beforeSeal checks a recording against the history's checkpoints and stores it.
+func (s *Server) beforeSeal(ctx context.Context, st *procedure.State, grant string) (procedure.Facts, error) {
+	g, ok := st.Grant(grant)
+	if !ok {
+		return procedure.Facts{}, nil
+	}
+	b, err := s.recorded(ctx, st.Incident, g)
+	if errors.Is(err, errNoRecording) {
+		s.Log.ErrorContext(ctx, "a session has no recording", "incident", st.Incident, "grant", g.ID)
+		return sealFacts(&procedure.RecordingFacts{State: emergencyv1.RecordingState_RECORDING_STATE_MISSING}), nil
+	}
+	if err != nil {
+		return procedure.Facts{}, err
+	}
+	report, err := recording.Verify(bytes.NewReader(b), anchors(g))
+	if err != nil {
+		return procedure.Facts{}, err
+	}
+	x := &procedure.RecordingFacts{
+		State: recordingState(report.State), WatchedPermille: watched(b), FirstBadFrame: report.FirstBad,
+		End: &emergencyv1.RecordingCheckpoint{
+			Frame: report.Last.Frame, ChainHash: report.Last.Chain.String(), OutputOffset: uint64(report.Last.Output), Size: uint64(report.Last.Bytes),
+		},
+	}
+	if report.State == recording.Complete {
+		x.FirstBadFrame = 0
+	} else {
+		s.Log.ErrorContext(ctx, "a session's recording is not complete", "incident", st.Incident, "grant", g.ID, "state", string(report.State), "frame", report.FirstBad, "why", report.Why)
+	}
+	x.Artefact, err = s.keep(ctx, b, recordingType)
+	return sealFacts(x), err
+}
+
+func sealFacts(x *procedure.RecordingFacts) procedure.Facts {
+	return procedure.Facts{Console: &procedure.ConsoleFacts{Recording: x}}
+}
+
+func recordingState(st recording.State) emergencyv1.RecordingState {
+	switch st {
+	case recording.Complete:
+		return emergencyv1.RecordingState_RECORDING_STATE_COMPLETE
+	case recording.Incomplete:
+		return emergencyv1.RecordingState_RECORDING_STATE_INCOMPLETE
+	case recording.Broken:
+	}
+	return emergencyv1.RecordingState_RECORDING_STATE_BROKEN
+}
+
+// anchors are the checkpoints of a recording that the history holds.
+func anchors(g *procedure.Grant) []recording.Checkpoint {
+	var list []recording.Checkpoint
+	for _, c := range g.Checkpoints {
+		chain, err := recording.ParseHash(c.ChainHash)
+		if err != nil {
+			continue // the rules let no other form into the history
+		}
+		list = append(list, recording.Checkpoint{Frame: c.Frame, Chain: chain, Output: int64(c.OutputOffset), Bytes: int64(c.Size)})
+	}
+	return list
+}
+
+// watched is the share of the output that the watcher's screen has shown, in 1/1000, as the recording has it.
+func watched(b []byte) uint32 {
+	r, err := recording.NewReader(bytes.NewReader(b))
+	if err != nil {
+		return 0
+	}
+	var seen int64
+	for f, err := range r.Frames() {
+		if err != nil {
+			break
+		}
+		if ack, ok := f.Body.(recording.Ack); ok {
+			seen = max(seen, ack.Offset)
+		}
+	}
+	output := r.Last().Output
+	if output <= 0 || seen >= output {
+		return 1000
+	}
+	return uint32(max(0, seen) * 1000 / output)
+}
+
+// recorded is a session's recording: the sealed one, or else what the broker has written.
+func (s *Server) recorded(ctx context.Context, incident string, g *procedure.Grant) ([]byte, error) {
+	if digest := g.Recording.GetSha256(); digest != "" {
+		b, err := s.Artefacts.Get(ctx, digest)
+		if err == nil || !errors.Is(err, artefacts.ErrNotFound) && !errors.Is(err, artefacts.ErrCorrupt) {
+			return b, err
+		}
+		s.Log.ErrorContext(ctx, "a sealed recording is not in the store any more", "incident", incident, "grant", g.ID, "error", err)
+	}
+	if s.access.Recordings == "" {
+		return nil, errNoRecording
+	}
+	f, err := os.OpenInRoot(s.access.Recordings, recordingName(incident, g.ID))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, errNoRecording
+	}
+	if err != nil {
+		return nil, fmt.Errorf("open recording: %w", err)
+	}
+	defer func() { _ = f.Close() }() // opened for reading only
+	b, err := io.ReadAll(io.LimitReader(f, maxRecording+1))
+	if err == nil && len(b) > maxRecording {
+		err = fmt.Errorf("the recording is larger than %d bytes", int64(maxRecording))
+	}
+	return b, err
+}
+
+// maxRecording is more than a recording can have, extended once.
+const maxRecording = artefacts.DefaultLimit
+
+// recordingName is how the broker calls the recording of a grant.
+func recordingName(incident, grant string) string {
+	return filepath.Base(incident + "." + grant + ".cast")
+}
+
+// partSize is how many bytes of a recording go into one message.
+const partSize = 64 << 10
+
+// ReadRecording hands a recording out, once it is recorded that the caller plays it (N28, N32).
+func (s *Server) ReadRecording(req *deploymentv1.ReadRecordingRequest, stream grpc.ServerStreamingServer[deploymentv1.ReadRecordingResponse]) error {
+	ctx := stream.Context()
+	play := &emergencyv1.PlayRecordingRequest{Meta: &emergencyv1.CommandMeta{Incident: req.GetIncident(), RequestId: req.GetRequestId()}, Grant: req.GetGrant()}
+	if _, err := s.Do(ctx, play, procedure.Facts{}); err != nil {
+		return err
+	}
+	st, err := s.Dispatch.State(ctx, req.GetIncident())
+	if err != nil {
+		return service.Retryable(err)
+	}
+	g, ok := st.Grant(req.GetGrant())
+	if !ok {
+		return refused(procedure.NotFound, procedure.ReasonGrant, "G4", "there is no such grant", "name one that the incident has")
+	}
+	b, err := s.recorded(ctx, st.Incident, g)
+	if errors.Is(err, errNoRecording) {
+		return refused(procedure.NotFound, procedure.ReasonEntry, "4.4", "the recording of "+g.ID+" is not kept here", "ask the operator of the deployment service, whose folder it was written to")
+	}
+	if err != nil {
+		return err
+	}
+	part := &deploymentv1.ReadRecordingResponse{}
+	for _, c := range g.Checkpoints {
+		part.Anchors = append(part.Anchors, &emergencyv1.RecordingCheckpoint{Frame: c.Frame, ChainHash: c.ChainHash, OutputOffset: c.OutputOffset, Size: c.Size})
+	}
+	for {
+		n := min(len(b), partSize)
+		part.Data, b = b[:n], b[n:]
+		if err := stream.Send(part); err != nil {
+			return err
+		}
+		if part = (&deploymentv1.ReadRecordingResponse{}); len(b) == 0 {
+			return nil
+		}
+	}
+}
