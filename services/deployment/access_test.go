@@ -19,6 +19,7 @@ import (
 	"cacert.org/emergency/pkg/gitrepo/gittree"
 	"cacert.org/emergency/pkg/patch"
 	"cacert.org/emergency/pkg/procedure"
+	"cacert.org/emergency/pkg/procedure/proceduretest"
 	"cacert.org/emergency/pkg/recording"
 	"cacert.org/emergency/pkg/rpc"
 	"cacert.org/emergency/pkg/worktree"
@@ -112,16 +113,35 @@ func (w *sessionWorld) answer(ctx context.Context, s stream, tree *worktree.Tree
 // granted is an incident with a session granted by the service itself.
 func (w *sessionWorld) granted() string {
 	w.Helper()
-	incident := w.Permitted()
+	incident := w.permitted()
 	w.Must(w.grant(deploymenttest.Granter, incident))
 	return incident
+}
+
+// permitted is an incident under strategy 3 in which the lead has permitted the access.
+func (w *sessionWorld) permitted() string {
+	w.Helper()
+	incident := w.Declare()
+	for _, who := range []string{deploymenttest.Granter, "anna"} {
+		w.Do(who, incident, proceduretest.Joint(), procedure.Facts{})
+	}
+	w.Do("clara", incident, proceduretest.Permit(deploymenttest.Subject), procedure.Facts{})
+	return incident
+}
+
+// open arms, connects and opens the session, as the broker and its watcher do.
+func (w *sessionWorld) open(incident string) {
+	w.Helper()
+	w.DoConsole(deploymenttest.Watcher, incident, proceduretest.Arm())
+	w.Gateway(deploymenttest.Subject, incident, proceduretest.Connect())
+	w.Gateway(deploymenttest.Subject, incident, proceduretest.Opened(true))
 }
 
 func (w *sessionWorld) grant(who, incident string) error {
 	w.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
 	defer cancel()
-	req := deploymenttest.GrantRequest()
+	req := proceduretest.GrantTo(deploymenttest.Subject, deploymenttest.Watcher)
 	w.Prepare(who, incident, req)
 	_, err := w.client(who).GrantAccess(ctx, req)
 	return err
@@ -160,12 +180,12 @@ func TestGrantAccessListsTheHost(t *testing.T) {
 func TestGrantAccessWithoutAgent(t *testing.T) {
 	t.Parallel()
 	w := serveSessions(t)
-	incident := w.Permitted()
+	incident := w.permitted()
 	wantRefusal(t, w.grant("anna", incident), procedure.ReasonSignature)
 	wantRefusal(t, w.grant("carla", w.Declare()), procedure.ReasonStrategy)
 	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
 	defer cancel()
-	req := deploymenttest.GrantRequest()
+	req := proceduretest.GrantTo(deploymenttest.Subject, deploymenttest.Watcher)
 	w.Prepare("carla", incident, req)
 	_, err := w.client("carla").GrantAccess(ctx, req)
 	if _, refusal := rpc.RefusalOf(err); err == nil || refusal || len(w.State(incident).Grants) > 0 {
@@ -180,7 +200,7 @@ func TestAfterSession(t *testing.T) {
 	w.effects()
 	w.sessionAgent()
 	incident := w.granted()
-	w.OpenSession(incident)
+	w.open(incident)
 	w.Must(w.Place())
 	w.end(incident)
 	st := w.WaitFor(incident, "leftovers and difference", func(st *procedure.State) bool {
@@ -238,7 +258,7 @@ func TestDifferencesThatAreNoPatch(t *testing.T) {
 				w.Must(w.WriteHost("www/index.php", "changed by nobody knows whom"))
 			}
 			incident := w.granted()
-			w.OpenSession(incident)
+			w.open(incident)
 			w.Must(x.change(w))
 			w.end(incident)
 			req := &emergencyv1.CaptureSessionDiffRequest{Grant: "G1"}
@@ -262,7 +282,7 @@ func TestReportLeftovers(t *testing.T) {
 	w := serveSessions(t)
 	agent := w.sessionAgent()
 	incident := w.granted()
-	w.OpenSession(incident)
+	w.open(incident)
 	report := func(who string) error {
 		w.Helper()
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
@@ -300,9 +320,9 @@ func (w *sessionWorld) record(incident string, end bool) []byte {
 	w.Must(errors.Join(err, tape.Ack("carl", 15)))
 	at, err := tape.Checkpoint()
 	w.Must(err)
-	w.AsGateway("", incident, &emergencyv1.MarkSessionRequest{Grant: "G1", Kind: emergencyv1.MarkKind_MARK_KIND_CHECKPOINT, Checkpoint: &emergencyv1.RecordingCheckpoint{
+	w.Gateway("", incident, &emergencyv1.MarkSessionRequest{Grant: "G1", Kind: emergencyv1.MarkKind_MARK_KIND_CHECKPOINT, Checkpoint: &emergencyv1.RecordingCheckpoint{
 		Frame: at.Frame, ChainHash: at.Chain.String(), OutputOffset: uint64(at.Output), Size: uint64(at.Bytes),
-	}}, nil)
+	}})
 	if end {
 		_, err = tape.End("SUBJECT_EXIT")
 		w.Must(err)
@@ -319,10 +339,11 @@ func (w *sessionWorld) ready(record func(incident string)) string {
 	w.Helper()
 	w.sessionAgent()
 	incident := w.granted()
-	w.OpenSession(incident)
+	w.open(incident)
 	record(incident)
 	w.end(incident)
-	w.ProveUnusable(incident)
+	w.DoConsole(deploymenttest.Granter, incident, &emergencyv1.DisableRequest{Grant: "G1"})
+	w.DoConsole(deploymenttest.Granter, incident, &emergencyv1.ProveUnusableRequest{Grant: "G1"})
 	ctx := context.Background()
 	diff, left := &emergencyv1.CaptureSessionDiffRequest{Grant: "G1"}, &emergencyv1.ReportLeftoversRequest{Grant: "G1"}
 	explain := &emergencyv1.ExplainLeftoversRequest{Grant: "G1", Explanation: "known, and ended by hand"}
