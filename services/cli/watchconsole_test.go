@@ -184,6 +184,16 @@ func (b *lockedBuffer) String() string {
 	return b.b.String()
 }
 
+// until waits for a text.
+func (b *lockedBuffer) until(t *testing.T, text string) {
+	t.Helper()
+	for end := time.Now().Add(patience); !strings.Contains(b.String(), text); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatalf("%q never came:\n%s", text, b.String())
+		}
+	}
+}
+
 func plainApp(stdin io.Reader) (*app, *lockedBuffer) {
 	var out lockedBuffer
 	p := Process{Stdin: stdin, Stdout: &out, Stderr: io.Discard, Now: time.Now, Zone: time.UTC}
@@ -257,14 +267,16 @@ func TestPlainWatchTakesOrders(t *testing.T) {
 	if c, ok := r.command(t).(*emergencyv1.DisableRequest); !ok { // although the first one failed
 		t.Errorf("kill: %v", c)
 	}
-	if _, err := io.WriteString(orders, "nonsense\nleave\n"); err != nil {
+	if _, err := io.WriteString(orders, "nonsense\n"); err != nil {
+		t.Fatal(err)
+	}
+	out.until(t, `you     refused: "nonsense" is no order`)
+	out.until(t, "you     refused: the log is away")
+	if _, err := io.WriteString(orders, "leave\n"); err != nil {
 		t.Fatal(err)
 	}
 	if err := r.ended(t); !errors.Is(err, errLeft) {
 		t.Errorf("left: %v", err)
-	}
-	if !strings.Contains(out.String(), "you     refused: the log is away") {
-		t.Errorf("what failed is not said:\n%s", out.String())
 	}
 }
 
