@@ -119,15 +119,16 @@ func (a *app) then(ctx context.Context, incident string) {
 
 // mine shows the step that waits for the person, if there is one.
 func (a *app) mine(s *scene) bool {
-	for _, o := range s.mine(a.proc.Now()) {
-		if o.Command == "CallOut" && beingCalled(s.state, a.proc.Now()) {
-			a.out.line("%s", dim("the teams are being called"))
-			return true
-		}
-		a.out.line("%s %s: %s", bold("next:"), o.Title, a.typing(s.lineOf(o)))
+	list := s.mine(a.proc.Now())
+	if len(list) == 0 {
+		return false
+	}
+	if list[0].Command == "CallOut" && beingCalled(s.state, a.proc.Now()) {
+		a.out.line("%s", dim("the teams are being called"))
 		return true
 	}
-	return false
+	a.out.line("%s %s: %s", bold("next:"), list[0].Title, a.typing(s.lineOf(list[0])))
+	return true
 }
 
 // mine are the steps that wait for the person, in the order in which the incident waits for them. While it waits for the emergency
