@@ -10,10 +10,12 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/grpc"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	artefacts "cacert.org/emergency/pkg/artefacts/memory"
 	"cacert.org/emergency/pkg/dispatch/dispatchtest"
+	"cacert.org/emergency/pkg/effect"
 	ledger "cacert.org/emergency/pkg/effect/memory"
 	"cacert.org/emergency/pkg/history/historytest"
 	"cacert.org/emergency/pkg/history/memory"
@@ -34,14 +36,20 @@ type instance struct {
 	*dispatchtest.Rig
 	t         *testing.T
 	server    *arbitration.Server
+	cfg       arbitration.Config
+	peers     map[string]grpc.ClientConnInterface
+	ledger    effect.Ledger
 	incidents *projection.Incidents
 	reader    *projection.Runner
 	stop      func()
 }
 
-func build(t *testing.T, r *dispatchtest.Rig, clock timer.Clock) *instance {
+func build(t *testing.T, r *dispatchtest.Rig, clock timer.Clock, change ...func(*instance)) *instance {
 	t.Helper()
-	x := &instance{Rig: r, t: t, incidents: projection.NewIncidents()}
+	x := &instance{Rig: r, t: t, incidents: projection.NewIncidents(), ledger: ledger.New()}
+	for _, c := range change {
+		c(x)
+	}
 	var err error
 	x.reader, err = projection.New(projection.Config{Store: r.Store, Keys: r.Keys.Ring, Log: r.Log, Projections: []projection.Projection{x.incidents}})
 	if err != nil {
@@ -49,8 +57,8 @@ func build(t *testing.T, r *dispatchtest.Rig, clock timer.Clock) *instance {
 	}
 	x.server, err = arbitration.New(service.Deps{
 		Owner: procedure.OwnerArbitration, Clock: clock, Log: r.Log, Store: r.Store, Keys: r.Keys.Ring, Signer: r.Keys.Signer(t, procedure.OwnerArbitration),
-		Artefacts: artefacts.New(1 << 20), Vault: r.Vaults[procedure.OwnerArbitration], Ledger: ledger.New(), Incidents: x.incidents, Reader: x.reader,
-	}, arbitration.Config{})
+		Artefacts: artefacts.New(1 << 20), Vault: r.Vaults[procedure.OwnerArbitration], Ledger: x.ledger, Incidents: x.incidents, Reader: x.reader, Peers: x.peers,
+	}, x.cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -65,9 +73,9 @@ func start(t *testing.T, r *dispatchtest.Rig) *instance {
 	return startOn(t, r, r.Clock)
 }
 
-func startOn(t *testing.T, r *dispatchtest.Rig, clock timer.Clock) *instance {
+func startOn(t *testing.T, r *dispatchtest.Rig, clock timer.Clock, change ...func(*instance)) *instance {
 	t.Helper()
-	x := build(t, r, clock)
+	x := build(t, r, clock, change...)
 	ctx, cancel := context.WithCancel(t.Context())
 	var group sync.WaitGroup
 	for _, run := range []func(context.Context) error{x.reader.Run, x.server.Run} {

@@ -125,7 +125,7 @@ func (r *reactor) erase(ctx context.Context, id string, x procedure.RestrictedAt
 		return err
 	}
 	_, err = client.Erase(ctx, &restrictedv1.EraseRequest{Owner: owner, Incident: id, Redaction: x.Redacted.Position, Commitment: x.Commitment})
-	if refusal, ok := rpc.RefusalOf(err); ok {
+	if refusal, ok := rpc.RefusalOf(err); ok && (refusal.Code == procedure.NotFound || refusal.Code == procedure.FailedPrecondition) {
 		r.gone[x.Commitment] = true
 		r.Log.ErrorContext(ctx, "a redaction cannot be completed", "incident", id, "redaction", x.Redacted.Position, "commitment", x.Commitment, "error", refusal)
 		return nil
