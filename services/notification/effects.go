@@ -48,6 +48,9 @@ func (s *Server) plan(ctx context.Context, rec *projection.Record, e projection.
 	case *emergencyv1.ObligationEscalated:
 		return s.tellOwed(ctx, rec, e, p)
 	}
+	if list, ok := s.tellDispute(ctx, rec, e); ok {
+		return list
+	}
 	return s.tellNext(ctx, rec, e)
 }
 

@@ -65,6 +65,7 @@ type caseFile struct {
 	waived   map[string]bool // control/revision
 	facts    map[string]bool // what may be there once
 	produced bool
+	docket   *docket
 	console  consoleFile
 	// deviations of the event that is judged.
 	deviations []emergencyv1.Deviation
@@ -113,12 +114,13 @@ func (j *judge) message(m history.Message) {
 	if !ok {
 		c = &caseFile{
 			id: m.Incident, slots: map[string]string{}, revs: map[string]*revision{}, vetoes: map[string]*vetoFile{}, waived: map[string]bool{},
-			facts: map[string]bool{}, requests: map[string]bool{},
+			facts: map[string]bool{}, requests: map[string]bool{}, docket: newDocket(),
 		}
 		j.cases[m.Incident] = c
 	}
 	c.position, c.at = rec.GetFirstPosition()-1, rec.GetRecordedAt().AsTime()
 	c.actor, c.command, c.approval, c.requestID = rec.GetActor(), rec.GetCommand(), rec.GetApproval(), rec.GetRequestId()
+	refused := false
 	for i, e := range rec.GetEvents() {
 		c.position++
 		_, name, _ := strings.Cut(e.GetType(), ".")
@@ -131,8 +133,10 @@ func (j *judge) message(m history.Message) {
 			continue
 		}
 		c.deviations = e.GetDeviations()
+		refused = refused || name == "CommandRefused"
 		j.event(c, name, payload)
 	}
+	c.docket.done(&rec, signed.GetRecord(), refused)
 }
 
 func payloadOf(name string, b []byte) (proto.Message, error) {
@@ -190,16 +194,18 @@ func (j *judge) event(c *caseFile, name string, payload proto.Message) {
 	case "merged":
 		j.want(c, name == "CommandRefused", "%s after the incident was merged", name)
 	case "closed":
-		j.want(c, slices.Contains(afterEnd, name), "%s after the incident was closed", name)
+		j.want(c, slices.Contains(afterEnd, name) || slices.Contains(afterEndToo, name), "%s after the incident was closed", name)
 	case "stood down":
-		j.want(c, slices.Contains(afterEnd, name) || name == "IncidentClosed", "%s after the incident was stood down", name)
+		j.want(c, slices.Contains(afterEnd, name) || slices.Contains(afterEndToo, name) || name == "IncidentClosed", "%s after the incident was stood down", name)
 	}
 	j.strategy(c, payload)
 	j.console(c, payload)
+	j.arbitration(c, payload)
 	switch e := payload.(type) {
 	case *emergencyv1.EmergencyDeclared:
 		c.status = "open"
 	case *emergencyv1.IncidentMerged:
+		j.want(c, c.docket.undecided() == "", "merged while dispute %s is open", c.docket.undecided())
 		j.want(c, !c.produced, "merged after the host was changed")
 		c.status = "merged"
 	case *emergencyv1.IncidentStoodDown:
@@ -207,6 +213,7 @@ func (j *judge) event(c *caseFile, name string, payload proto.Message) {
 		c.status = "stood down"
 	case *emergencyv1.IncidentClosed:
 		j.want(c, c.running() == nil, "closed while an apply runs")
+		j.want(c, c.docket.undecided() == "", "closed while dispute %s is open", c.docket.undecided())
 		c.status = "closed"
 	case *emergencyv1.DeadlineBreached:
 		j.want(c, c.once("breach/%s", e.GetDeadline()), "deadline %s breached twice", e.GetDeadline())
