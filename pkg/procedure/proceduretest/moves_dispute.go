@@ -16,18 +16,25 @@ func disputeAttempts(s *procedure.State) []attempt {
 		{c: Redact(1, s.Declared.Symptom)}, {c: Redact(1, "severity")}, {c: &emergencyv1.DiscloseRequest{Event: 1, Commitment: s.Declared.Component}},
 		{c: &emergencyv1.DiscloseRequest{Event: 1, Commitment: s.Declared.Symptom}}, {c: &emergencyv1.ReportRedactionRequest{Redaction: pending(s)}},
 	}
+	disputes, ruling, direction := []string{"a20261124.1"}, "R1", "D1" // what there is, or what there is not
 	for i := max(0, len(s.Disputes)-2); i < len(s.Disputes); i++ {
-		list = append(list, attemptsOn(s, s.Disputes[i].ID)...)
+		disputes = append(disputes, s.Disputes[i].ID)
 	}
-	if len(s.Rulings) > 0 {
-		r := s.Rulings[len(s.Rulings)-1].ID
-		list = append(list, attempt{c: &emergencyv1.PublishRulingRequest{Ruling: r, Text: "it was justified"}}, attempt{c: RequestReview(r)}, attempt{c: RequestReview("R1")})
+	if len(disputes) > 1 {
+		disputes = disputes[1:]
 	}
-	if len(s.Directions) > 0 {
-		d := s.Directions[len(s.Directions)-1].ID
-		list = append(list, attempt{c: &emergencyv1.ReportDirectionDoneRequest{Direction: d, Proof: "it is in the wiki"}}, attempt{c: &emergencyv1.ConfirmDirectionRequest{Direction: d}})
+	for _, id := range disputes {
+		list = append(list, attemptsOn(s, id)...)
 	}
-	return list
+	if n := len(s.Rulings); n > 0 {
+		ruling = s.Rulings[n-1].ID
+	}
+	if n := len(s.Directions); n > 0 {
+		direction = s.Directions[n-1].ID
+	}
+	return append(list,
+		attempt{c: &emergencyv1.PublishRulingRequest{Ruling: ruling, Text: "it was justified"}}, attempt{c: RequestReview(ruling)}, attempt{c: RequestReview("R1")},
+		attempt{c: &emergencyv1.ReportDirectionDoneRequest{Direction: direction, Proof: "it is in the wiki"}}, attempt{c: &emergencyv1.ConfirmDirectionRequest{Direction: direction}})
 }
 
 func attemptsOn(s *procedure.State, dispute string) []attempt {
