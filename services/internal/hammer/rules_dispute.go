@@ -32,7 +32,7 @@ type disputeFile struct {
 	number, of, senior string
 	refiled            string
 	begun, reopened    bool
-	ended              bool
+	joined, ended      bool
 	members            []string
 }
 
@@ -97,8 +97,8 @@ func (j *judge) arbitration(c *caseFile, payload proto.Message) {
 		j.want(c, x.number == "", "dispute %s has two cases", e.GetDispute())
 		j.free(c, x, e.GetCaseManager(), "case manager")
 		for _, y := range c.docket.disputes {
-			if y.number == e.GetCaseNumber() {
-				x.ended = true // joined
+			if y.number == e.GetCaseNumber() && x.of == "" && y.of == "" && y.refiled == "" && !y.joined { // a review has a case of its own
+				x.ended, x.joined = true, true
 				y.attached = append(y.attached, x.attached...)
 			}
 		}
