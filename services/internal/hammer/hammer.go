@@ -380,7 +380,6 @@ func (c *client) helpful(s *procedure.State) []proceduretest.Move {
 	} else {
 		c.patchMoves(s, move)
 	}
-	c.patchMoves(s, move)
 	c.disputeMoves(s, move)
 	return list
 }
