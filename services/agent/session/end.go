@@ -124,6 +124,10 @@ func (s *session) end(ctx context.Context, why string) Ending {
 		e = s.rec.Ending.merge(e)
 	}
 	s.rec.Ending = &e
+	if e.Err() != nil && !s.retrying {
+		s.retrying = true
+		s.k.later(s.retry)
+	}
 	if err := s.k.save(s.rec); err != nil {
 		s.k.log.ErrorContext(ctx, "the end of a session could not be kept", "grant", s.rec.Grant, "error", err)
 	}
@@ -131,6 +135,42 @@ func (s *session) end(ctx context.Context, why string) Ending {
 		s.k.log.InfoContext(ctx, "session ended", "grant", s.rec.Grant, "why", e.Why, "error", e.Err())
 	}
 	return e
+}
+
+// retryEvery is how often an end that did not succeed is tried again.
+const retryEvery = time.Second
+
+// retry tries to end what could not be ended, until it is or the keeper is closed: a crowd that forks faster than it is
+// killed one by one comes to its end, and a disk is mended.
+func (s *session) retry() {
+	for {
+		timer := time.NewTimer(retryEvery)
+		select {
+		case <-timer.C:
+		case <-s.k.closing.Done():
+			timer.Stop()
+			return
+		}
+		ctx, cancel := context.WithTimeout(s.k.closing, endWithin)
+		err := s.end(ctx, "tried again").Err()
+		cancel()
+		if err == nil {
+			s.k.log.Info("a session could be ended after all", "grant", s.rec.Grant)
+			s.mu.Lock()
+			s.retrying = false
+			s.mu.Unlock()
+			return
+		}
+	}
+}
+
+// later runs something beside everything else, until Close.
+func (k *Keeper) later(f func()) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if !k.closed {
+		k.serving.Go(f)
+	}
 }
 
 // merge adds a later look to what was done before.

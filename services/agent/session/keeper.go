@@ -84,6 +84,8 @@ type Keeper struct {
 	link     *time.Timer // runs while the link is down
 	down     bool
 	closed   bool
+	closing  context.Context // ends with Close
+	close    context.CancelFunc
 	conns    map[*net.UnixConn]bool
 	listener *net.UnixListener
 	serving  sync.WaitGroup
@@ -94,6 +96,7 @@ type Keeper struct {
 // again by End. now is for records alone. Close it.
 func New(ctx context.Context, cfg Config, log *slog.Logger, now func() time.Time) (*Keeper, error) {
 	k := &Keeper{cfg: cfg, log: log, now: now, sessions: map[string]*session{}, conns: map[*net.UnixConn]bool{}}
+	k.closing, k.close = context.WithCancel(context.Background())
 	if err := k.complete(); err != nil {
 		return nil, err
 	}
@@ -257,6 +260,7 @@ func (k *Keeper) Close() error {
 	k.mu.Lock()
 	list := k.open()
 	k.closed = true
+	k.close()
 	if k.link != nil {
 		k.link.Stop()
 	}
@@ -266,7 +270,7 @@ func (k *Keeper) Close() error {
 		errs = append(errs, k.listener.Close())
 	}
 	for _, s := range list {
-		ctx, cancel := context.WithTimeout(context.Background(), killWithin)
+		ctx, cancel := context.WithTimeout(context.Background(), endWithin)
 		errs = append(errs, s.end(ctx, whyStopped).Err())
 		cancel()
 	}

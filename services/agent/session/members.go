@@ -29,6 +29,7 @@ type crew struct {
 	known    map[ident]bool // all that were ever found
 	held     map[ident]bool // those that were stopped here
 	mixed    map[int]bool   // process groups that others belong to, too; of the last look
+	plain    map[ident]bool // processes without the mark, as the last look found them
 }
 
 // find lists the session's living processes, the oldest first. Once found a process stays the session's.
@@ -45,19 +46,21 @@ func (c *crew) find() ([]process, error) {
 	}
 	above := ancestors(all, c.self)
 	c.checkTerminal(all)
-	in := map[int]bool{}
+	in, plain := map[int]bool{}, map[ident]bool{}
 	var rest []process
 	for _, p := range all {
 		switch {
 		case p.ident != c.root && (c.before[p.ident] || above[p.PID]):
 		case p.ident == c.root || c.known[p.ident] || group[p.PID] || c.terminal != 0 && p.terminal == c.terminal,
-			p.parent != kernelThreads && c.table.marked(p.PID, c.mark):
+			p.parent != kernelThreads && !c.plain[p.ident] && c.table.marked(p.PID, c.mark):
 			in[p.PID] = true
 			rest = append(rest, p)
 		default:
+			plain[p.ident] = true
 			rest = append(rest, p)
 		}
 	}
+	c.plain = plain
 	spread(rest, in)
 	c.mixed = map[int]bool{0: true, 1: true}
 	for _, p := range all {

@@ -45,10 +45,11 @@ type session struct {
 	ended atomic.Bool        // nothing may start any more
 	link  atomic.Bool        // frozen for the lost link alone
 
-	mu     sync.Mutex
-	crew   *crew
-	conn   *line // of the wrapper, nil before and after
-	frozen bool
+	mu       sync.Mutex
+	crew     *crew
+	conn     *line // of the wrapper, nil before and after
+	frozen   bool
+	retrying bool // an end that failed is being tried again
 }
 
 func (k *Keeper) newSession(rec *record) *session {
@@ -191,7 +192,7 @@ func (k *Keeper) serve(l *line) {
 	if s.over() {
 		return
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), killWithin)
+	ctx, cancel := context.WithTimeout(context.Background(), endWithin)
 	defer cancel()
 	if err := s.end(ctx, why).Err(); err != nil {
 		k.log.Error("a session whose shell is gone could not be ended", "grant", s.rec.Grant, "error", err)
@@ -333,8 +334,9 @@ func (s *session) modeNow() Mode {
 	return ModeProcess
 }
 
-// freezeWithin is how long a freeze may take until it says that it does not hold (watch.freeze_within).
-const freezeWithin = time.Second
+// freezeWithin is how long a freeze may take until it says that it does not hold. It usually takes some milliseconds
+// (watch.freeze_within wants a second); that a busy machine froze late is worth more to know than that it had not in time.
+const freezeWithin = 3 * time.Second
 
 // hold stops everything: the group, if there is one, and whatever belongs to the session and is outside of it. s.mu is held.
 func (s *session) hold(ctx context.Context) (Mode, error) {
@@ -442,7 +444,7 @@ func (s *session) thaw(ctx context.Context) (Mode, error) {
 
 // unlinked freezes, or ends, a session whose service has been away for some time.
 func (s *session) unlinked(since time.Duration) {
-	ctx, cancel := context.WithTimeout(context.Background(), killWithin)
+	ctx, cancel := context.WithTimeout(context.Background(), endWithin)
 	defer cancel()
 	if since >= s.grace() {
 		if err := s.end(ctx, whyNoLink).Err(); err != nil {

@@ -31,7 +31,7 @@ type ShellConfig struct {
 const (
 	helloWithin = 10 * time.Second
 	byeWithin   = 10 * time.Second
-	killWithin  = 5 * time.Second
+	killWithin  = time.Minute // after that something cannot be killed from here, and the agent's next start tries
 )
 
 // Shell is the program behind the forced command: it announces itself to the agent, starts the account's login shell on the
