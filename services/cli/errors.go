@@ -172,9 +172,11 @@ func (a *app) allowed(why procedure.Reason, to procedure.Allowance) string {
 // missingPart is what to type where a command lacks a part, by command and reason.
 func missingPart() map[string]map[procedure.Reason]string {
 	return map[string]map[procedure.Reason]string{
-		"StartApply": {procedure.ReasonObserverMissing: "epatch deploy --no-observer-reason TEXT"},
-		"Forward":    {procedure.ReasonLocalTest: "epatch forward --local-test TEXT"},
-		"Escalate":   {procedure.ReasonDebtReason: "epatch escalate --reason TEXT --debt-reason TEXT", procedure.ReasonGroundMissing: "epatch escalate --unfit CODE --reason TEXT"},
+		"StartApply":  {procedure.ReasonObserverMissing: "epatch deploy --no-observer-reason TEXT"},
+		"Forward":     {procedure.ReasonLocalTest: "epatch forward --local-test TEXT"},
+		"GrantAccess": {procedure.ReasonLimit: "epatch grant --minutes NUMBER", procedure.ReasonWatcherRole: "epatch grant --watcher PERSON"},
+		"ArmWatch":    {procedure.ReasonWatcherRole: "epatch watch-console --take-over REASON"},
+		"Escalate":    {procedure.ReasonDebtReason: "epatch escalate --reason TEXT --debt-reason TEXT", procedure.ReasonGroundMissing: "epatch escalate --unfit CODE --reason TEXT"},
 	}
 }
 

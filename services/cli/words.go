@@ -33,7 +33,7 @@ func typed() map[string]string {
 		"AddKey": "epatch key add FILE", "RevokeKey": "epatch key revoke KEY-ID --reason TEXT",
 		"Escalate": "epatch escalate --reason TEXT", "SignJointDeclaration": "epatch joint-declare --why-not-1 TEXT --why-not-2 TEXT --why-live TEXT",
 		"DeEscalate": "epatch de-escalate %s --reason TEXT", "EnterUpdateCycle": "epatch cycle enter", "ConcludeUpdateCycle": "epatch cycle conclude CYCLE",
-		"PermitAccess": "epatch permit PERSON --purpose TEXT", "GrantAccess": "epatch grant",
+		"PermitAccess": "epatch permit %s --purpose TEXT", "GrantAccess": "epatch grant",
 		"ArmWatch": "epatch watch-console %s", "Connect": "epatch connect %s", "Freeze": "epatch freeze %s", "Resume": "epatch resume %s",
 		"MarkSession": "epatch mark TEXT", "ExtendSession": "epatch extend %s --reason TEXT", "Terminate": "epatch terminate %s", "Disable": "epatch disable %s",
 		"ProveUnusable": "epatch prove-unusable %s", "CaptureSessionDiff": "epatch session-diff %s", "ReportLeftovers": "epatch leftovers %s",
@@ -85,6 +85,8 @@ func mustName(command string) string {
 		return "REVISION"
 	case "DeEscalate":
 		return "STRATEGY"
+	case "PermitAccess":
+		return "PERSON"
 	}
 	return ""
 }
