@@ -38,7 +38,7 @@ func (a *app) give(ctx context.Context, cmd procedure.Command) (client.Answer, e
 		return nil, err
 	}
 	var st *emergencyv1.Statement
-	if procedure.NeedsSignature(cmd) {
+	if procedure.NeedsSignature(cmd) && cmd.GetMeta().GetApproval() == nil { // what was captured was signed when it was done
 		if st, err = c.Sign(ctx, cmd); err != nil {
 			return nil, err
 		}

@@ -29,6 +29,10 @@ func (a *app) incident(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
+	if a.opt.offline != "" {
+		a.chosen, err = a.lastKnown(ctx, c)
+		return a.chosen, err
+	}
 	me, err := c.Query().WhoAmI(ctx, &dashboardv1.WhoAmIRequest{})
 	if err != nil {
 		return "", err

@@ -50,9 +50,12 @@ func Run(ctx context.Context, p Process) int {
 	root.SetOut(p.Stdout)
 	root.SetErr(p.Stderr)
 	cmd, err := root.ExecuteContextC(ctx)
+	var captured *client.Captured
 	switch {
 	case err == nil:
 		return exitOK
+	case errors.As(err, &captured):
+		return a.captured(captured)
 	case !a.started:
 		f := usage("%v", err)
 		var said *failure
@@ -83,9 +86,9 @@ const whereToLook = "name it: --data FOLDER (or EPATCH_DATA), the folder that ma
 
 // options are the settings that every command has.
 type options struct {
-	server, profile, as, data, keyring, roots, incident string
-	servers                                             map[string]*string
-	json                                                bool
+	server, profile, as, data, keyring, roots, incident, offline string
+	servers                                                      map[string]*string
+	json                                                         bool
 }
 
 const about = `epatch runs CAcert's emergency procedure from the command line: one command for each act.
@@ -146,6 +149,7 @@ func (a *app) flags(fs *pflag.FlagSet) {
 	fs.StringVar(&o.keyring, "keyring", "", "file of the services' public keys (default: services.keys.json in the profile or --data)")
 	fs.StringVar(&o.roots, "ca", "", "authorities that verify the server where there is no profile (default: the demo's below --data)")
 	fs.StringVarP(&o.incident, "incident", "i", "", "incident (default: the only open one that involves you)")
+	fs.StringVar(&o.offline, "offline-file", "", "ask no server: sign the one act as done now and keep it in this file, for epatch submit (G9)")
 	fs.BoolVar(&o.json, "json", false, "print the answers of the API as JSON, one a line; errors too, on standard error")
 	o.servers = map[string]*string{}
 	for _, name := range append(procedure.Owners(), client.Dashboard) {
@@ -226,6 +230,7 @@ func (a *app) dial() (*client.Client, error) {
 	}
 	cfg := client.Config{
 		Server: a.opt.server, Servers: map[string]string{}, Profile: a.opt.profile, Roots: a.opt.roots, Keyring: a.opt.keyring, Now: a.proc.Now,
+		Copies: a.copies(), OfflineFile: a.opt.offline,
 		OnRetry: func(_ error, wait time.Duration) {
 			a.progress("the server does not answer; trying again in %s", wait.Round(100*time.Millisecond))
 		},

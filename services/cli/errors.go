@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"os"
 	"strings"
 
 	"google.golang.org/grpc/codes"
@@ -89,6 +90,10 @@ func (a *app) explain(err error) report {
 		return report{Code: exitInterrupted, What: "interrupted: what was sent before may have been recorded", Hints: []string{"look with epatch status"}}
 	case errors.Is(err, client.ErrNoKeyring):
 		return report{Code: exitUnverified, What: err.Error(), Hints: []string{"name the file of the services' public keys: --keyring services.keys.json, or EPATCH_KEYRING"}}
+	case errors.Is(err, client.ErrNoCopy):
+		return report{Code: exitAway, What: err.Error(), Hints: []string{"a copy is kept of what epatch status shows while a server answers"}}
+	case errors.Is(err, os.ErrExist) && a.opt.offline != "":
+		return report{Code: exitUsage, What: err.Error(), Hints: []string{"what was captured is never overwritten: name another --offline-file"}}
 	case errors.As(err, &p):
 		return report{Code: exitRefused, What: "the patch cannot be used: " + p.Error()}
 	case errors.As(err, &g):

@@ -15,7 +15,7 @@ import (
 // The incident as a whole (procedure.md 4.1).
 
 func (a *app) incidentCommands() []*cobra.Command {
-	return []*cobra.Command{a.declareCmd(), a.mergeCmd(), a.standDownCmd(), a.escalateCmd(), a.jointCmd(), a.deEscalateCmd(), a.waiveCmd(), a.leadCmd(), a.noteCmd(), a.documentCmd(), a.boardCmd(), a.closeCmd()}
+	return []*cobra.Command{a.declareCmd(), a.mergeCmd(), a.standDownCmd(), a.escalateCmd(), a.jointCmd(), a.deEscalateCmd(), a.waiveCmd(), a.leadCmd(), a.noteCmd(), a.submitCmd(), a.confirmLateCmd(), a.documentCmd(), a.boardCmd(), a.closeCmd()}
 }
 
 func (a *app) declareCmd() *cobra.Command {

@@ -71,7 +71,9 @@ func (a *app) watchConsole(ctx context.Context, v *viewing, args []string) error
 	}
 	w := &consoleWatch{
 		app: a, incident: s.state.Incident, grant: g.ID, viewing: v, left: make(chan struct{}),
-		dial: func(ctx context.Context) (deploymentv1.ConsoleService_WatchClient, error) { return s.client.Console().Watch(ctx) },
+		dial: func(ctx context.Context) (deploymentv1.ConsoleService_WatchClient, error) {
+			return s.client.Console().Watch(ctx)
+		},
 		give: func(ctx context.Context, cmd procedure.Command) error {
 			_, err := s.client.Send(ctx, cmd)
 			return err

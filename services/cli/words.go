@@ -17,7 +17,7 @@ func typed() map[string]string {
 	return map[string]string{
 		"Declare": "epatch declare SYMPTOM --reason TEXT --class CLASS", "MergeInto": "epatch merge DUPLICATE --into INCIDENT --reason TEXT",
 		"StandDown": "epatch stand-down REASON", "WaiveControl": "epatch waive CONTROL --reason TEXT",
-		"RecordLeadDecision": "epatch lead-decision DECISION --reason TEXT", "AnnotateLog": "epatch note TEXT",
+		"RecordLeadDecision": "epatch lead-decision DECISION --reason TEXT", "AnnotateLog": "epatch note TEXT", "ConfirmLateRecord": "epatch confirm-late %s --proof TEXT",
 		"Close":   "epatch close OUTCOME SUMMARY",
 		"CallOut": "epatch call-out", "Respond": "epatch accept --slot %s", "CheckIn": "epatch check-in %s", "EndStandby": "epatch end-standby %s",
 		"SetRota": "epatch rota set TEAM PERSON...", "SetContacts": "epatch contacts set CHANNEL=ADDRESS...",

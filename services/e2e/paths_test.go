@@ -151,7 +151,11 @@ func TestTestsWaived(t *testing.T) {
 		t.Errorf("TEST_DEBT is %s", o.GetState())
 	}
 	s.Refused("carla", s.Close(), procedure.ReasonObligationsOpen)
-	s.Do("theo", s.Test(testenv.Pass))
+	missing := s.Test(testenv.Pass)
+	s.Refused("theo", missing, procedure.ReasonDeployed) // what is tested now is for the update cycle
+	missing.Meta, missing.Phase = nil, emergencyv1.Phase_PHASE_AFTER
+	s.Do("bert", &emergencyv1.EnterUpdateCycleRequest{Binding: s.Binding()})
+	s.Do("theo", missing)
 	if o := debt(t, s.Read(), "TEST_DEBT"); o.GetState() != "DISCHARGED" {
 		t.Errorf("after the missing test TEST_DEBT is %s", o.GetState())
 	}

@@ -46,6 +46,12 @@ type Config struct {
 	Roots string
 	// Keyring is the file of the services' public keys. Without it there is no verified history, and nothing is signed.
 	Keyring string
+	// Copies is the folder where verified histories are kept, for acts that are captured offline. Empty: none are.
+	Copies string
+	// OfflineFile makes the client capture instead of send: it asks no server, knows only its copies, and writes the one command that
+	// it is given, signed, to this file (G9). Send and Call then return a *Captured. Offline follows from it.
+	OfflineFile string
+	Offline     bool
 	// Patience replaces DefaultPatience if not 0.
 	Patience time.Duration
 	// OnRetry is told before each further try. Optional.
@@ -73,6 +79,7 @@ var ErrNoKeyring = errors.New("no keyring: without the services' public keys thi
 
 // Dial loads profile and keyring and prepares the connections. It succeeds while the servers are away. Close it.
 func Dial(cfg Config) (*Client, error) {
+	cfg.Offline = cfg.OfflineFile != ""
 	c := &Client{cfg: cfg, conns: map[string]*grpc.ClientConn{}, histories: map[string]*past{}, written: map[string]uint64{}}
 	if c.cfg.Now == nil {
 		c.cfg.Now = time.Now

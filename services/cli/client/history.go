@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"google.golang.org/protobuf/proto"
 
@@ -23,6 +24,8 @@ type past struct {
 	chain *history.Chain
 	state *procedure.State
 	book  *rulebook.Book // of the rule book's history only
+	// records are what was read, for the copy.
+	records []*emergencyv1.SignedRecord
 }
 
 // State returns the incident as its verified history says it is, no older than this client's own last command. A
@@ -61,9 +64,18 @@ func (c *Client) read(ctx context.Context, incident string) (past, error) {
 		p = c.nothing(incident)
 	}
 	next := p.fork()
-	if err := c.follow(ctx, &next, c.written[incident]); err != nil {
+	before := next.chain.Head().Position
+	if c.cfg.Offline {
+		if before > 0 {
+			return next, nil
+		}
+		if err := c.recall(&next); err != nil {
+			return past{}, err
+		}
+	} else if err := c.follow(ctx, &next, c.written[incident]); err != nil {
 		return past{}, fmt.Errorf("read history of %s: %w", incident, err)
 	}
+	c.keep(&next, before)
 	c.histories[incident] = &next
 	return next, nil
 }
@@ -76,7 +88,7 @@ func (c *Client) nothing(incident string) *past {
 // fork is the same past, to be continued on its own.
 func (p *past) fork() past {
 	chain := *p.chain
-	return past{chain: &chain, state: p.state.Clone(), book: p.book}
+	return past{chain: &chain, state: p.state.Clone(), book: p.book, records: slices.Clip(p.records)}
 }
 
 // follow reads to the end, and on until a position that is known to have been written if the server is not there yet.
@@ -127,6 +139,7 @@ func (p *past) accept(signed *emergencyv1.SignedRecord) (*history.Entry, error) 
 	if err := p.state.Apply(entry.Record, entry.Hash); err != nil {
 		return nil, err
 	}
+	p.records = append(p.records, signed)
 	if entry.Record.GetIncident() == procedure.RuleBook {
 		p.book, err = WithRecord(p.book, entry.Record)
 	}
