@@ -131,7 +131,7 @@ func shellWords(line string) []string {
 // TestEveryActCanBeTyped: whatever a person may do by the matrix has a command line, and hints can name it.
 func TestEveryActCanBeTyped(t *testing.T) {
 	t.Parallel()
-	notTyped := []string{"AbsorbDuplicate", "ReportTree", "ConfirmLateRecord"} // the last comes with offline capture; the services' own half of a merge; the agent's report
+	notTyped := []string{"AbsorbDuplicate", "ReportTree"} // the services' own half of a merge; the agent's report
 	for _, c := range procedure.Commands() {
 		has := commandLine(c.Name, "") != ""
 		want := len(c.Roles) > 0 && !slices.Contains(notTyped, c.Name)
