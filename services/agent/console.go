@@ -189,6 +189,9 @@ func (a *Agent) granted(ctx context.Context, j *deploymentv1.Job) (*procedure.Gr
 	return g, nil
 }
 
+// maxLeftover keeps the longest list below what one message holds.
+const maxLeftover = 1500
+
 // listLeftovers compares the host with what it was like before the session.
 func (a *Agent) listLeftovers(ctx context.Context, j *deploymentv1.Job, d *done) error {
 	if _, err := a.granted(ctx, j); err != nil {
@@ -202,6 +205,9 @@ func (a *Agent) listLeftovers(ctx context.Context, j *deploymentv1.Job, d *done)
 		what := i.Name
 		if i.Detail != "" {
 			what += " (" + i.Detail + ")"
+		}
+		if len(what) > maxLeftover {
+			what = what[:maxLeftover] + " ..."
 		}
 		d.result.Leftovers = append(d.result.Leftovers, &emergencyv1.LeftoverFound{Kind: leftoverKind(i.Kind), What: clean(what)})
 	}
