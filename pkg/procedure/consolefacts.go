@@ -54,8 +54,8 @@ type HostTree struct {
 type DiffFacts struct {
 	HostTree
 	Paths []string
-	// Patch is the difference as a patch that gives the tree after; else Problem says why there is none. Both are empty if
-	// nothing changed.
+	// Patch is the difference as a patch that gives the tree after; Problem says why it may not be registered, or why there is
+	// none. Both are empty if nothing changed.
 	Patch      *emergencyv1.Artefact
 	Problem    string
 	BaseCommit string

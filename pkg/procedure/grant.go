@@ -106,7 +106,7 @@ type SessionDiff struct {
 	Mark
 	AfterTree     string
 	AfterManifest *emergencyv1.Artefact
-	// Patch is the difference as a patch; nil if there is none, or if Problem says why it is none.
+	// Patch is the difference as a patch, nil if there is none. With a Problem it is evidence alone: it may not be registered.
 	Patch      *emergencyv1.Artefact
 	Problem    string
 	BaseCommit string

@@ -62,12 +62,13 @@ func decideCheckReplication(d *decision, c *emergencyv1.CheckReplicationRequest)
 			ev.DriftPaths = append(ev.DriftPaths, d.seal(p))
 		}
 	}
-	if effect, known := d.s.lastEffect(); known && ev.Result != emergencyv1.ReplicationResult_REPLICATION_RESULT_DRIFT {
+	if effect, least, known := d.s.lastEffect(); known && ev.Result != emergencyv1.ReplicationResult_REPLICATION_RESULT_DRIFT {
 		until := d.at
 		if ev.Result == emergencyv1.ReplicationResult_REPLICATION_RESULT_EQUAL && !x.ArrivedAt.IsZero() {
 			until = x.ArrivedAt
 		}
 		ev.LagDays, ev.LagSeconds = Lag(effect, until)
+		ev.LowerBound = least
 	}
 	d.emit(ev)
 	return nil
@@ -87,16 +88,24 @@ func (s *State) lastActor() string {
 	return who
 }
 
-// lastEffect is when the host was last changed.
-func (s *State) lastEffect() (time.Time, bool) {
-	for i := len(s.Applies) - 1; i >= 0; i-- {
-		if a := s.Applies[i]; a.Ended.Position > 0 {
-			return a.Ended.At, true
-		} else if a.Applied.Position > 0 {
-			return a.Applied.At, true
+// lastEffect is when the host was last changed. What a session changed was changed at its end or before: the lag from then is
+// the least that it can be (10.12).
+func (s *State) lastEffect() (at time.Time, least, known bool) {
+	var last uint64
+	for _, a := range s.Applies {
+		switch {
+		case a.Ended.Position > 0:
+			last, at = a.Ended.Position, a.Ended.At
+		case a.Applied.Position > 0:
+			last, at = a.Applied.Position, a.Applied.At
 		}
 	}
-	return time.Time{}, false
+	for i := range s.Grants {
+		if g := &s.Grants[i]; g.changed() && g.Terminated.Position > last {
+			last, at, least = g.Terminated.Position, g.Terminated.At, true
+		}
+	}
+	return at, least, last > 0
 }
 
 // Lag is the number of UTC calendar days, and of seconds, from an effect on the host to the commit's arrival; nothing if

@@ -184,3 +184,27 @@ func TestBoardSummary(t *testing.T) {
 		{name: "in a closed incident", given: history(pt.Story(pt.ClosedDown)), when: pt.BoardSummary(), by: "bea", then: events("BoardSummaryRecorded")},
 	})
 }
+
+// What a session changed was changed at its end at the latest: the lag is a lower bound (10.12).
+func TestLagOfASession(t *testing.T) {
+	t.Parallel()
+	w := given(t, pt.Story(pt.Captured)).World()
+	end := w.State.Grants[0].Terminated.At
+	equal := procedure.Facts{Replication: &procedure.ReplicationFacts{HostTree: pt.SessionTree(), BranchTree: pt.SessionTree(), BranchCommit: "beef02", ArrivedAt: end.Add(49 * 24 * time.Hour)}}
+	w.Do("repo:git", &emergencyv1.CheckReplicationRequest{}, pt.Facts(equal))
+	m, err := procedure.DecodeEvent(w.Records[len(w.Records)-1].GetEvents()[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e := m.(*emergencyv1.ReplicationChecked); e.GetLagDays() != 49 || e.GetLagSeconds() != 49*24*3600 || !e.GetLowerBound() {
+		t.Errorf("%v", e)
+	}
+	w = given(t, pt.Story(pt.Captured)).World()
+	w.Do("repo:git", &emergencyv1.PushReplicationRequest{})
+	if m, err = procedure.DecodeEvent(w.Records[len(w.Records)-1].GetEvents()[0]); err != nil {
+		t.Fatal(err)
+	}
+	if e := m.(*emergencyv1.ReplicationPushed); e.GetRealActor() != "emil" {
+		t.Errorf("%v", e)
+	}
+}

@@ -27,9 +27,14 @@ type sessionDifference struct {
 func (s *State) sessionDifferences() []sessionDifference {
 	var list []sessionDifference
 	for _, g := range s.Grants {
-		if g.changed() {
-			list = append(list, sessionDifference{g.Diff.Mark, g.ID, g.Diff.Patch.GetSha256(), g.BeforeTree, g.Diff.AfterTree})
+		if !g.changed() {
+			continue
 		}
+		x := sessionDifference{Mark: g.Diff.Mark, Grant: g.ID, BeforeTree: g.BeforeTree, AfterTree: g.Diff.AfterTree}
+		if g.Diff.Problem == "" { // what may not be registered is kept as evidence only
+			x.SHA256 = g.Diff.Patch.GetSha256()
+		}
+		list = append(list, x)
 	}
 	return list
 }

@@ -19,7 +19,8 @@ type AccessConfig struct {
 	Account string
 	// MaxLength of a session and FirstUse of its credential; 0 for the policy's.
 	MaxLength, FirstUse time.Duration
-	// Recordings is the folder that the broker writes recordings to; without one there are none to be sealed or played.
+	// Recordings is the folder that the broker writes recordings to, where nobody else comes; recordings in the state folder if
+	// empty.
 	Recordings string
 }
 

@@ -223,13 +223,52 @@ func TestAfterSession(t *testing.T) {
 		t.Errorf("applied it gives %s, %v", got.ResultTree, err)
 	}
 	// it can be registered as what the session left, and as nothing else
-	w.Do("bert", incident, &emergencyv1.RegisterPatchRequest{
-		Bytes: b, Sha256: patch.Digest(b), BaseCommit: w.Base, BaseTree: w.BaseTree(), ResultTree: w.ResultTree(), BugId: "bug-1500", Origin: emergencyv1.PatchOrigin_PATCH_ORIGIN_SESSION,
-	}, procedure.Facts{Patch: &procedure.PatchFacts{Artefact: &emergencyv1.Artefact{Sha256: patch.Digest(b), Size: uint64(len(b))}, BaseTree: w.BaseTree(), ResultTree: w.ResultTree(), Files: 4}})
+	w.register(incident, b)
 	req := &emergencyv1.CaptureSessionDiffRequest{Grant: "G1"}
 	w.Prepare("carla", incident, req)
 	_, err = w.client("carla").CaptureSessionDiff(t.Context(), req)
 	wantRefusal(t, err, procedure.ReasonGrantState) // once is enough
+	// and then the release branch comes to hold it, by the subject's name, and is found equal
+	st = w.WaitFor(incident, "host and branch found equal", func(st *procedure.State) bool { return len(st.Replications) > 0 })
+	if r := st.Replications[0]; r.Kind != equal || w.Repo.Git("--git-dir="+w.Bare, "log", "-1", "--format=%cn", deploymenttest.Release) != "bert\n" {
+		t.Errorf("%v, branch by %q", r.Kind, w.Repo.Git("--git-dir="+w.Bare, "log", "-1", "--format=%cn", deploymenttest.Release))
+	}
+}
+
+// What a session changed and nobody has registered is drift; once it is registered it is on its way.
+func TestReplicationOfASession(t *testing.T) {
+	t.Parallel()
+	w := serveSessions(t)
+	w.sessionAgent()
+	incident := w.granted()
+	w.open(incident)
+	w.Must(w.Place())
+	w.end(incident)
+	req := &emergencyv1.CaptureSessionDiffRequest{Grant: "G1"}
+	w.Prepare("carla", incident, req)
+	_, err := w.client("carla").CaptureSessionDiff(t.Context(), req)
+	w.Must(err)
+	if r := w.check(incident); r.Kind != drift || len(r.Paths) != 4 {
+		t.Errorf("not registered: %v with %d paths", r.Kind, len(r.Paths))
+	}
+	wantRefusal(t, w.push("carla", incident, ""), procedure.ReasonRepoTreeMismatch)
+	b, err := w.Artefacts.Get(t.Context(), w.State(incident).Grants[0].Diff.Patch.GetSha256())
+	w.Must(err)
+	w.register(incident, b)
+	w.Must(w.push("carla", incident, ""))
+	if r := w.check(incident); r.Kind != equal {
+		t.Errorf("pushed: %v", r.Kind)
+	}
+}
+
+// register registers what the session left.
+func (w *sessionWorld) register(incident string, b []byte) {
+	w.Helper()
+	w.Do("bert", incident, &emergencyv1.RegisterPatchRequest{
+		Bytes: b, Sha256: patch.Digest(b), BaseCommit: w.Base, BaseTree: w.BaseTree(), ResultTree: w.ResultTree(), BugId: "bug-1500", Origin: emergencyv1.PatchOrigin_PATCH_ORIGIN_SESSION,
+	}, procedure.Facts{Patch: &procedure.PatchFacts{
+		Artefact: &emergencyv1.Artefact{Sha256: patch.Digest(b), Size: uint64(len(b)), MediaType: "text/x-diff"}, BaseTree: w.BaseTree(), ResultTree: w.ResultTree(), Files: 4,
+	}})
 }
 
 // What no patch can be made of is said and kept; a host that was not changed has no difference.

@@ -42,6 +42,11 @@ func (s *Server) plan(_ context.Context, rec *projection.Record, e projection.Ev
 		})
 	case *emergencyv1.DeployVerified:
 		return one("replicate", func(ctx context.Context) error { return s.replicate(ctx, rec, e, p.GetBinding()) })
+	case *emergencyv1.PatchRegistered:
+		if p.GetOrigin() != emergencyv1.PatchOrigin_PATCH_ORIGIN_SESSION {
+			return nil
+		}
+		return one("replicate", func(ctx context.Context) error { return s.bringToBranch(ctx, rec, e) })
 	case *emergencyv1.SessionTerminated:
 		return s.aftermath(rec, e, p.GetGrant())
 	case *emergencyv1.ReplicationPushed, *emergencyv1.RolledBack, *emergencyv1.PatchBackedOut:

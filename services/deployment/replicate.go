@@ -31,6 +31,11 @@ func (s *Server) replicate(ctx context.Context, rec *projection.Record, e projec
 	if _, a := running(st, b); a == nil || a.State != procedure.Verified {
 		return nil // taken back meanwhile; that event has a comparison of its own
 	}
+	return s.bringToBranch(ctx, rec, e)
+}
+
+// bringToBranch pushes the last change of the host because of an event.
+func (s *Server) bringToBranch(ctx context.Context, rec *projection.Record, e projection.Event) error {
 	cmd := &emergencyv1.PushReplicationRequest{Meta: service.FollowMeta(rec, e, "push")}
 	facts, err := s.foundFor(ctx, cmd, s.System(repoAgent), procedure.ReasonRepoTreeMismatch, func(st *procedure.State) (procedure.Facts, error) {
 		return s.push(ctx, st, "")
@@ -42,7 +47,7 @@ func (s *Server) replicate(ctx context.Context, rec *projection.Record, e projec
 	if !errors.As(err, &refusal) {
 		return err
 	}
-	s.Log.ErrorContext(ctx, "the release branch was not moved; a critical admin has to see to it", "incident", rec.Incident, "ref", target(st), "reason", string(refusal.Reason), "error", refusal.Message)
+	s.Log.ErrorContext(ctx, "the release branch was not moved; a critical admin has to see to it", "incident", rec.Incident, "reason", string(refusal.Reason), "error", refusal.Message)
 	return s.recheck(ctx, rec, e)
 }
 
@@ -64,36 +69,27 @@ func (s *Server) recheck(ctx context.Context, rec *projection.Record, e projecti
 }
 
 // push moves the release branch forward to a commit whose tree is the host's, and reads it back. With no commit named it is
-// the transferred one of the last applied revision; one that reached the host before it was transferred (strategy 2) is
-// committed here, from the bytes that were applied.
+// the transferred one of the last change; what reached the host before it was transferred (strategies 2 and 3) is committed
+// here, from the bytes that were applied or that the session left.
 func (s *Server) push(ctx context.Context, st *procedure.State, commit string) (procedure.Facts, error) {
-	if len(st.Applies) == 0 {
-		return procedure.Facts{}, notPushed("the host was changed in a session only, whose difference comes as a patch of its own", "register that patch, and bring it to the branch by its own way")
-	}
-	a := &st.Applies[len(st.Applies)-1]
-	r, ok := st.Revision(a.Revision)
-	if !ok || a.HostTree == "" || a.Running() {
-		return procedure.Facts{}, notPushed("what the host holds is not verified yet", "wait for the agent's report of the tree")
+	last, err := lastChange(st)
+	if err != nil {
+		return procedure.Facts{}, err
 	}
 	if err := s.repo.Fetch(ctx); err != nil {
 		return procedure.Facts{}, repoError(err)
 	}
-	if commit == "" && r.Transfer != nil {
-		commit = r.Transfer.Commit
-	}
 	if commit == "" {
-		made, err := s.commitApplied(ctx, st, r, a)
-		if err != nil {
+		if commit, err = s.commitOf(ctx, st, last); err != nil {
 			return procedure.Facts{}, err
 		}
-		commit = made
 	}
 	c, err := s.repo.ResolveCommit(ctx, commit)
 	if err != nil {
 		return procedure.Facts{}, repoError(err)
 	}
-	if c.Tree != a.HostTree {
-		return procedure.Facts{}, notPushed(fmt.Sprintf("commit %s has tree %s, host %s holds %s", c.ID, c.Tree, a.Host, a.HostTree), "name a commit that has exactly the host's tree")
+	if c.Tree != last.tree {
+		return procedure.Facts{}, notPushed(fmt.Sprintf("commit %s has tree %s, host %s holds %s", c.ID, c.Tree, last.host, last.tree), "name a commit that has exactly the host's tree")
 	}
 	ref := target(st)
 	old, err := s.repo.RemoteRef(ctx, ref)
@@ -109,9 +105,16 @@ func (s *Server) push(ctx context.Context, st *procedure.State, commit string) (
 	return procedure.Facts{Pushed: &procedure.PushFacts{Commit: c.ID, Tree: c.Tree, Ref: ref}}, nil
 }
 
-// commitApplied commits a revision that was applied without having been transferred (seed 2.5). The same values give the same
-// commit, however often it is made.
-func (s *Server) commitApplied(ctx context.Context, st *procedure.State, r *procedure.Revision, a *procedure.Apply) (string, error) {
+// commitOf is the transferred commit of a change; or one is made of what reached the host without having been transferred
+// (seed 2.5, 3.8). The same values give the same commit, however often it is made.
+func (s *Server) commitOf(ctx context.Context, st *procedure.State, x hostChange) (string, error) {
+	r := x.revision
+	if r == nil {
+		return "", notPushed("what the session of "+x.grant+" changed is not registered as a patch", "an assessor registers the session's difference; then it comes to the branch by itself")
+	}
+	if r.Transfer != nil {
+		return r.Transfer.Commit, nil
+	}
 	data, err := s.Artefacts.Get(ctx, r.Artefact.GetSha256())
 	if err != nil {
 		return "", service.Away("patch of %s: %w", r.ID, err)
@@ -124,17 +127,13 @@ func (s *Server) commitApplied(ctx context.Context, st *procedure.State, r *proc
 	if err != nil {
 		return "", repoError(err)
 	}
-	when := a.Verified.At
-	if when.IsZero() {
-		when = a.StartedAt
-	}
 	id, err := s.repo.CommitTree(ctx, gitrepo.CommitSpec{
-		BaseCommit: r.BaseCommit, ResultTree: result.ResultTree, When: when, Author: gitPerson(r.Author), Committer: gitPerson(a.Executor),
+		BaseCommit: r.BaseCommit, ResultTree: result.ResultTree, When: x.at, Author: gitPerson(r.Author), Committer: gitPerson(x.by),
 		Message: fmt.Sprintf("%s: emergency %s, revision %s as it runs on %s\n\nNot yet reviewed by the regular cycle.\n\nEmergency: %s\nRevision: %s\nBinding: %s\nPatch-SHA256: %s\n",
-			r.BugID, st.Incident, r.ID, a.Host, st.Incident, r.ID, r.Binding, r.Artefact.GetSha256()),
+			r.BugID, st.Incident, r.ID, x.host, st.Incident, r.ID, r.Binding, r.Artefact.GetSha256()),
 	})
 	if err != nil {
-		return "", fmt.Errorf("commit what was applied: %w", err)
+		return "", fmt.Errorf("commit what is on the host: %w", err)
 	}
 	return id, nil
 }
@@ -250,10 +249,9 @@ func (s *Server) differences(ctx context.Context, st *procedure.State, x *proced
 // holds the result of one of them and nothing else differs.
 func (s *Server) waiting(ctx context.Context, st *procedure.State, x *procedure.ReplicationFacts) map[gittree.Change]bool {
 	changes := map[gittree.Change]bool{}
-	for i := range st.Applies {
-		a := &st.Applies[i]
-		r, ok := st.Revision(a.Revision)
-		if !ok || a.State != procedure.Verified && a.State != procedure.Applied || arrived(st, r, x.BranchCommit) {
+	for _, c := range hostChanges(st) {
+		r := c.revision
+		if r == nil || !c.stands || arrived(st, r, x.BranchCommit) {
 			continue
 		}
 		x.Pending = x.Pending || r.ResultTree == x.HostTree

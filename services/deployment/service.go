@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"path/filepath"
 
 	"google.golang.org/grpc"
 
@@ -55,6 +56,9 @@ func New(d service.Deps, cfg Config) (*Server, error) {
 	s, err := service.New(d)
 	if err != nil {
 		return nil, err
+	}
+	if cfg.Access.Recordings == "" {
+		cfg.Access.Recordings = filepath.Join(cfg.StateDir, "recordings")
 	}
 	repo, err := gitrepo.Open(context.Background(), cfg.Repository, gitrepo.Options{StateDir: cfg.StateDir, Git: cfg.Git})
 	if err != nil {

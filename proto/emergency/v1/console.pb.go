@@ -3359,7 +3359,7 @@ type SessionDiffCaptured struct {
 	ChangedPaths []*Restricted `protobuf:"bytes,6,rep,name=changed_paths,json=changedPaths,proto3" json:"changed_paths,omitempty"`
 	// Commit whose tree is the tree before; empty if the repository has none.
 	BaseCommit string `protobuf:"bytes,7,opt,name=base_commit,json=baseCommit,proto3" json:"base_commit,omitempty"`
-	// Why the difference is no patch that could be registered; empty if it is one, or if nothing changed. Names no path.
+	// Why the difference is no patch that may be registered, whether or not one is kept; empty if it is one, or if nothing changed. Names no path.
 	DiffProblem   string `protobuf:"bytes,8,opt,name=diff_problem,json=diffProblem,proto3" json:"diff_problem,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
