@@ -13,10 +13,13 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/proto"
+
 	"cacert.org/emergency/pkg/history"
 	"cacert.org/emergency/pkg/history/historytest"
 	"cacert.org/emergency/pkg/procedure"
 	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
+	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 	"cacert.org/emergency/services/internal/app"
 	"cacert.org/emergency/services/internal/testenv"
 )
@@ -154,3 +157,17 @@ func deviations(s *procedure.State) []string {
 
 // hosts are all machines of the demo.
 func hosts() []string { return []string{app.DemoHost, app.DemoDrillHost, app.DemoTest} }
+
+// eventsOf are the events of a record.
+func eventsOf(t testing.TB, signed *emergencyv1.SignedRecord) []proto.Message {
+	t.Helper()
+	var rec emergencyv1.Record
+	must(t, proto.Unmarshal(signed.GetRecord(), &rec))
+	var list []proto.Message
+	for _, e := range rec.GetEvents() {
+		m, err := procedure.DecodeEvent(e)
+		must(t, err)
+		list = append(list, m)
+	}
+	return list
+}
