@@ -6,13 +6,18 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"path/filepath"
+	"sync"
 
+	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
 	"cacert.org/emergency/pkg/gitrepo"
 	"cacert.org/emergency/pkg/service"
 	deploymentv1 "cacert.org/emergency/proto/emergency/deployment/v1"
+	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
+	"cacert.org/emergency/services/deployment/broker"
 )
 
 // Config of the service.
@@ -23,8 +28,9 @@ type Config struct {
 	StateDir string
 	// Git is the path of the git program; git from the PATH if empty.
 	Git string
-	// Access is what concerns watched sessions.
-	Access AccessConfig
+	// Access is what concerns watched sessions, Console how subjects reach them and they the hosts.
+	Access  AccessConfig
+	Console ConsoleConfig
 }
 
 // check refuses a configuration that cannot work.
@@ -35,7 +41,7 @@ func (c Config) check() error {
 	case c.StateDir == "":
 		return errors.New("deployment: no state folder is set; name a folder for the clone of the repository")
 	}
-	return nil
+	return c.Console.check(c.Access)
 }
 
 // Server is the service.
@@ -46,6 +52,12 @@ type Server struct {
 	hub    *hub
 	repo   *gitrepo.Repo
 	access AccessConfig
+
+	broker          *broker.Broker // nil without a console
+	consoleListener net.Listener
+
+	mu    sync.Mutex
+	modes map[broker.Ref]emergencyv1.FreezeMode // how far each session's last freeze reached
 }
 
 // New builds the service. It needs neither an agent nor the repository to be there yet.
@@ -64,7 +76,13 @@ func New(d service.Deps, cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("deployment: %w", err)
 	}
-	return &Server{Service: s, repo: repo, access: cfg.Access, hub: newHub(s.Dispatch.Book, d.Clock.Now, d.Log)}, nil
+	if cfg.Console.Listen != "" && cfg.Access.Recordings == "" {
+		cfg.Access.Recordings = filepath.Join(cfg.StateDir, "console", "recordings")
+	}
+	server := &Server{
+		Service: s, repo: repo, access: cfg.Access, hub: newHub(s.Dispatch.Book, d.Clock.Now, d.Log), modes: map[broker.Ref]emergencyv1.FreezeMode{},
+	}
+	return server, server.openConsole(cfg)
 }
 
 // Register adds the service, and the place where agents dial in, to a gRPC server.
@@ -74,5 +92,10 @@ func (s *Server) Register(r grpc.ServiceRegistrar) {
 	deploymentv1.RegisterAgentServiceServer(r, s.hub)
 }
 
-// Run runs the service's timers and effects until ctx ends.
-func (s *Server) Run(ctx context.Context) error { return s.Service.Run(ctx, s.plan) }
+// Run runs the service's timers and effects, and the console, until ctx ends.
+func (s *Server) Run(ctx context.Context) error {
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.Service.Run(ctx, s.plan) })
+	group.Go(func() error { return s.serveConsole(ctx) })
+	return group.Wait()
+}

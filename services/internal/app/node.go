@@ -259,7 +259,9 @@ func (n *Node) openServices(ctx context.Context) error {
 	if n.review, err = review.New(ctx, n.deps(procedure.OwnerReview), review.Config{Repository: n.set.Repository, StateDir: n.set.path("review"), Tracker: n.set.Tracker}); err != nil {
 		return err
 	}
-	if n.deployment, err = deployment.New(n.deps(procedure.OwnerDeployment), deployment.Config{Repository: n.set.Repository, StateDir: n.set.path("deployment")}); err != nil {
+	if n.deployment, err = deployment.New(n.deps(procedure.OwnerDeployment), deployment.Config{
+		Repository: n.set.Repository, StateDir: n.set.path("deployment"), Access: n.set.Access, Console: n.set.Console,
+	}); err != nil {
 		return err
 	}
 	n.arbitration, err = arbitration.New(n.deps(procedure.OwnerArbitration), n.filing(channels))

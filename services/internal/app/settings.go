@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"cacert.org/emergency/pkg/timer"
+	"cacert.org/emergency/services/deployment"
 	"cacert.org/emergency/services/notification/channel"
 	"cacert.org/emergency/services/notification/irc"
 	"cacert.org/emergency/services/notification/mail"
@@ -40,6 +41,8 @@ type Settings struct {
 	IRC     irc.Config
 	SMS     webhook.Config
 	Tracker tracker.Config
+	Access  deployment.AccessConfig
+	Console deployment.ConsoleConfig
 
 	// Secrets are read as text and moved into their configs by check.
 	smsSecret, mailPassword, ircPassword, trackerToken string
@@ -75,6 +78,13 @@ func (s *Settings) Flags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.ircPassword, "irc-password", "", "its password")
 	fs.StringVar(&s.SMS.URL, "sms-url", "", "webhook of an SMS gateway; without one pages by sms go to a folder")
 	fs.StringVar(&s.smsSecret, "sms-secret", "", "secret shared with the gateway, at least 32 bytes")
+	fs.StringVar(&s.Console.Listen, "console-listen", "", "address of the watched SSH console (strategy 3); without one no remote access is granted here")
+	fs.StringVar(&s.Console.Address, "console-address", "", "host:port under which subjects reach it; console-listen if empty")
+	fs.StringToStringVar(&s.Console.Targets, "console-target", nil, "address of a critical host's sshd, such as critical-1=192.0.2.1:22; may be given several times")
+	fs.StringVar(&s.Console.KnownHosts, "console-known-hosts", "", "known_hosts file that pins the keys of the targets")
+	fs.StringVar(&s.Access.Account, "console-account", "", "account on the hosts that sessions log in to")
+	fs.DurationVar(&s.Access.MaxLength, "console-max-length", 0, "longest session; only tightens the policy's session.max")
+	fs.DurationVar(&s.Access.FirstUse, "console-first-use", 0, "how long a credential waits for its use; only tightens the policy's grant.first_use")
 	fs.StringVar(&s.Tracker.URL, "tracker-url", "", "MantisBT to which notes are written; without one testers name their note")
 	fs.StringVar(&s.trackerToken, "tracker-token", "", "API token at the tracker")
 }

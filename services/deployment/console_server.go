@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package deployment
+
+import (
+	"context"
+	"fmt"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"cacert.org/emergency/pkg/procedure"
+	"cacert.org/emergency/pkg/service"
+	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
+	"cacert.org/emergency/services/deployment/broker"
+)
+
+// The commands on a session. What gives access is recorded first and done then; what lessens it is done first, for whoever the
+// rules let do it, and recorded then, with what became of it.
+
+type grantCommand interface {
+	procedure.Command
+	GetGrant() string
+}
+
+func refOf(c grantCommand) broker.Ref {
+	return broker.Ref{Incident: c.GetMeta().GetIncident(), Grant: c.GetGrant()}
+}
+
+// person is who gives the command, by the rule book.
+func (s *Server) person(ctx context.Context) (string, error) {
+	book, err := s.Dispatch.Book(ctx)
+	if err != nil {
+		return "", service.Retryable(err)
+	}
+	key, ok := book.Key(service.Caller(ctx).KeyID)
+	if !ok || !key.RevokedAt.IsZero() || key.Key.GetPerson() == "" {
+		return "", refused(procedure.PermissionDenied, procedure.ReasonKeyUnknown, "G1", "the connection's key is no person's", "connect with a certificate whose key is in the rule book")
+	}
+	return key.Key.GetPerson(), nil
+}
+
+// allowed asks the rules whether the command would be accepted as things are, without doing anything.
+func (s *Server) allowed(ctx context.Context, cmd procedure.Command) error {
+	st, err := s.Dispatch.State(ctx, cmd.GetMeta().GetIncident())
+	if err != nil {
+		return service.Retryable(err)
+	}
+	book, err := s.Dispatch.Book(ctx)
+	if err != nil {
+		return service.Retryable(err)
+	}
+	_, no, err := procedure.Decide(st, cmd, procedure.Env{Owner: s.Owner, Now: s.Clock.Now(), Actor: service.Caller(ctx), Book: book, Salt: make([]byte, 32)})
+	if err != nil {
+		return err
+	}
+	if no != nil {
+		_, err := s.Do(ctx, cmd, procedure.Facts{}) // decided, and recorded as refused, on the history as it is
+		return err
+	}
+	return nil
+}
+
+func consoleFacts(x *procedure.ConsoleFacts) procedure.Facts { return procedure.Facts{Console: x} }
+
+// counters are what the broker knows of the session.
+func (s *Server) counters(ref broker.Ref) *procedure.ConsoleFacts {
+	x := &procedure.ConsoleFacts{}
+	if s.broker == nil {
+		return x
+	}
+	x.RecorderReady, x.Anchored = s.broker.Ready() == nil, true
+	if st, ok := s.broker.Status(ref); ok {
+		x.LeaseAlive, x.OutputOffset, x.InputDiscarded = st.Present, uint64(st.Offset), uint64(st.Discarded)
+		if st.State == broker.StateLive || st.State == broker.StateFrozen {
+			x.RecorderReady, x.Anchored = st.Recorder, st.Anchored
+		}
+	}
+	return x
+}
+
+// ArmWatch confirms that the watcher watches.
+func (s *Server) ArmWatch(ctx context.Context, req *emergencyv1.ArmWatchRequest) (*emergencyv1.ArmWatchResponse, error) {
+	if s.broker == nil {
+		return nil, errNoConsole()
+	}
+	person, err := s.person(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c, err := s.Do(ctx, req, consoleFacts(s.counters(refOf(req))))
+	if err == nil {
+		s.broker.Armed(refOf(req), person, c.GetRecordedAt().AsTime())
+	}
+	return &emergencyv1.ArmWatchResponse{Committed: c}, err
+}
+
+// Freeze freezes a session at once.
+func (s *Server) Freeze(ctx context.Context, req *emergencyv1.FreezeRequest) (*emergencyv1.FreezeResponse, error) {
+	if s.broker == nil {
+		return nil, errNoConsole()
+	}
+	if err := s.allowed(ctx, req); err != nil {
+		return nil, err
+	}
+	var c *emergencyv1.Committed
+	_, err := s.broker.Freeze(ctx, refOf(req), broker.CauseWatcher, func(ctx context.Context, f broker.Freezing) (err error) {
+		c, err = s.Do(ctx, req, consoleFacts(consoleRules{s, nil}.frozen(refOf(req), f)))
+		return told(err)
+	})
+	return &emergencyv1.FreezeResponse{Committed: c}, s.untold(ctx, req, c, err)
+}
+
+// untold gives a command that the broker had no reason to record to the rules all the same, whose answer it then is.
+func (s *Server) untold(ctx context.Context, cmd procedure.Command, c *emergencyv1.Committed, err error) error {
+	if err == nil && c != nil {
+		return nil
+	}
+	again, refusal := s.Do(ctx, cmd, consoleFacts(&procedure.ConsoleFacts{}))
+	if refusal != nil || again != nil {
+		return refusal
+	}
+	return err
+}
+
+// Resume ends a freeze.
+func (s *Server) Resume(ctx context.Context, req *emergencyv1.ResumeRequest) (*emergencyv1.ResumeResponse, error) {
+	if s.broker == nil {
+		return nil, errNoConsole()
+	}
+	person, err := s.person(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c, err := s.Do(ctx, req, consoleFacts(s.counters(refOf(req))))
+	if err == nil {
+		err = s.broker.Resume(ctx, refOf(req), person, "resumed by the watcher")
+	}
+	return &emergencyv1.ResumeResponse{Committed: c}, err
+}
+
+// MarkSession marks a place in a session.
+func (s *Server) MarkSession(ctx context.Context, req *emergencyv1.MarkSessionRequest) (*emergencyv1.MarkSessionResponse, error) {
+	if s.broker == nil {
+		return nil, errNoConsole()
+	}
+	person, err := s.person(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c, err := s.Do(ctx, req, consoleFacts(s.counters(refOf(req))))
+	if err == nil {
+		if err := s.broker.Note(refOf(req), person, req.GetText()); err != nil {
+			s.Log.WarnContext(ctx, "a mark is in the history and not in the recording", "grant", refOf(req).String(), "error", err)
+		}
+	}
+	return &emergencyv1.MarkSessionResponse{Committed: c}, err
+}
+
+// ExtendSession extends a session once.
+func (s *Server) ExtendSession(ctx context.Context, req *emergencyv1.ExtendSessionRequest) (*emergencyv1.ExtendSessionResponse, error) {
+	if s.broker == nil {
+		return nil, errNoConsole()
+	}
+	person, err := s.person(ctx)
+	if err != nil {
+		return nil, err
+	}
+	c, err := s.Do(ctx, req, procedure.Facts{})
+	if err != nil {
+		return nil, err
+	}
+	st, err := s.Dispatch.State(ctx, req.GetMeta().GetIncident())
+	if err != nil {
+		return nil, service.Retryable(err)
+	}
+	if g, ok := st.Grant(req.GetGrant()); ok {
+		err = s.broker.Extend(refOf(req), person, g.Extension, 0)
+	}
+	return &emergencyv1.ExtendSessionResponse{Committed: c}, err
+}
+
+// Terminate ends a session at once.
+func (s *Server) Terminate(ctx context.Context, req *emergencyv1.TerminateRequest) (*emergencyv1.TerminateResponse, error) {
+	if s.broker == nil {
+		return nil, errNoConsole()
+	}
+	if err := s.allowed(ctx, req); err != nil {
+		return nil, err
+	}
+	by, _ := s.person(ctx) // or the host's agent
+	var c *emergencyv1.Committed
+	_, err := s.broker.Terminate(ctx, refOf(req), broker.CauseKilled, by, "", func(ctx context.Context, e broker.Ending) (err error) {
+		c, err = s.Do(ctx, req, consoleFacts(ending(e)))
+		return told(err)
+	})
+	if err == nil && c == nil { // ended before: the first result
+		c, err = s.Do(ctx, req, procedure.Facts{})
+	}
+	return &emergencyv1.TerminateResponse{Committed: c}, err
+}
+
+// Disable disables the credential at the gateway and on the host, and ends what has not ended.
+func (s *Server) Disable(ctx context.Context, req *emergencyv1.DisableRequest) (*emergencyv1.DisableResponse, error) {
+	if s.broker == nil {
+		return nil, errNoConsole()
+	}
+	if err := s.allowed(ctx, req); err != nil {
+		return nil, err
+	}
+	by, err := s.person(ctx)
+	if err != nil {
+		return nil, err
+	}
+	effects, err := s.broker.Disable(ctx, refOf(req), by)
+	if err != nil {
+		s.Log.WarnContext(ctx, "not everything of an access could be disabled", "grant", refOf(req).String(), "error", err)
+	}
+	e := broker.Ending{Effects: effects}
+	x := ending(e)
+	x.Gateway, x.HostEnd = endStep(e, "gateway_credential", broker.EffectCredential), endStep(e, "host_credential", broker.EffectHost)
+	c, err := s.Do(ctx, req, consoleFacts(x))
+	return &emergencyv1.DisableResponse{Committed: c}, err
+}
+
+// ProveUnusable has the broker try the disabled credential again, at its own door and at the host's.
+func (s *Server) ProveUnusable(ctx context.Context, req *emergencyv1.ProveUnusableRequest) (*emergencyv1.ProveUnusableResponse, error) {
+	if s.broker == nil {
+		return nil, errNoConsole()
+	}
+	if err := s.allowed(ctx, req); err != nil {
+		return nil, err
+	}
+	proof, err := s.broker.Prove(ctx, refOf(req))
+	if err != nil {
+		return nil, service.Away("the credential could not be tried: %w", err)
+	}
+	c, err := s.Do(ctx, req, consoleFacts(&procedure.ConsoleFacts{Attempts: attempts(proof)}))
+	return &emergencyv1.ProveUnusableResponse{Committed: c}, err
+}
+
+// attempts are the trials that got an answer; one without proves nothing.
+func attempts(p broker.Proof) []*emergencyv1.ReuseAttempt {
+	var list []*emergencyv1.ReuseAttempt
+	for _, t := range []struct {
+		at    string
+		trial broker.Trial
+	}{{"gateway", p.Gateway}, {"host", p.Host}} {
+		if t.trial.Tried {
+			list = append(list, &emergencyv1.ReuseAttempt{At: t.at, AttemptedAt: timestamppb.New(p.At), Refused: t.trial.Refused, Detail: clipped(t.trial.Answer, 500)})
+		}
+	}
+	return list
+}
+
+// stateName is a grant's state in the words of the API.
+func stateName(st broker.Status) string {
+	switch st.State {
+	case broker.StateWaiting, broker.StateOpening, broker.StateLive, broker.StateFrozen:
+		return string(st.State)
+	case broker.StateEnded:
+		return "terminated"
+	}
+	return fmt.Sprintf("unknown (%s)", st.State)
+}
+
+// renewEvery is how often a watcher's client is asked for a sign of life.
+const renewEvery = time.Second
