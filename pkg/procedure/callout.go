@@ -115,7 +115,10 @@ func decideCallOut(d *decision, c *emergencyv1.CallOutRequest) *Refusal {
 		Round: uint32(len(d.s.Rounds) + 1), Teams: teams, Channels: channelsOf(pages), Pages: pages, Message: d.seal(c.GetMessage()),
 	})
 	for _, t := range teams {
-		if !slices.ContainsFunc(pages, func(p *emergencyv1.CalledPage) bool { return p.GetTeam() == t }) {
+		onDuty := d.env.Book.OnDuty(t, d.at)
+		if !slices.ContainsFunc(pages, func(p *emergencyv1.CalledPage) bool {
+			return p.GetTeam() == t && slices.Contains(onDuty, p.GetPerson())
+		}) {
 			d.emit(&emergencyv1.CoverageGapFound{Team: t}) // nobody on duty, or nobody of them with an address
 		}
 	}
@@ -145,7 +148,7 @@ func channelsOf(pages []*emergencyv1.CalledPage) []string {
 func (s *State) newPages(b *rulebook.Book, at time.Time, round uint32, teams []emergencyv1.Team, channels []string, least int) []*emergencyv1.CalledPage {
 	var pages []*emergencyv1.CalledPage
 	for _, t := range teams {
-		for _, person := range b.OnDuty(t, at) {
+		for _, person := range s.toCall(b, t, at) {
 			n := 0
 			for _, contact := range b.Contacts(person) {
 				if len(channels) > 0 && !slices.Contains(channels, contact.GetChannel()) || len(channels) == 0 && n >= least {
@@ -159,6 +162,16 @@ func (s *State) newPages(b *rulebook.Book, at time.Time, round uint32, teams []e
 		}
 	}
 	return pages
+}
+
+// toCall are the persons on duty for a team; under strategy 3 the critical team leads too, on duty or not: without their
+// permission, or the proof that they were called, nobody is let in (SP 4.1.1.1, 10.14).
+func (s *State) toCall(b *rulebook.Book, t emergencyv1.Team, at time.Time) []string {
+	list := b.OnDuty(t, at)
+	if s.Strategy == 3 && t == emergencyv1.Team_TEAM_CRITICAL {
+		list = append(list, b.PersonsWith(cl, at)...)
+	}
+	return distinct(list)
 }
 
 func (s *State) addPages(f fact, round uint32, pages []*emergencyv1.CalledPage) {

@@ -300,13 +300,13 @@ func (d *decision) leadReachable() string {
 	least, channels := d.s.Policy.Duration("lead_unreachable.min_time"), d.s.Policy.Count("callout.channels_min")
 	for _, lead := range leads {
 		var used []string
-		var first time.Time
+		var first Mark
 		for _, p := range d.s.Pages {
 			if p.Person != lead {
 				continue
 			}
 			if len(used) == 0 {
-				first = p.SentAt
+				first = Mark{Position: p.Position, At: p.SentAt}
 			}
 			if !slices.Contains(used, p.Channel) {
 				used = append(used, p.Channel)
@@ -315,21 +315,22 @@ func (d *decision) leadReachable() string {
 		switch {
 		case len(used) < channels:
 			return fmt.Sprintf("%s was called over %d channels, not over %d", lead, len(used), channels)
-		case d.at.Sub(first) < least:
-			return fmt.Sprintf("%s was called first at %s, less than %s ago", lead, stamp(first), least)
-		case d.s.lastActOf(lead).After(first):
-			return fmt.Sprintf("%s answered at %s", lead, stamp(d.s.lastActOf(lead)))
+		case d.at.Sub(first.At) < least:
+			return fmt.Sprintf("%s was called first at %s, less than %s ago", lead, stamp(first.At), least)
+		}
+		if answer := d.s.lastActOf(lead); answer.First > first.Position {
+			return fmt.Sprintf("%s answered at %s", lead, stamp(answer.RecordedAt))
 		}
 	}
 	return ""
 }
 
-// lastActOf is when a person's last command of this incident was recorded.
-func (s *State) lastActOf(person string) time.Time {
-	var last time.Time
+// lastActOf is the result of a person's last command of this incident; zero if there is none.
+func (s *State) lastActOf(person string) Result {
+	var last Result
 	for k, r := range s.Requests {
-		if k.Person == person && r.RecordedAt.After(last) {
-			last = r.RecordedAt
+		if k.Person == person && r.First > last.First {
+			last = r
 		}
 	}
 	return last

@@ -16,6 +16,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"cacert.org/emergency/pkg/procedure"
 	pt "cacert.org/emergency/pkg/procedure/proceduretest"
@@ -37,6 +38,9 @@ func frozen(t *testing.T) map[string]func() string {
 		},
 		"backout-v1.txt": func() string {
 			return frozenText("An overruled veto, a new revision, waived tests, a deployment that differed, a veto after it, a back-out proven at the second try, and drift.", pt.Founding().For(t), backedOut(t))
+		},
+		"strategy3-v1.txt": func() string {
+			return frozenText("A joint declaration; an access that expired and one whose watch was taken over, frozen by the clock, extended, ended, found still usable, proven unusable and sealed without the end of its recording; its difference replicated.", pt.Founding().For(t), watched(t))
 		},
 	}
 }
@@ -62,6 +66,37 @@ func backedOut(t *testing.T) *pt.World {
 		pt.From(pt.Tested, pt.Applied), odd, pt.Does("beate", pt.Veto()), pt.Does("carla", pt.BackOut()), odd, pt.Does("carla", pt.BackOut()),
 		pt.Does(agent, pt.ReportTree(pt.BaseTree())), pt.Does("repo:git", &emergencyv1.CheckReplicationRequest{}, pt.Facts(pt.Drift("etc/odd"))),
 		func(w *pt.World) { w.Sync() }, pt.Waits(30*time.Hour), func(w *pt.World) { w.Tick(procedure.OwnerArbitration) },
+	)
+	return pt.Given(t, steps...).World()
+}
+
+// watched is strategy 3 with all that may happen to an access.
+func watched(t *testing.T) *pt.World {
+	again := func(c procedure.Command) procedure.Command {
+		m := proto.Clone(c).(procedure.Command)
+		m.ProtoReflect().Set(m.ProtoReflect().Descriptor().Fields().ByName("grant"), protoreflect.ValueOfString("G2"))
+		return m
+	}
+	sync := func(w *pt.World) { w.Sync() }
+	tick := func(w *pt.World) { w.Tick(procedure.OwnerDeployment) }
+	over := with(pt.Arm(), func(c *emergencyv1.ArmWatchRequest) { c.TakeOverReason = "carl has gone home" })
+	failed := found(disable, func(x *procedure.ConsoleFacts) { x.HostEnd = nil })
+	incomplete := found(seal, func(x *procedure.ConsoleFacts) {
+		x.Recording.State = emergencyv1.RecordingState_RECORDING_STATE_INCOMPLETE
+	})
+	usable := func(w *pt.World) {
+		w.Do("carla", again(prove), found(prove, func(x *procedure.ConsoleFacts) { x.Attempts = pt.Attempts(w.Now, false) })...)
+	}
+	steps := history(pt.Story(pt.Granted), sync, expired, pt.Does("carla", disable), pt.Does("carla", prove),
+		pt.Does("carla", pt.GrantTo("emil", "carl")), pt.Does("carl", again(pt.Arm())), pt.Does("gateway:emil", again(pt.Connect())), pt.Does("gateway:emil", again(pt.Opened(true))),
+		pt.Does("gateway", again(pt.CheckpointAt(10))), pt.Does("carla", again(over)), pt.Waits(6*time.Minute), tick, pt.Does("carla", again(pt.Arm())), pt.Does("carla", again(resume)),
+		pt.Does("carla", again(extend)), pt.Does("gateway", again(&emergencyv1.MarkSessionRequest{Kind: emergencyv1.MarkKind_MARK_KIND_REFUSED_REQUEST, Text: "subsystem sftp"})),
+		pt.Does("gateway", again(freeze)), pt.Waits(time.Second), pt.Does("gateway:emil", again(terminate)), pt.Does("gateway", again(pt.CheckpointAt(20))),
+		pt.Does("carla", again(disable), failed...), usable, pt.Does("carla", again(disable)), pt.Does("carla", again(prove)), sync,
+		pt.Does(gateway, again(capture)), pt.Does(agent, again(pt.FoundLeftovers())), pt.Does("carl", again(pt.ExplainLeftovers("L2"))), pt.Waits(25*time.Hour), sync,
+		func(w *pt.World) { w.Tick(procedure.OwnerArbitration) }, pt.Does("carl", again(pt.ExplainLeftovers(""))), pt.Does("carla", again(seal), incomplete...), pt.Does("anna", again(play)),
+		pt.Does("repo:git", &emergencyv1.CheckReplicationRequest{}, pt.Facts(procedure.Facts{Replication: &procedure.ReplicationFacts{HostTree: pt.SessionTree(), BranchTree: pt.SessionTree(), BranchCommit: "beef02"}})),
+		sync,
 	)
 	return pt.Given(t, steps...).World()
 }

@@ -26,6 +26,9 @@ func (s *State) applyConsole(f fact, payload proto.Message) bool {
 		})
 	case interface{ GetGrant() string }:
 		if g, ok := s.Grant(e.GetGrant()); ok {
+			if armed, ok := payload.(*emergencyv1.WatchArmed); ok {
+				s.fillWatcher(f, armed.GetWatcher())
+			}
 			return g.apply(f, payload)
 		}
 		return isConsole(payload)
@@ -33,6 +36,15 @@ func (s *State) applyConsole(f fact, payload proto.Message) bool {
 		return false
 	}
 	return true
+}
+
+// fillWatcher ends the watcher's slot of strategy 3: with the watch armed somebody does its step.
+func (s *State) fillWatcher(f fact, watcher string) {
+	for i := range s.Slots {
+		if sl := &s.Slots[i]; sl.Planned == emergencyv1.ResponderStep_RESPONDER_STEP_WATCH && sl.State != SlotEnded {
+			sl.State, sl.Person, sl.Step, sl.Since = SlotEnded, watcher, sl.Planned, f.at
+		}
+	}
 }
 
 // isConsole tells whether an event that names a grant is folded into it.
