@@ -36,6 +36,9 @@ func frozen(t *testing.T) map[string]func() string {
 		"strategy1-v1.txt": func() string {
 			return frozenText("A strategy-1 emergency as it should go, with all obligations made visible and paid.", pt.Founding().For(t), strategy1(t))
 		},
+		"dispute-v1.txt": func() string {
+			return frozenText("A dispute that nobody took, filed again and ruled; a review that was re-opened, a panel and its final ruling; obligations lifted; redaction and disclosure.", pt.Founding().For(t), arbitrated(t))
+		},
 		"backout-v1.txt": func() string {
 			return frozenText("An overruled veto, a new revision, waived tests, a deployment that differed, a veto after it, a back-out proven at the second try, and drift.", pt.Founding().For(t), backedOut(t))
 		},
@@ -56,6 +59,24 @@ func strategy1(t *testing.T) *pt.World {
 	w.Sync()
 	pt.From(pt.Settled, pt.ClosedDown)(w)
 	return w
+}
+
+func arbitrated(t *testing.T) *pt.World {
+	lift := func(s *procedure.State, c *emergencyv1.DeliverRulingRequest) { c.Lifted = []string{"BOARD_SUMMARY/1"} }
+	return pt.Given(t, unobserved(pt.CaseOpened)...).And(
+		pt.Does("clara", pt.Lead(false)), doesAs("mailer", func(s *procedure.State) procedure.Command {
+			return &emergencyv1.ReportFilingRequest{Dispute: the(s, 1), State: emergencyv1.DeliveryState_DELIVERY_STATE_SENT, Detail: "taken"}
+		}), nobodyTakes(1), doesAs("casper", closeDeclined(1)), func(w *pt.World) { w.Sync(); w.Tick(procedure.OwnerArbitration) },
+		doesAs("mia", refile(aboutOther)), doesAs("casper", openCase(2, "a20270203.1")), doesAs("casper", propose(2, "arno")), doesAs("arno", answerTo(2, true, true)),
+		func(w *pt.World) {
+			doesAs("arno", func(s *procedure.State) procedure.Command { return pt.Preliminaries(the(s, 2)) })(w)
+		},
+		doesAs("arno", ruling(2, lift)), pt.Does("casper", &emergencyv1.PublishRulingRequest{Ruling: "R1", Text: "it was justified"}),
+		pt.Does("carla", &emergencyv1.ReportDirectionDoneRequest{Direction: "D1", Proof: "it is in the wiki"}), pt.Does("casper", &emergencyv1.ConfirmDirectionRequest{Direction: "D1"}),
+		pt.DisputeFrom(aboutOther, pt.Obeyed, pt.FinalRuled), doesAs("clara", redact("reason")), func(w *pt.World) {
+			w.Do("reactor", &emergencyv1.ReportRedactionRequest{Redaction: w.State.Position})
+		}, doesAs("clara", disclose("incident.EmergencyDeclared", "symptom")), func(w *pt.World) { w.Sync(); w.Tick(procedure.OwnerArbitration) },
+	).World()
 }
 
 func backedOut(t *testing.T) *pt.World {
@@ -147,8 +168,29 @@ func summary(s *procedure.State) []string {
 	for _, d := range procedure.Deadlines(s) {
 		list = append(list, fmt.Sprintf("deadline %s %s", d.Key, d.State(s, s.RecordedAt)))
 	}
-	list = append(list, consoleSummary(s)...)
+	list = append(append(list, consoleSummary(s)...), disputeSummary(s)...)
 	return append(list, fmt.Sprintf("requests %d, pages %d, breached %s", len(s.Requests), len(s.Pages), strings.Join(s.Breached, " ")))
+}
+
+// disputeSummary is what disputes, and what was redacted or disclosed, must still mean.
+func disputeSummary(s *procedure.State) []string {
+	var list []string
+	for _, x := range s.Disputes {
+		list = append(list, fmt.Sprintf("dispute %s %s by %s evidence %d attached %d case %s manager %s arbitrator %s panel %s refiled %q joined %q mailed %q",
+			x.ID, x.State(s.RecordedAt), x.Filed.By, x.Evidence, len(x.Deviations), x.Case, x.Opened.By, x.Arbitrator, strings.Join(x.Panel, " "), x.RefiledBy, x.JoinedTo, x.Mailed.Result))
+	}
+	for _, r := range s.Rulings {
+		list = append(list, fmt.Sprintf("ruling %s on %s by %s sealed %t final %t judged %d lifted %s superseded %q", r.ID, r.Dispute, r.By, r.Sealed, r.Final, len(r.Judgements), strings.Join(r.Lifted, " "), r.Superseded))
+	}
+	for _, x := range s.Directions {
+		list = append(list, fmt.Sprintf("direction %s for %s/%s until %s reported by %q done by %q void %q", x.ID, x.Person, procedure.RoleWord(x.Role), x.Due.Format(time.RFC3339), x.Reported.By, x.Done.By, x.Void.Result))
+	}
+	for _, r := range s.Restricted {
+		if r.Redacted.Position+r.Disclosed.Position > 0 {
+			list = append(list, fmt.Sprintf("restricted %s %s at %d redacted %d erased %d disclosed %d", r.EventType, r.Field, r.Position, r.Redacted.Position, r.Erased.Position, r.Disclosed.Position))
+		}
+	}
+	return list
 }
 
 // consoleSummary is what strategy 3's access must still mean.

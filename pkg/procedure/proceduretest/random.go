@@ -9,16 +9,20 @@ import (
 	"pgregory.net/rapid"
 
 	"cacert.org/emergency/pkg/procedure"
+	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 )
 
-// Random plays a random valid history: the story, or strategy 3's console, up to a random milestone, then moves of anybody, with time going on by
-// random steps and sometimes a little back. Refused moves record nothing; after sees every move that was tried, with the
+// Random plays a random valid history: the story, or strategy 3's console, up to a random milestone, sometimes with a dispute up
+// to one, then moves of anybody, with time going on by random steps and sometimes a little back. Refused moves record nothing; after sees every move that was tried, with the
 // state before it.
 func Random(t *rapid.T, moves int, after func(before *procedure.State, m Move, out Outcome)) *World {
 	w := NewWorld(t)
 	list := slices.Concat(Milestones(), Milestones2(), Milestones3())
 	if n := rapid.IntRange(0, len(list)).Draw(t, "milestone"); n > 0 {
 		Story(list[n-1])(w)
+		if m := rapid.IntRange(-2*len(DisputeMilestones()), len(DisputeMilestones())).Draw(t, "dispute"); m > 0 {
+			Dispute(emergencyv1.DisputeConcern_DISPUTE_CONCERN_OTHER, DisputeMilestones()[m-1])(w)
+		}
 	}
 	for range moves {
 		w.Wait(rapid.SampledFrom(steps()).Draw(t, "wait"))
