@@ -271,6 +271,36 @@ func (w *sessionWorld) register(incident string, b []byte) {
 	}})
 }
 
+// A session that only the clock has ended is ended on the host too, whatever became of the broker.
+func TestEndedByTheClock(t *testing.T) {
+	t.Parallel()
+	w := serveSessions(t)
+	agent := w.attach(deploymenttest.Host, deploymenttest.Host)
+	incident := w.Granted()
+	w.Gateway(deploymenttest.Subject, incident, proceduretest.Connect())
+	w.Gateway(deploymenttest.Subject, incident, proceduretest.Opened(true))
+	w.TickLater(incident, 3*time.Hour)
+	if g := w.State(incident).Grants[0]; g.Terminated.Position == 0 || g.Cause != emergencyv1.SessionCause_SESSION_CAUSE_MAX_LENGTH && g.Cause != emergencyv1.SessionCause_SESSION_CAUSE_GRACE_OVER {
+		t.Fatalf("%+v", g)
+	}
+	w.effects()
+	for {
+		m, err := agent.Recv()
+		w.Must(err)
+		j := m.GetJob()
+		if j == nil {
+			continue
+		}
+		w.Must(agent.Send(result(&deploymentv1.JobResult{JobId: j.GetId(), ErrorCode: "NO_SESSION"})))
+		if j.GetKind() == deploymentv1.JobKind_JOB_KIND_END_ACCESS {
+			if j.GetGrant() != "G1" || j.GetIncident() != incident {
+				t.Errorf("%v", j)
+			}
+			return
+		}
+	}
+}
+
 // What no patch can be made of is said and kept; a host that was not changed has no difference.
 func TestDifferencesThatAreNoPatch(t *testing.T) {
 	t.Parallel()

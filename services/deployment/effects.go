@@ -47,8 +47,17 @@ func (s *Server) plan(_ context.Context, rec *projection.Record, e projection.Ev
 			return nil
 		}
 		return one("replicate", func(ctx context.Context) error { return s.bringToBranch(ctx, rec, e) })
+	case *emergencyv1.SessionFrozen:
+		if !byTheClock(rec) {
+			return nil // whoever froze it did so before it was recorded
+		}
+		return one("freeze", func(ctx context.Context) error { return s.freezeByTheClock(ctx, rec, p) })
 	case *emergencyv1.SessionTerminated:
-		return s.aftermath(rec, e, p.GetGrant())
+		after := s.aftermath(rec, e, p.GetGrant())
+		if byTheClock(rec) {
+			after = append(one("end", func(ctx context.Context) error { return s.endByTheClock(ctx, rec, p) }), after...)
+		}
+		return after
 	case *emergencyv1.ReplicationPushed, *emergencyv1.RolledBack, *emergencyv1.PatchBackedOut:
 		return one("compare", func(ctx context.Context) error { return s.recheck(ctx, rec, e) })
 	}

@@ -19,6 +19,8 @@ const (
 	codeUnavailable = "UNAVAILABLE"
 	codeBase        = "HOST_BASE_MISMATCH"
 	codeResult      = "RESULT_MISMATCH"
+	codeNoSession   = "NO_SESSION" // the host knows no such session
+	codeNoConsole   = "NO_CONSOLE" // it serves none at all
 )
 
 // ReasonAgentRefused: the agent on the host does not do what it was asked, because what it was told does not agree with the

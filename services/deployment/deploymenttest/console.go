@@ -5,10 +5,12 @@ package deploymenttest
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"cacert.org/emergency/pkg/dispatch"
 	"cacert.org/emergency/pkg/procedure"
 	"cacert.org/emergency/pkg/procedure/proceduretest"
+	vaultmemory "cacert.org/emergency/pkg/vault/memory"
 	deploymentv1 "cacert.org/emergency/proto/emergency/deployment/v1"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 )
@@ -73,6 +75,20 @@ func (r *Rig) Consumed(publicKey, account string) (incident string, open *deploy
 	open = r.SessionJob(incident, deploymentv1.JobKind_JOB_KIND_OPEN_ACCESS)
 	open.PublicKey, open.Account = publicKey, account
 	return incident, open
+}
+
+// TickLater has the clock look at an incident some time from now: what the broker has not done by then is recorded.
+func (r *Rig) TickLater(incident string, after time.Duration) {
+	r.Helper()
+	d, err := dispatch.New(dispatch.Config{
+		Owner: procedure.OwnerDeployment, Store: r.Store, Keys: r.Keys, Signer: r.Signers[procedure.OwnerDeployment], Vault: vaultmemory.New(), Log: r.Logger,
+		Now: func() time.Time { return time.Now().Add(after) },
+	})
+	r.Must(err)
+	_, err = d.Do(context.Background(), &emergencyv1.TickRequest{Meta: r.meta(incident)}, dispatch.Input{
+		Actor: procedure.Actor{System: emergencyv1.SystemKind_SYSTEM_KIND_TIMER, SystemName: procedure.OwnerDeployment},
+	})
+	r.Must(err)
 }
 
 // SessionJob is a job about the grant, asked for by the last event of the incident.
