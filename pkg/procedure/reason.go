@@ -126,7 +126,7 @@ const (
 	ReasonRecorderNotReady      Reason = "RECORDER_NOT_READY"
 	ReasonNotSubject            Reason = "NOT_SUBJECT"
 	ReasonSourceAddress         Reason = "SOURCE_ADDRESS"
-	ReasonCredentialConsumed    Reason = "CREDENTIAL_CONSUMED"
+	ReasonCredentialConsumed    Reason = "CREDENTIAL_CONSUMED" //nolint:gosec // the name of a reason
 	ReasonGraceOver             Reason = "GRACE_OVER"
 	ReasonNotDisabled           Reason = "NOT_DISABLED"
 	ReasonNotProvenUnusable     Reason = "NOT_PROVEN_UNUSABLE"
