@@ -171,6 +171,26 @@ func (f *fold) used(strategy uint32) bool {
 	return strategy == 1 || slices.ContainsFunc(f.events, func(e event) bool { return e.strategy == strategy })
 }
 
+// Steps is the table of chapter 1 alone, for every strategy that was in force. It fails as New does.
+func Steps(in Input) ([]Step, error) {
+	f, err := read(in)
+	if err != nil {
+		return nil, err
+	}
+	return f.steps(), nil
+}
+
+// StepNames are all that What can be, each once.
+func StepNames() []string {
+	var list []string
+	for _, r := range rows() {
+		if !slices.Contains(list, r.what) {
+			list = append(list, r.what)
+		}
+	}
+	return list
+}
+
 func (f *fold) steps() []Step {
 	list := []Step{}
 	for _, r := range rows() {
