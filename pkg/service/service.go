@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -66,6 +67,15 @@ func (d Deps) check() error {
 type Service struct {
 	Deps
 	Dispatch *dispatch.Dispatcher
+	effects  atomic.Pointer[effect.Runner] // while Run runs
+}
+
+// Waiting is how many records have effects of this service that are not finished.
+func (s *Service) Waiting() int {
+	if r := s.effects.Load(); r != nil {
+		return r.Waiting()
+	}
+	return 0
 }
 
 // New builds it.
@@ -93,6 +103,7 @@ func (s *Service) Run(ctx context.Context, plan effect.Planner) error {
 		if err != nil {
 			return err
 		}
+		s.effects.Store(runner)
 		group.Go(func() error { return runner.Run(ctx) })
 	}
 	return group.Wait()
