@@ -77,6 +77,16 @@ func commandLine(command, subject string) string {
 	return line + choice(line)
 }
 
+// Typed is what to type for a command about a subject in an incident, for those who read a page instead; empty for what no
+// person types.
+func Typed(command, subject, incident string) string {
+	line := commandLine(command, subject)
+	if line == "" || incident == "" {
+		return line
+	}
+	return scoped(line, incident)
+}
+
 // mustName is what a command's subject is, where it has to be named: by a command that says the person has read or tried one
 // revision, or that leaves a choice.
 func mustName(command string) string {
