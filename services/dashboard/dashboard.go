@@ -3,6 +3,7 @@
 package dashboard
 
 import (
+	"context"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -12,10 +13,12 @@ import (
 	"google.golang.org/grpc"
 
 	"cacert.org/emergency/pkg/history"
+	"cacert.org/emergency/pkg/procedure"
 	"cacert.org/emergency/pkg/projection"
 	"cacert.org/emergency/pkg/service"
 	"cacert.org/emergency/pkg/timer"
 	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
+	"cacert.org/emergency/services/dashboard/pages"
 	"cacert.org/emergency/services/dashboard/view"
 )
 
@@ -46,6 +49,11 @@ type Config struct {
 	// Ready tells why the process is not ready, beyond what the dashboard knows itself. Optional.
 	Ready func() error
 
+	// Typed is what to type for a command about a subject in an incident, for the pages; Process what the process knows about
+	// itself. Optional.
+	Typed   func(command, subject, incident string) string
+	Process func(context.Context) pages.Process
+
 	// KeepAlive is after how long without a change a watcher gets the present state again; 15 seconds if 0.
 	KeepAlive time.Duration
 }
@@ -62,6 +70,7 @@ type Server struct {
 	records  *view.Records
 	reader   atomic.Pointer[projection.Runner]
 	rebuild  chan struct{} // one rebuild at a time
+	people   *pages.Pages
 }
 
 // New builds the service. It answers nothing before Follow.
@@ -72,8 +81,21 @@ func New(cfg Config) (*Server, error) {
 	if cfg.KeepAlive == 0 {
 		cfg.KeepAlive = defaultKeepAlive
 	}
-	return &Server{cfg: cfg, timeline: view.NewTimeline(), log: view.NewLog(), records: view.NewRecords(), rebuild: make(chan struct{}, 1)}, nil
+	s := &Server{cfg: cfg, timeline: view.NewTimeline(), log: view.NewLog(), records: view.NewRecords(), rebuild: make(chan struct{}, 1)}
+	paths := map[string]string{}
+	for name, a := range assets() {
+		paths[name] = a.path
+	}
+	var err error
+	s.people, err = pages.New(pages.Config{
+		Clock: cfg.Clock, Log: cfg.Log, Query: s, Incidents: cfg.Incidents, Records: s.records, Reader: s.running, Review: cfg.Peers[procedure.OwnerReview],
+		Typed: cfg.Typed, Process: cfg.Process, Assets: paths, Development: cfg.Development, KeepAlive: cfg.KeepAlive,
+	})
+	return s, err
 }
+
+// HangUp ends what is live in pages, so that a server that stops need not wait for people to leave.
+func (s *Server) HangUp() { s.people.HangUp() }
 
 // Projections are what the service wants fed, beside Config.Incidents, by one runner.
 func (s *Server) Projections() []projection.Projection {

@@ -41,7 +41,7 @@ func headOf(o publog.Origin, entries []publog.Entry) string {
 	return entries[len(entries)-1].Hash
 }
 
-func (p *pages) logJSON(w http.ResponseWriter, r *http.Request, drills bool) {
+func (p *logPages) logJSON(w http.ResponseWriter, r *http.Request, drills bool) {
 	origin, entries := originOf(drills), p.server.log.Entries(drills)
 	doc := logDocument{Log: origin, Development: p.server.cfg.Development, Genesis: publog.Genesis(origin), Head: headOf(origin, entries), Entries: entries}
 	if doc.Entries == nil {
@@ -61,7 +61,7 @@ type feedBody struct {
 }
 
 // feed answers with a whole document, or tells that the reader has it already. Other sites may read it: it is public.
-func (p *pages) feed(w http.ResponseWriter, r *http.Request, f feedBody) {
+func (p *logPages) feed(w http.ResponseWriter, r *http.Request, f feedBody) {
 	if f.err != nil {
 		p.server.cfg.Log.ErrorContext(r.Context(), "log not written", "path", r.URL.Path, "error", f.err)
 		plain(w, http.StatusInternalServerError, "The log could not be written.")
@@ -128,7 +128,7 @@ func atomID(o publog.Origin, seq uint64) string {
 	return id
 }
 
-func (p *pages) logAtom(w http.ResponseWriter, r *http.Request, drills bool) {
+func (p *logPages) logAtom(w http.ResponseWriter, r *http.Request, drills bool) {
 	origin, entries := originOf(drills), p.server.log.Entries(drills)
 	base := strings.TrimSuffix(p.server.cfg.PublicURL, "/")
 	doc := atomFeed{

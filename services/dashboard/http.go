@@ -9,7 +9,10 @@ import (
 	"encoding/hex"
 	"fmt"
 	"html/template"
+	"io/fs"
 	"net/http"
+	"path"
+	"strings"
 )
 
 //go:embed templates static
@@ -18,12 +21,12 @@ var files embed.FS
 // contentPolicy lets a page have its own style sheet and picture, and nothing else: no script at all.
 const contentPolicy = "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-// Handler returns the pages: the public log, health, and what Config mounts. Everything is read with GET; only what answers
-// under /r/ takes forms, by its own rules.
+// Handler returns the pages: the public log, those for people who take part (package pages), health, and what Config mounts.
+// The public log is read with GET, and needs and allows no script.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
-	pages := newPages(s)
-	pages.mount(mux)
+	newLogPages(s).mount(mux)
+	s.people.Mount(mux)
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { plain(w, http.StatusOK, "ok") })
 	mux.HandleFunc("GET /readyz", s.readyz)
 	if s.cfg.Metrics != nil {
@@ -84,20 +87,22 @@ type asset struct {
 	data        []byte
 }
 
-// assets reads the embedded static files; style is the style sheet's path.
-func assets() (list []asset, style, icon string) {
-	for name, contentType := range map[string]string{"style.css": "text/css; charset=utf-8", "icon.svg": "image/svg+xml"} {
-		data, _ := files.ReadFile("static/" + name) // embedded: TestAssets sees that it is there
-		sum := sha256.Sum256(data)
-		a := asset{"/static/" + hex.EncodeToString(sum[:6]) + "/" + name, contentType, data}
-		list = append(list, a)
-		if name == "style.css" {
-			style = a.path
-		} else {
-			icon = a.path
+// assets reads the embedded static files that browsers are given, by name below static/.
+func assets() map[string]asset {
+	types := map[string]string{".css": "text/css; charset=utf-8", ".svg": "image/svg+xml", ".js": "text/javascript; charset=utf-8"}
+	list := map[string]asset{}
+	_ = fs.WalkDir(files, "static", func(name string, d fs.DirEntry, err error) error { // embedded: TestAssets sees that they are there
+		contentType, ok := types[path.Ext(name)]
+		if err != nil || d.IsDir() || !ok {
+			return err
 		}
-	}
-	return list, style, icon
+		data, err := files.ReadFile(name)
+		sum := sha256.Sum256(data)
+		name = strings.TrimPrefix(name, "static/")
+		list[name] = asset{"/static/" + hex.EncodeToString(sum[:6]) + "/" + name, contentType, data}
+		return err
+	})
+	return list
 }
 
 func (a asset) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
@@ -107,7 +112,7 @@ func (a asset) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 }
 
 // render writes a page whole or not at all: a template that fails must not leave half a page with status 200.
-func (p *pages) render(w http.ResponseWriter, r *http.Request, code int, name string, data any) {
+func (p *logPages) render(w http.ResponseWriter, r *http.Request, code int, name string, data any) {
 	var b bytes.Buffer
 	if err := p.templates.ExecuteTemplate(&b, name, data); err != nil {
 		p.server.cfg.Log.ErrorContext(r.Context(), "page not made", "page", name, "error", err)

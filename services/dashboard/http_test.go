@@ -149,8 +149,8 @@ func TestAssets(t *testing.T) {
 	t.Parallel()
 	w := newRig(t).web()
 	paths := regexp.MustCompile(`href="(/static/[^"]+)"`).FindAllStringSubmatch(w.page("/log"), -1)
-	if len(paths) != 2 {
-		t.Fatalf("assets %v, want two", paths)
+	if len(paths) != 3 {
+		t.Fatalf("assets %v, want three", paths)
 	}
 	for _, p := range paths {
 		resp, body := w.ask("GET", p[1])
@@ -383,6 +383,24 @@ func TestDisputesWithoutArbitrator(t *testing.T) {
 			if len(v) > 8 && strings.Contains(body, v) && !strings.HasPrefix(v, "emergency issue handling") {
 				t.Errorf("%s holds the restricted value %q", path, v)
 			}
+		}
+	}
+}
+
+// Outside development nobody chooses who they are; the pages for people who take part need a certificate.
+func TestNobodyChoosesOutsideDevelopment(t *testing.T) {
+	t.Parallel()
+	for _, development := range []bool{true, false} {
+		w := filled(t, func(c *dashboard.Config) { c.Development = development }).web()
+		if _, body := w.ask("GET", "/sign-in"); strings.Contains(body, `name="person"`) != development {
+			t.Errorf("development %t: the page for signing in says otherwise", development)
+		}
+		req := must(http.NewRequestWithContext(t.Context(), http.MethodPost, w.srv.URL+"/sign-in", strings.NewReader("person=carla")))(t)
+		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
+		resp := must(w.srv.Client().Do(req))(t)
+		defer resp.Body.Close()
+		if signedIn := len(resp.Cookies()) > 0; signedIn != development {
+			t.Errorf("development %t: signed in %t, %s", development, signedIn, resp.Status)
 		}
 	}
 }

@@ -19,21 +19,18 @@ import (
 	"cacert.org/emergency/services/dashboard/view"
 )
 
-// pages are the pages of the public log.
-type pages struct {
-	server      *Server
-	templates   *template.Template
-	assets      []asset
-	style, icon string
+// logPages are the pages of the public log.
+type logPages struct {
+	server    *Server
+	templates *template.Template
+	assets    map[string]asset
 }
 
-func newPages(s *Server) *pages {
-	p := &pages{server: s, templates: parsed()}
-	p.assets, p.style, p.icon = assets()
-	return p
+func newLogPages(s *Server) *logPages {
+	return &logPages{server: s, templates: parsed(), assets: assets()}
 }
 
-func (p *pages) mount(mux *http.ServeMux) {
+func (p *logPages) mount(mux *http.ServeMux) {
 	mux.Handle("GET /{$}", http.RedirectHandler("/log", http.StatusFound))
 	for _, drills := range []bool{false, true} {
 		base := logPath(drills)
@@ -57,7 +54,7 @@ func logPath(drills bool) string {
 }
 
 // ready answers with 503 while the histories are still read: an empty log would be a lie.
-func (p *pages) ready(next http.HandlerFunc) http.HandlerFunc {
+func (p *logPages) ready(next http.HandlerFunc) http.HandlerFunc {
 	return func(w http.ResponseWriter, r *http.Request) {
 		if _, err := p.server.running(); err != nil {
 			w.Header().Set("Retry-After", "1")
@@ -70,8 +67,10 @@ func (p *pages) ready(next http.HandlerFunc) http.HandlerFunc {
 
 // page is what every page shows.
 type page struct {
-	Title       string
-	Style, Icon string
+	Title string
+
+	Palette, Style, Icon string
+
 	Development bool
 	Drills      bool
 	Base        string // path of this log
@@ -142,7 +141,7 @@ func (v *entryView) Gist() string {
 // recentIncidents is how many incidents an overview shows beside the open ones.
 const recentIncidents = 20
 
-func (p *pages) overview(w http.ResponseWriter, r *http.Request, drills bool) {
+func (p *logPages) overview(w http.ResponseWriter, r *http.Request, drills bool) {
 	pg, all := p.collect(drills)
 	pg.Title = map[bool]string{false: "Emergency log", true: "Emergency log: drills"}[drills]
 	ended := 0
@@ -163,7 +162,7 @@ var (
 	incidentForm = regexp.MustCompile(`^[ex][0-9]{8}\.[0-9]{1,6}$`)
 )
 
-func (p *pages) one(w http.ResponseWriter, r *http.Request) {
+func (p *logPages) one(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("page")
 	switch {
 	case yearForm.MatchString(name):
@@ -175,7 +174,7 @@ func (p *pages) one(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
-func (p *pages) oneDrillYear(w http.ResponseWriter, r *http.Request) {
+func (p *logPages) oneDrillYear(w http.ResponseWriter, r *http.Request) {
 	if name := r.PathValue("page"); yearForm.MatchString(name) {
 		p.year(w, r, name, true)
 		return
@@ -183,7 +182,7 @@ func (p *pages) oneDrillYear(w http.ResponseWriter, r *http.Request) {
 	p.missing(w, r)
 }
 
-func (p *pages) year(w http.ResponseWriter, r *http.Request, year string, drills bool) {
+func (p *logPages) year(w http.ResponseWriter, r *http.Request, year string, drills bool) {
 	pg, all := p.collect(drills)
 	if !slices.Contains(pg.Years, year) {
 		p.missing(w, r)
@@ -201,7 +200,7 @@ func (p *pages) year(w http.ResponseWriter, r *http.Request, year string, drills
 // yearOf is the year in an incident's id.
 func yearOf(id string) string { return id[1:min(5, len(id))] }
 
-func (p *pages) incident(w http.ResponseWriter, r *http.Request, id string) {
+func (p *logPages) incident(w http.ResponseWriter, r *http.Request, id string) {
 	pg, all := p.collect(view.Drill(id))
 	i := slices.IndexFunc(all, func(x *incidentPage) bool { return x.ID == id })
 	if i < 0 {
@@ -213,17 +212,17 @@ func (p *pages) incident(w http.ResponseWriter, r *http.Request, id string) {
 	p.render(w, r, http.StatusOK, "incident.html", pg)
 }
 
-func (p *pages) missing(w http.ResponseWriter, r *http.Request) {
+func (p *logPages) missing(w http.ResponseWriter, r *http.Request) {
 	pg, _ := p.collect(false)
 	pg.Title = "Not found"
 	p.render(w, r, http.StatusNotFound, "missing.html", pg)
 }
 
 // collect reads one of the logs: the page's frame, and its incidents, newest first.
-func (p *pages) collect(drills bool) (*page, []*incidentPage) {
+func (p *logPages) collect(drills bool) (*page, []*incidentPage) {
 	now, entries := p.server.cfg.Clock.Now(), p.server.log.Entries(drills)
 	pg := &page{
-		Style: p.style, Icon: p.icon, Development: p.server.cfg.Development, Drills: drills, Base: logPath(drills),
+		Palette: p.assets["palette.css"].path, Style: p.assets["style.css"].path, Icon: p.assets["icon.svg"].path, Development: p.server.cfg.Development, Drills: drills, Base: logPath(drills),
 		Made: full(now), Head: publog.Genesis(publog.Real),
 	}
 	if drills {

@@ -25,7 +25,9 @@ import (
 	"cacert.org/emergency/pkg/telemetry"
 	restrictedv1 "cacert.org/emergency/proto/emergency/restricted/v1"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
+	"cacert.org/emergency/services/cli"
 	"cacert.org/emergency/services/dashboard"
+	"cacert.org/emergency/services/dashboard/pages"
 	"cacert.org/emergency/services/notification"
 	"cacert.org/emergency/services/notification/channel"
 	"cacert.org/emergency/services/notification/filebox"
@@ -53,9 +55,9 @@ func (n *Node) Run(ctx context.Context, ready func(Addresses)) error {
 	group.Go(func() error { return n.reader.Run(ctx) })
 	group.Go(func() error { return server.Run(ctx, listeners.api) })
 	group.Go(func() error { return server.Run(ctx, n.local) })
-	group.Go(func() error { return serveHTTP(ctx, listeners.web, n.handler()) })
+	group.Go(func() error { return serveHTTP(ctx, listeners.web, n.handler(), n.dashboard.HangUp) })
 	group.Go(func() error {
-		return serveHTTP(ctx, tls.NewListener(listeners.web2, identity.ServerTLS(n.profile.Current, "h2", "http/1.1")), n.handler())
+		return serveHTTP(ctx, tls.NewListener(listeners.web2, identity.ServerTLS(n.profile.Current, "h2", "http/1.1")), n.handler(), n.dashboard.HangUp)
 	})
 	group.Go(func() error { return n.guard(ctx) })
 	for _, run := range []func(context.Context) error{n.incident.Run, n.notification.Run, n.review.Run, n.deployment.Run, n.arbitration.Run} {
@@ -154,8 +156,25 @@ func (n *Node) guard(ctx context.Context) error {
 func (n *Node) dashboardConfig() dashboard.Config {
 	return dashboard.Config{
 		Clock: n.set.Clock, Log: n.log, Store: n.store, Keys: n.keys, Incidents: n.incidents, Peers: n.peers(), Development: true,
-		Metrics: n.tel.Handler(),
+		Metrics: n.tel.Handler(), Typed: cli.Typed, Process: n.process,
 	}
+}
+
+// process is what this process knows about itself, for the page that shows it.
+func (n *Node) process(ctx context.Context) pages.Process {
+	p := pages.Process{Version: Version(), Waiting: map[string]int{
+		procedure.OwnerIncident: n.incident.Waiting(), procedure.OwnerNotification: n.notification.Waiting(), procedure.OwnerReview: n.review.Waiting(),
+		procedure.OwnerDeployment: n.deployment.Waiting(), procedure.OwnerArbitration: n.arbitration.Waiting(),
+	}}
+	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
+	defer cancel()
+	s, err := n.js.Stream(ctx, natsd.Stream)
+	if err == nil {
+		p.Stored = s.CachedInfo().State.LastSeq
+		return p
+	}
+	p.StoreAway = err.Error()
+	return p
 }
 
 // handler serves the pages, and the page that a link in a call leads to.
@@ -166,8 +185,10 @@ func (n *Node) handler() http.Handler {
 	return mux
 }
 
-func serveHTTP(ctx context.Context, lis net.Listener, h http.Handler) error {
+// serveHTTP serves until ctx ends; then hangUp ends the connections that never end by themselves.
+func serveHTTP(ctx context.Context, lis net.Listener, h http.Handler, hangUp func()) error {
 	srv := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10}
+	srv.RegisterOnShutdown(hangUp)
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(lis) }()
 	select {

@@ -113,6 +113,12 @@ func (e *Env) HTTP() string {
 	return e.run().addrs.HTTP
 }
 
+// HTTPS is the address of the running node's pages by TLS.
+func (e *Env) HTTPS() string {
+	e.t.Helper()
+	return e.run().addrs.HTTPS
+}
+
 func (e *Env) run() *running {
 	e.t.Helper()
 	e.mu.Lock()
