@@ -56,7 +56,7 @@ func decideFileDispute(d *decision, c *emergencyv1.FileDisputeRequest) *Refusal 
 		return refusal
 	}
 	for _, x := range d.s.Disputes {
-		if x.Open() && x.Filed.By == d.person && x.Concern == c.GetConcern() && x.ID != c.GetRefiles() && x.Filed.Position > d.s.enteredLast(strategyOf(x.Concern)) {
+		if x.Open() && x.Filed.By == d.person && x.Concern == c.GetConcern() && x.ID != c.GetRefiles() && x.Filed.Position > d.s.askedFor(x.Concern) {
 			return refuse(ReasonDisputeExists, "%s already filed %s about the same, and it is open", d.person, x.ID).allow("", x.ID, "follow %s", x.ID)
 		}
 	}
@@ -103,6 +103,18 @@ func strategyOf(c emergencyv1.DisputeConcern) uint32 {
 	case emergencyv1.DisputeConcern_DISPUTE_CONCERN_STRATEGY_3, emergencyv1.DisputeConcern_DISPUTE_CONCERN_ACCESS:
 		return 3
 	case emergencyv1.DisputeConcern_DISPUTE_CONCERN_OTHER, emergencyv1.DisputeConcern_DISPUTE_CONCERN_REVIEW, emergencyv1.DisputeConcern_DISPUTE_CONCERN_UNSPECIFIED:
+	}
+	return 0
+}
+
+// askedFor is the position at which a dispute was last asked for: by an escalation, or by the lead who referred strategy 1. A
+// filing from before does not stand in the way of the one that is owed since.
+func (s *State) askedFor(c emergencyv1.DisputeConcern) uint64 {
+	if n := strategyOf(c); n > 1 {
+		return s.enteredLast(n)
+	}
+	if c == emergencyv1.DisputeConcern_DISPUTE_CONCERN_STRATEGY_1 && s.Lead != nil {
+		return s.Lead.FirstReferred.Position
 	}
 	return 0
 }

@@ -107,6 +107,11 @@ func TestFileDispute(t *testing.T) {
 		{name: "evidence of nothing", given: history(pt.Story(pt.Verified)), when: without(func(c *emergencyv1.FileDisputeRequest) { c.HeadHash = strings.Repeat("a", 64) }), by: "carla", refused: procedure.ReasonEvidenceRoot},
 		{name: "strategy 2 never followed", given: history(pt.Story(pt.Verified)), when: file(aboutS2), by: "carla", refused: procedure.ReasonField},
 		{name: "twice about the same", given: disputed(pt.Filed), when: file(aboutS1), by: "carla", refused: procedure.ReasonDisputeExists},
+		{name: "again since it was referred", given: append(disputed(pt.Filed), pt.Does("clara", pt.Lead(true))), when: file(aboutS1), by: "carla", then: events("DisputeFiled"), check: func(t *testing.T, w *pt.World) {
+			if o, _ := debt(w.State, "DISPUTE/REFERRED"); o.Open() {
+				t.Errorf("%+v", o)
+			}
+		}},
 		{name: "about something else", given: disputed(pt.Filed), when: file(aboutOther), by: "carla", then: events("DisputeFiled")},
 		{name: "about the same by another", given: disputed(pt.Filed), when: file(aboutS1), by: "carl", then: events("DisputeFiled")},
 		{name: "about the same once it is ruled", given: disputed(pt.Ruled), when: file(aboutS1), by: "carla", then: events("DisputeFiled")},

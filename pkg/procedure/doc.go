@@ -14,6 +14,9 @@
 // names the bytes of patch and trees that reviews, tests, deployment and replication are about. A slot is a place in a
 // team that a named responder fills. A deviation is a departure that only an arbitrator can judge. An obligation is
 // something owed with an owner and a due date. T0 is the time of the declaration. The current revision is the latest one
-// of its patch. A production effect is the first change to the critical host: ApplyStarted. "Passed" means later than
+// of its patch. A dispute is a filing at CAcert's arbitration; a case manager opens a case for it, an arbitrator rules on it and
+// gives directions. Whoever acted in an incident, by anything but reading and arbitration, has a conflict of interest in its
+// disputes. Restricted values are kept outside the history under commitments; to redact one is to delete it, to disclose one
+// is to publish it with its salt. A production effect is the first change to the critical host: ApplyStarted. "Passed" means later than
 // due: exactly at the due time is still in time.
 package procedure

@@ -75,6 +75,9 @@ func (a *app) showDispute(ctx context.Context, s *scene, d *procedure.Dispute) e
 	if len(d.Panel) > 0 {
 		a.out.field("panel", "%s; %s is senior", strings.Join(d.Panel, ", "), d.Senior)
 	}
+	if d.Mailed.Position > 0 {
+		a.out.field("by mail", "%s %s", d.Mailed.Result, a.out.at(d.Mailed.At))
+	}
 	a.out.field("evidence", "up to position %d, %s", d.Evidence, d.EvidenceHash)
 	for _, x := range d.Deviations {
 		a.out.field("to be judged", "%s at position %d", word(x.Deviation), x.Position)
