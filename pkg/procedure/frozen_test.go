@@ -39,6 +39,9 @@ func frozen(t *testing.T) map[string]func() string {
 		"dispute-v1.txt": func() string {
 			return frozenText("A dispute that nobody took, filed again and ruled; a review that was re-opened, a panel and its final ruling; obligations lifted; redaction and disclosure.", pt.Founding().For(t), arbitrated(t))
 		},
+		"strategy2-v1.txt": func() string {
+			return frozenText("Strategy 2 on an unreachable team, without an observer, with its update cycle; an act captured offline; back to 1 and jointly on to 3, which had no effect.", pt.Founding().For(t), strategy2(t))
+		},
 		"backout-v1.txt": func() string {
 			return frozenText("An overruled veto, a new revision, waived tests, a deployment that differed, a veto after it, a back-out proven at the second try, and drift.", pt.Founding().For(t), backedOut(t))
 		},
@@ -77,6 +80,25 @@ func arbitrated(t *testing.T) *pt.World {
 			w.Do("reactor", &emergencyv1.ReportRedactionRequest{Redaction: w.State.Position})
 		}, doesAs("clara", disclose("incident.EmergencyDeclared", "symptom")), func(w *pt.World) { w.Sync(); w.Tick(procedure.OwnerArbitration) },
 	).World()
+}
+
+func strategy2(t *testing.T) *pt.World {
+	w := pt.Given(t, pt.Story(pt.Verified2)).World()
+	w.Sync()
+	w.Wait(26 * time.Hour)
+	for _, o := range procedure.Owners() {
+		w.Tick(o)
+	}
+	pt.From(pt.Verified2, pt.Blessed)(w)
+	w.Do("carla", pt.CapturedAt(note(), w.State.RecordedAt))
+	w.Do("anna", &emergencyv1.ConfirmLateRecordRequest{Event: w.State.Position, Proof: "I stood beside her"})
+	w.Do("carla", pt.GoBack(1))
+	w.Do("anna", pt.Joint())
+	w.Wait(time.Minute)
+	w.Do("carl", pt.Joint())
+	w.Do("clara", pt.NoEffect(3))
+	w.Sync()
+	return w
 }
 
 func backedOut(t *testing.T) *pt.World {
@@ -168,7 +190,7 @@ func summary(s *procedure.State) []string {
 	for _, d := range procedure.Deadlines(s) {
 		list = append(list, fmt.Sprintf("deadline %s %s", d.Key, d.State(s, s.RecordedAt)))
 	}
-	list = append(append(list, consoleSummary(s)...), disputeSummary(s)...)
+	list = slices.Concat(list, consoleSummary(s), disputeSummary(s), strategySummary(s))
 	return append(list, fmt.Sprintf("requests %d, pages %d, breached %s", len(s.Requests), len(s.Pages), strings.Join(s.Breached, " ")))
 }
 
@@ -189,6 +211,26 @@ func disputeSummary(s *procedure.State) []string {
 		if r.Redacted.Position+r.Disclosed.Position > 0 {
 			list = append(list, fmt.Sprintf("restricted %s %s at %d redacted %d erased %d disclosed %d", r.EventType, r.Field, r.Position, r.Redacted.Position, r.Erased.Position, r.Disclosed.Position))
 		}
+	}
+	return list
+}
+
+// strategySummary is what changes of strategy, the update cycle and offline capture must still mean.
+func strategySummary(s *procedure.State) []string {
+	var list []string
+	for _, c := range s.Strategies {
+		list = append(list, fmt.Sprintf("strategy %d to %d at %d by %s ground %s %s %s skips %s", c.From, c.To, c.Position, c.By, c.Ground, c.Team, c.Code, strings.Join(c.Skipped, " ")))
+	}
+	for _, r := range s.Revisions {
+		if c := r.Cycle; c != nil {
+			list = append(list, fmt.Sprintf("cycle of %s entered %d %s reviews %s %s tests %d transferred %t concluded %d %s", r.ID, c.Entered.Position, c.BugID, verdictOf(c.First), verdictOf(c.Second), len(c.Tests), c.Transfer != nil, c.Concluded.Position, c.Outcome))
+		}
+		if f := r.Forward; f != nil && f.LocalTest {
+			list = append(list, fmt.Sprintf("%s handed over by %s to %s, complete %t", r.ID, f.By, f.To, f.Complete))
+		}
+	}
+	for _, l := range s.Late {
+		list = append(list, fmt.Sprintf("late %s of %s captured %s confirmed %d", l.Command, l.By, l.Captured.Format(time.RFC3339Nano), l.Confirmed.Position))
 	}
 	return list
 }

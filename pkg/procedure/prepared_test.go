@@ -82,6 +82,13 @@ func TestShortRoad(t *testing.T) {
 		{name: "also when it is handed over again and back", given: history(pt.Story(pt.DryRun), pt.Does("anna", pt.Exploited()), pt.Does("anna", pt.HandOverTo("carla")), down, pt.Does("carl", pt.Observe())), when: &emergencyv1.StartApplyRequest{}, by: "carla", then: events("ApplyStarted")},
 		{name: "single-handed by the author is not even a question of strategy", given: history(dry), when: pt.Alone(), by: "anna", refused: procedure.ReasonRole},
 		{name: "applied by hand, verified by the agent", given: history(dry, pt.Does("carla", with(pt.Alone(), func(c *emergencyv1.StartApplyRequest) { c.ByHand = true }))), when: pt.ReportTree(pt.ResultTree(1)), by: agent, then: events("PatchApplied", "DeployVerified")},
+		{name: "by hand and alone, the executor says that it is done", given: history(dry, pt.Does("carla", with(pt.Alone(), func(c *emergencyv1.StartApplyRequest) { c.ByHand = true }))), when: pt.ReportApply(true), by: "carla", then: events("PatchApplied"), check: func(t *testing.T, w *pt.World) {
+			t.Helper()
+			if got := lastDeviations(w); !slices.Equal(got, []emergencyv1.Deviation{emergencyv1.Deviation_DEVIATION_MANUAL_TREE_REPORT}) {
+				t.Errorf("deviations %v", got)
+			}
+		}},
+		{name: "by the agent it is the agent's to say", given: history(pt.Story(pt.Applying2)), when: pt.ReportApply(true), by: "carla", refused: procedure.ReasonRole},
 		{name: "without an observer the executor's own word is none", given: history(pt.Story(pt.Applying2)), when: pt.ReportTree(pt.ResultTree(1)), by: "carla", refused: procedure.ReasonRole},
 	})
 }
