@@ -27,18 +27,6 @@ func paged(rounds int, each time.Duration) pt.Step {
 	}
 }
 
-// at is the position of the first event of a type; 0 if there is none.
-func at(w *pt.World, name string) uint64 {
-	for _, rec := range w.Records {
-		for i, e := range rec.GetEvents() {
-			if pt.ShortType(e.GetType()) == name {
-				return rec.GetFirstPosition() + uint64(i)
-			}
-		}
-	}
-	return 0
-}
-
 // escalated is the last strategy change's event.
 func escalated(t *testing.T, w *pt.World) *emergencyv1.StrategyEscalated {
 	t.Helper()

@@ -342,7 +342,7 @@ func (j *judge) inCycle(c *caseFile, r *revision) *cycleFile {
 func (j *judge) phaseBefore(c *caseFile, payload proto.Message) {
 	switch payload.(type) {
 	case *emergencyv1.FirstReviewRecorded, *emergencyv1.SecondReviewRecorded, *emergencyv1.PatchTransferred, *emergencyv1.TestServerConfirmed, *emergencyv1.TestReported:
-		b := payload.(interface{ GetBinding() *emergencyv1.Binding }).GetBinding() //nolint:errcheck // each of these has one
+		b := payload.(interface{ GetBinding() *emergencyv1.Binding }).GetBinding()
 		j.want(c, c.status == "open" && !j.rev(c, b).started, "recorded as before the deployment, and is not")
 	}
 }
