@@ -44,7 +44,7 @@ func incidentWords(payload proto.Message) string {
 	case *emergencyv1.ControlWaived:
 		return fmt.Sprintf("Control %s waived for %s", word(e.GetControl(), "CONTROL_"), e.GetBinding().GetRevision())
 	case *emergencyv1.LeadDecisionRecorded:
-		return fmt.Sprintf("Team lead's decision: %s, %s", word(e.GetDecision(), "LEAD_DECISION_"), either(e.GetReferred(), "referred to dispute", "not referred to dispute"))
+		return fmt.Sprintf("Team lead's decision: %s, %s", word(e.GetDecision(), "LEAD_DECISION_")+either(e.GetStrategy() > 1, fmt.Sprintf(" of strategy %d", e.GetStrategy()), ""), either(e.GetReferred(), "referred to dispute", "not referred to dispute"))
 	case *emergencyv1.LogAnnotated:
 		return fmt.Sprintf("Note on event %d%s", e.GetEntry(), either(e.GetText() == "", " (restricted)", ": "+e.GetText()))
 	case *emergencyv1.DeadlineWarned:
@@ -178,6 +178,9 @@ func lag(e *emergencyv1.ReplicationChecked) string {
 	}
 	if n := len(e.GetDriftPaths()); n > 0 {
 		s += ", differing: " + count(n, "path")
+	}
+	if list := e.GetWaiting(); len(list) > 0 {
+		s += ", not arrived: " + strings.Join(list, ", ")
 	}
 	return s
 }

@@ -156,8 +156,8 @@ func (d *decision) inPhase(b *emergencyv1.Binding, phase emergencyv1.Phase) (*Re
 	if d.s.Status != Open {
 		return nil, nil, refuse(ReasonIncidentState, "incident %s is %s and takes no %s", d.s.Incident, statusWord(d.s.Status), d.row.name)
 	}
-	if d.s.ApplyOf(r.ID) != nil {
-		return nil, nil, refuse(ReasonDeployed, "%s was applied; what is found about it now is for the update cycle", r.ID).
+	if d.s.ApplyOf(r.ID) != nil || r.Origin == emergencyv1.PatchOrigin_PATCH_ORIGIN_SESSION {
+		return nil, nil, refuse(ReasonDeployed, "%s is or was on the host; what is found about it now is for the update cycle", r.ID).
 			allow(d.row.name, r.ID, "give it with phase after").allow("EnterUpdateCycle", r.ID, "bring it into the update cycle first; ask %s", d.whoHas(roles(sa)))
 	}
 	return r, &r.Checks, nil

@@ -289,6 +289,11 @@ func TestDeadlinesLapse(t *testing.T) {
 	if at := procedure.OverallMetAt(w.State); at.IsZero() || !at.Equal(w.State.Applies[0].Verified.At) {
 		t.Errorf("overall met at %s", at)
 	}
+	met := procedure.OverallMetAt(w.State)
+	w.Do("carla", pt.GoBack(1)) // what was done in time stays so
+	if at := procedure.OverallMetAt(w.State); !at.Equal(met) {
+		t.Errorf("back under strategy 1 overall is met at %s", at)
+	}
 	w.Do("anna", pt.Register(2)) // what is done under another strategy meets no deadline of the first
 	for _, d := range procedure.Deadlines(w.State) {
 		if d.Key == "s1.patch" && d.State(w.State, w.Now) != procedure.DeadlineLapsed {

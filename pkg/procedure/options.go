@@ -221,7 +221,13 @@ func NextSteps(s *State) []Step {
 	return append(list, debtSteps(s)...)
 }
 
-func (s *State) due(key string) time.Time { return s.Declared.At.Add(s.Policy.Duration(key)) }
+// due is when a step of strategy 1 is due; never, once the incident has left it (3.2).
+func (s *State) due(key string) time.Time {
+	if !s.leftStrategy1().IsZero() {
+		return time.Time{}
+	}
+	return s.Declared.At.Add(s.Policy.Duration(key))
+}
 
 // calledFor are the persons called for a team who have not declined; everybody if nobody was called.
 func (s *State) calledFor(t emergencyv1.Team) []string {
@@ -263,6 +269,9 @@ func mainStep(s *State) []Step {
 		return shortSteps(s)
 	}
 	r := s.Current()
+	if r != nil && r.Origin == emergencyv1.PatchOrigin_PATCH_ORIGIN_SESSION {
+		return nil // it is on the host already, and its reviews are those of the update cycle
+	}
 	if r == nil {
 		return []Step{{Number: "1.5", Title: "prepare and register the patch", Command: "RegisterPatch", Persons: s.holders(emergencyv1.ResponderStep_RESPONDER_STEP_PREPARE), Due: s.due("s1.patch")}}
 	}

@@ -55,7 +55,7 @@ func decideCheckReplication(d *decision, c *emergencyv1.CheckReplicationRequest)
 	case x.HostTree == x.BranchTree:
 		ev.Result = emergencyv1.ReplicationResult_REPLICATION_RESULT_EQUAL
 	case x.Pending && len(x.Unexplained) == 0:
-		ev.Result = emergencyv1.ReplicationResult_REPLICATION_RESULT_LAG
+		ev.Result, ev.Waiting = emergencyv1.ReplicationResult_REPLICATION_RESULT_LAG, d.s.waiting()
 	default:
 		ev.Result = emergencyv1.ReplicationResult_REPLICATION_RESULT_DRIFT
 		for _, p := range x.Unexplained {
@@ -72,6 +72,18 @@ func decideCheckReplication(d *decision, c *emergencyv1.CheckReplicationRequest)
 	}
 	d.emit(ev)
 	return nil
+}
+
+// waiting are the revisions that came to the host since it was last found equal to the branch, and are there still.
+func (s *State) waiting() []string {
+	equal := s.lastEqual().Position
+	var list []string
+	for i := range s.Revisions {
+		if since, there := s.onHostSince(&s.Revisions[i]); there && since.Position > equal {
+			list = append(list, s.Revisions[i].ID)
+		}
+	}
+	return list
 }
 
 // lastActor is who changed the host last: the executor of an apply, or the subject of a session.

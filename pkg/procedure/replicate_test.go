@@ -3,6 +3,7 @@
 package procedure_test
 
 import (
+	"slices"
 	"testing"
 	"time"
 
@@ -36,6 +37,12 @@ func TestReplication(t *testing.T) {
 		{name: "nothing arrived", given: history(verified), when: push, by: "carla", with: facts(procedure.Facts{}), refused: procedure.ReasonRepoTreeMismatch},
 		{name: "equal", given: history(verified, pt.Waits(50*time.Hour)), when: check, by: "repo:git", then: events("ReplicationChecked"), check: result(equal, 2, 0)},
 		{name: "lag", given: history(verified, pt.Waits(26*time.Hour)), when: check, by: "anna", with: facts(pending), then: events("ReplicationChecked"), check: result(lag, 1, 0)},
+		{name: "who lags", given: history(verified), when: check, by: "anna", with: facts(pending), then: events("ReplicationChecked"), check: func(t *testing.T, w *pt.World) {
+			m, err := procedure.DecodeEvent(w.Records[len(w.Records)-1].GetEvents()[0])
+			if e, ok := m.(*emergencyv1.ReplicationChecked); err != nil || !ok || !slices.Equal(e.GetWaiting(), []string{"P1r1"}) {
+				t.Errorf("%v %v", m, err)
+			}
+		}},
 		{name: "drift", given: history(verified), when: check, by: "anna", with: facts(pt.Drift("etc/odd", "etc/other")), then: events("ReplicationChecked"), check: func(t *testing.T, w *pt.World) {
 			result(drift, 0, 2)(t, w)
 			n := 0

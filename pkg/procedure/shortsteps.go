@@ -46,6 +46,9 @@ func shortSteps(s *State) []Step {
 	if s.Strategy == 3 && (r == nil || s.ApplyOf(r.ID) == nil && r.Forward == nil) {
 		return nil // the console's steps come first
 	}
+	if r != nil && r.Origin == emergencyv1.PatchOrigin_PATCH_ORIGIN_SESSION {
+		return nil
+	}
 	switch {
 	case r == nil:
 		return []Step{{Number: number("2"), Title: "prepare, test locally and register the patch", Command: "RegisterPatch", Persons: s.holders(emergencyv1.ResponderStep_RESPONDER_STEP_PREPARE)}}

@@ -228,28 +228,32 @@ func (s *State) verifiedAt() time.Time {
 	return time.Time{}
 }
 
-func (s *State) documentedAt() time.Time {
-	for _, x := range s.Documented {
-		if x.Strategy == s.Strategy {
-			return x.At
+// overallMetAt: deployed, verified and documented; of what is done under strategies 2 and 3, deployed and verified, or a session
+// ended (3.2).
+func (s *State) overallMetAt() time.Time {
+	met := s.sessionEndedAt()
+	for _, a := range s.Applies {
+		if a.State == Verified && (a.Strategy > 1 || s.Strategy > 1) {
+			met = earliest(met, a.Verified.At)
 		}
 	}
-	return time.Time{}
+	v, documented := s.verifiedAt(), s.documentedAt()
+	if v.IsZero() || documented.IsZero() {
+		return met
+	}
+	if documented.After(v) {
+		v = documented
+	}
+	return earliest(met, v)
 }
 
-// overallMetAt: deployed, verified and documented; under strategies 2 and 3 deployed and verified, or a session ended (3.2).
-func (s *State) overallMetAt() time.Time {
-	if s.Strategy > 1 {
-		return earliest(s.verifiedAt(), s.sessionEndedAt())
-	}
-	v, x := s.verifiedAt(), s.documentedAt()
-	if v.IsZero() || x.IsZero() {
+// documentedAt is when strategy 1 was documented.
+func (s *State) documentedAt() time.Time {
+	list := s.documentedUnder(1)
+	if len(list) == 0 {
 		return time.Time{}
 	}
-	if x.After(v) {
-		return x
-	}
-	return v
+	return list[0].At
 }
 
 func earliest(a, b time.Time) time.Time {

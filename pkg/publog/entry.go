@@ -429,6 +429,9 @@ func (d *draft) replication(e *emergencyv1.ReplicationChecked) {
 	if e.GetLagSeconds() > 0 {
 		d.field("lag", fmt.Sprintf("%d days (%d s)", e.GetLagDays(), e.GetLagSeconds()))
 	}
+	if list := e.GetWaiting(); len(list) > 0 {
+		d.field("not arrived", strings.Join(list, ", "))
+	}
 	if e.GetLowerBound() {
 		d.field("lower bound", "yes, the time of the effect is unknown")
 	}

@@ -180,7 +180,8 @@ func (a *app) leadCmd() *cobra.Command {
 Say whether the handling is approved and whether it is referred to dispute resolution. Not referring a high severity is a
 deviation and needs a reason (SP 5.4). A referred case waits for a dispute; until it is decided the incident cannot be closed.`, `
   epatch lead-decision approve --reason "regular handling, no data was exposed"
-  epatch lead-decision approve --refer`,
+  epatch lead-decision approve --refer
+  epatch lead-decision no-effect --strategy 2 --reason "the escalation was not used after all"`,
 		oneOf(list, 0), func(cmd *cobra.Command, args []string) (err error) {
 			if req.Decision, err = parse[emergencyv1.LeadDecision]("decision", args[0]); err != nil {
 				return err
@@ -203,6 +204,7 @@ deviation and needs a reason (SP 5.4). A referred case waits for a dispute; unti
 		})
 	cmd.Flags().BoolVar(&req.Refer, "refer", false, "refer the handling to dispute resolution; a dispute is owed then")
 	cmd.Flags().StringVar(&req.Reason, "reason", "", "why; needed when not referred; restricted")
+	cmd.Flags().Uint32Var(&req.Strategy, "strategy", 0, "with no-effect: the strategy that changed nothing (default: the active one)")
 	cmd.ValidArgs = list
 	return cmd
 }

@@ -115,14 +115,14 @@ func checkNotes(t *testing.T, r *rig, m *trackertest.Mantis) {
 // checkReading lets those who take part read the patch, and nobody else.
 func checkReading(t *testing.T, r *rig, patch []byte) {
 	t.Helper()
-	for _, who := range []string{"dora", "emil", "anna", "albert", "theo", "carla", "clara", "arno", "test:" + proceduretest.TestServer, "host:" + proceduretest.Host} {
+	for _, who := range []string{"dora", "emil", "anna", "albert", "theo", "carla", "clara", "casper", "test:" + proceduretest.TestServer, "host:" + proceduretest.Host} {
 		p, err := r.read(who, "P1r1")
 		if err != nil || !bytes.Equal(p.GetBytes(), patch) || !bytes.Equal(p.GetDiff(), patch) || p.GetSha256() != r.revision("P1r1").Artefact.GetSha256() {
 			t.Errorf("read by %s: %v, %v", who, p, err)
 		}
 	}
 	for who, reason := range map[string]procedure.Reason{
-		"mia": procedure.ReasonRole, "sven": procedure.ReasonRole, "bea": procedure.ReasonRole, "stranger": procedure.ReasonKeyUnknown,
+		"mia": procedure.ReasonRole, "sven": procedure.ReasonRole, "bea": procedure.ReasonRole, "arno": procedure.ReasonRole, "stranger": procedure.ReasonKeyUnknown,
 	} {
 		p, err := r.read(who, "P1r1")
 		r.isRefusal("read by "+who, p, err, reason)

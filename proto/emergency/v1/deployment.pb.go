@@ -2549,7 +2549,10 @@ type ReplicationChecked struct {
 	// The lag is at least this; the time of the effect is unknown.
 	LowerBound bool `protobuf:"varint,8,opt,name=lower_bound,json=lowerBound,proto3" json:"lower_bound,omitempty"`
 	// One for each path that differs: restricted path, in the order of the paths.
-	DriftPaths    []*Restricted `protobuf:"bytes,9,rep,name=drift_paths,json=driftPaths,proto3" json:"drift_paths,omitempty"`
+	DriftPaths []*Restricted `protobuf:"bytes,9,rep,name=drift_paths,json=driftPaths,proto3" json:"drift_paths,omitempty"`
+	// Revisions that are on the host and have not arrived on the branch; result lag. Who brought each to the host is in its ApplyStarted
+	// or its session.
+	Waiting       []string `protobuf:"bytes,10,rep,name=waiting,proto3" json:"waiting,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2643,6 +2646,13 @@ func (x *ReplicationChecked) GetLowerBound() bool {
 func (x *ReplicationChecked) GetDriftPaths() []*Restricted {
 	if x != nil {
 		return x.DriftPaths
+	}
+	return nil
+}
+
+func (x *ReplicationChecked) GetWaiting() []string {
+	if x != nil {
+		return x.Waiting
 	}
 	return nil
 }
@@ -2983,7 +2993,7 @@ const file_emergency_v1_deployment_proto_rawDesc = "" +
 	"\x04meta\x18\x01 \x01(\v2\x19.emergency.v1.CommandMetaR\x04meta\x12\x12\n" +
 	"\x04host\x18\x02 \x01(\tR\x04host\"Q\n" +
 	"\x18CheckReplicationResponse\x125\n" +
-	"\tcommitted\x18\x01 \x01(\v2\x17.emergency.v1.CommittedR\tcommitted\"\xdc\x02\n" +
+	"\tcommitted\x18\x01 \x01(\v2\x17.emergency.v1.CommittedR\tcommitted\"\xf6\x02\n" +
 	"\x12ReplicationChecked\x127\n" +
 	"\x06result\x18\x01 \x01(\x0e2\x1f.emergency.v1.ReplicationResultR\x06result\x12\x12\n" +
 	"\x04host\x18\x02 \x01(\tR\x04host\x12\x1b\n" +
@@ -2997,7 +3007,9 @@ const file_emergency_v1_deployment_proto_rawDesc = "" +
 	"\vlower_bound\x18\b \x01(\bR\n" +
 	"lowerBound\x129\n" +
 	"\vdrift_paths\x18\t \x03(\v2\x18.emergency.v1.RestrictedR\n" +
-	"driftPaths\"\xaa\x01\n" +
+	"driftPaths\x12\x18\n" +
+	"\awaiting\x18\n" +
+	" \x03(\tR\awaiting\"\xaa\x01\n" +
 	"\x13ExplainDriftRequest\x12-\n" +
 	"\x04meta\x18\x01 \x01(\v2\x19.emergency.v1.CommandMetaR\x04meta\x12'\n" +
 	"\x0fpath_commitment\x18\x02 \x01(\tR\x0epathCommitment\x12\x19\n" +
