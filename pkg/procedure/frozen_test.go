@@ -215,14 +215,14 @@ func disputeSummary(s *procedure.State) []string {
 	return list
 }
 
-// strategySummary is what changes of strategy, the update cycle and offline capture must still mean.
+// strategySummary is what changes of strategy, the update cycle and offline capture must still mean. Files without an update cycle
+// were frozen without these lines.
 func strategySummary(s *procedure.State) []string {
+	if !slices.ContainsFunc(s.Revisions, func(r procedure.Revision) bool { return r.Cycle != nil }) {
+		return nil
+	}
 	var list []string
-	short := slices.ContainsFunc(s.Strategies, func(c procedure.StrategyChange) bool { return c.To == 2 })
 	for _, c := range s.Strategies {
-		if !short {
-			break // an older file, of strategy 3 alone, was frozen without
-		}
 		list = append(list, fmt.Sprintf("strategy %d to %d at %d by %s ground %s %s %s skips %s", c.From, c.To, c.Position, c.By, c.Ground, c.Team, c.Code, strings.Join(c.Skipped, " ")))
 	}
 	for _, r := range s.Revisions {
