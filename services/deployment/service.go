@@ -76,9 +76,6 @@ func New(d service.Deps, cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fmt.Errorf("deployment: %w", err)
 	}
-	if cfg.Console.Listen != "" && cfg.Access.Recordings == "" {
-		cfg.Access.Recordings = filepath.Join(cfg.StateDir, "console", "recordings")
-	}
 	server := &Server{
 		Service: s, repo: repo, access: cfg.Access, hub: newHub(s.Dispatch.Book, d.Clock.Now, d.Log), modes: map[broker.Ref]emergencyv1.FreezeMode{},
 	}
