@@ -47,7 +47,8 @@ func (d *decision) bound(b *emergencyv1.Binding) (*Revision, *Refusal) {
 
 func registerFields(f *fields, c *emergencyv1.RegisterPatchRequest) {
 	f.want(digestForm.MatchString(c.GetSha256()), "sha256", "64 lower-case hex digits")
-	f.want(len(c.GetBytes()) > 0, "bytes", "the patch")
+	stored := c.GetOrigin() == emergencyv1.PatchOrigin_PATCH_ORIGIN_SESSION // the difference of a session is in the artefact store already
+	f.want(len(c.GetBytes()) > 0 || stored, "bytes", "the patch")
 	f.want(c.GetBaseCommit() != "" && len(c.GetBaseCommit()) <= 64, "base_commit", "the commit that the patch applies to")
 	f.tree("base_tree", c.GetBaseTree())
 	f.tree("result_tree", c.GetResultTree())

@@ -40,15 +40,24 @@ type registration struct {
 
 func (a *app) registerCmd() *cobra.Command {
 	r := &registration{req: &emergencyv1.RegisterPatchRequest{}}
-	cmd := leaf("register FILE --bug ID", "Register a patch, or a new revision of it (seed 1.5)", `
+	var session string
+	cmd := leaf("register (FILE | --session GRANT) --bug ID", "Register a patch, or a new revision of it (seed 1.5)", `
 FILE is a unified diff (git diff, git format-patch) or a git bundle; - reads it from standard input. Digest, base tree and
 result tree are computed from your own repository, and again by the service. The base is the branch that the critical host
 runs, unless --base names another commit. Where there is a patch already, this is its next revision, and what was decided on
-the former one is void; --new registers another patch beside it.`, `
+the former one is void; --new registers another patch beside it. With --session it is what a watched session left on the
+host, as its agent captured it (seed 3.8); then there is nothing else to name.`, `
   git diff release..fix > fix.diff && epatch patch register fix.diff --bug 1423
   epatch patch register fix.bundle --bug 1423 --repo ~/cacert-webdb --base release
-  git diff release | epatch patch register - --bug 1423 --author dora`,
-		cobra.ExactArgs(1), func(cmd *cobra.Command, args []string) error {
+  git diff release | epatch patch register - --bug 1423 --author dora
+  epatch patch register --session G1 --bug 1423`,
+		cobra.MaximumNArgs(1), func(cmd *cobra.Command, args []string) error {
+			switch {
+			case (len(args) == 1) == (session != ""):
+				return usage("name the patch's FILE, or a session by --session")
+			case session != "":
+				return a.registerSession(cmd.Context(), r, session)
+			}
 			r.file = args[0]
 			return a.register(cmd.Context(), r)
 		})
@@ -59,6 +68,8 @@ the former one is void; --new registers another patch beside it.`, `
 	f.StringVar(&r.req.Author, "author", "", "person who wrote it (default: you)")
 	f.StringVar(&r.req.Supersedes, "supersedes", "", "revision that this one replaces (default: the current one, if any)")
 	f.BoolVar(&r.fresh, "new", false, "another patch, not a new revision of the current one")
+	f.StringVar(&session, "session", "", "grant whose session's difference is registered")
+	_ = cmd.RegisterFlagCompletionFunc("session", a.completeGrants)
 	f.BoolVar(&r.bundle, "bundle", false, "refuse FILE if it is no git bundle")
 	_ = cmd.RegisterFlagCompletionFunc("supersedes", a.completeRevisions) // fails only for a flag that does not exist
 	_ = cmd.RegisterFlagCompletionFunc("author", a.completePersons)
@@ -93,6 +104,37 @@ func (a *app) register(ctx context.Context, r *registration) error {
 		done += "; it replaces " + replaced + ", whose reviews and tests are void"
 	}
 	if _, err := a.act(ctx, req, "%s", done); err != nil {
+		return err
+	}
+	a.then(ctx, s.state.Incident)
+	return nil
+}
+
+// registerSession registers what a session left on the host. Everything about it is in the history.
+func (a *app) registerSession(ctx context.Context, r *registration, grant string) error {
+	s, err := a.scene(ctx)
+	if err != nil {
+		return err
+	}
+	g, ok := s.state.Grant(grant)
+	switch {
+	case !ok:
+		return usage("there is no grant %s in %s", grant, s.state.Incident)
+	case g.Diff.Position == 0:
+		return fail(exitRefused, "the difference of %s is not captured", grant).hint("it is once the session has ended and the host's agent has answered: epatch status")
+	case g.Diff.Problem != "":
+		return fail(exitRefused, "the difference of %s is no patch that can be taken as it is: %s", grant, g.Diff.Problem).hint("make one that gives the tree %s, and register that: epatch patch register FILE", g.Diff.AfterTree)
+	case g.Diff.Patch == nil:
+		return fail(exitRefused, "the session of %s changed nothing in the tree", grant)
+	}
+	req := r.req
+	req.Meta, req.Origin, req.Sha256 = s.meta, emergencyv1.PatchOrigin_PATCH_ORIGIN_SESSION, g.Diff.Patch.GetSha256()
+	req.BaseCommit, req.BaseTree, req.ResultTree = g.Diff.BaseCommit, g.BeforeTree, g.Diff.AfterTree
+	if req.Author == "" {
+		req.Author = g.Subject
+	}
+	r.fresh = r.fresh || req.Supersedes == ""
+	if _, err := a.act(ctx, req, "%s registered: what the session of %s left", procedure.NextRevision(s.state, req.Supersedes), grant); err != nil {
 		return err
 	}
 	a.then(ctx, s.state.Incident)

@@ -32,6 +32,11 @@ func (s *Server) patchFacts(ctx context.Context, req *emergencyv1.RegisterPatchR
 		return procedure.Facts{}, err
 	}
 	data := req.GetBytes()
+	if len(data) == 0 { // the rules take only the captured difference of a session for it
+		if data, err = s.Artefacts.Get(ctx, req.GetSha256()); err != nil {
+			return procedure.Facts{}, service.Away("artefact store: the difference of the session: %w", err)
+		}
+	}
 	p := &procedure.PatchFacts{Artefact: &emergencyv1.Artefact{Sha256: patch.Digest(data), Size: uint64(len(data)), MediaType: mediaType(data)}}
 	facts := procedure.Facts{Patch: p}
 	if p.Artefact.GetSha256() != req.GetSha256() {

@@ -140,7 +140,8 @@ type RegisterPatchRequest struct {
 	Meta *CommandMeta `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
 	// Revision that this one replaces; empty for a new patch.
 	Supersedes string `protobuf:"bytes,2,opt,name=supersedes,proto3" json:"supersedes,omitempty"`
-	// The patch: unified diff or git bundle. Restricted until disclosure.
+	// The patch: unified diff or git bundle. Restricted until disclosure. May be empty for the difference of a session, which is in
+	// the artefact store already.
 	Bytes []byte `protobuf:"bytes,3,opt,name=bytes,proto3" json:"bytes,omitempty"`
 	// SHA-256 of the bytes, lower-case hex.
 	Sha256 string `protobuf:"bytes,4,opt,name=sha256,proto3" json:"sha256,omitempty"`
