@@ -15,6 +15,7 @@ import (
 
 	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
 	"cacert.org/emergency/services/cli/client"
+	"cacert.org/emergency/services/internal/sshdtest"
 )
 
 // Options of a demo.
@@ -214,6 +215,7 @@ func (w world) remember(m memory) error {
 type system struct {
 	w             world
 	server        *process
+	sshd          *sshdtest.Server // the critical host's; nil where no session is played
 	agents        []*process
 	api, web, tls string
 }
@@ -222,7 +224,12 @@ type system struct {
 func (w world) system(ctx context.Context, opt Options, trackerURL string, show *printer) (*system, error) {
 	sys := &system{w: w}
 	logs := w.path("logs")
-	server, line, err := start(ctx, logs, "epatchd all", "ready ", "all", "--data", w.data, "--listen", opt.Listen, "--http", opt.HTTP, "--https", opt.HTTPS, "--tracker-url", trackerURL, "--tracker-token", "demo")
+	args := []string{"all", "--data", w.data, "--listen", opt.Listen, "--http", opt.HTTP, "--https", opt.HTTPS, "--tracker-url", trackerURL, "--tracker-token", "demo"}
+	more, err := w.target(ctx, sys, show)
+	if err != nil {
+		return sys, err
+	}
+	server, line, err := start(ctx, logs, "epatchd all", "ready ", append(args, more...)...)
 	if err != nil {
 		return sys, err
 	}
@@ -232,8 +239,13 @@ func (w world) system(ctx context.Context, opt Options, trackerURL string, show 
 	}
 	show.line("epatchd runs: API %s, public log http://%s/log", sys.api, sys.web)
 	for _, a := range []struct{ name, kind, root string }{{"critical-1", "host", w.critical()}, {"test-1", "test", w.testing()}} {
-		p, _, err := start(ctx, logs, "epatch-agent "+a.name, "", "--agent-name", a.name, "--agent-kind", a.kind, "--agent-root", a.root, "--agent-exclude", secretFile,
-			"--agent-state-dir", w.path("agents-state", a.name), "--agent-profile", w.path("agents", a.name), "--agent-keyring", w.path("services.keys.json"), "--agent-services", sys.api)
+		args := []string{"--agent-name", a.name, "--agent-kind", a.kind, "--agent-root", a.root, "--agent-exclude", secretFile, "--agent-state-dir", w.path("agents-state", a.name),
+			"--agent-profile", w.path("agents", a.name), "--agent-keyring", w.path("services.keys.json"), "--agent-services", sys.api}
+		if a.kind == "host" && sys.sshd != nil {
+			args = append(args, "--agent-console-account", sys.sshd.User, "--agent-console-shared", "--agent-console-keys", sys.sshd.AuthorizedKeys,
+				"--agent-console-folders", w.path("hosts"))
+		}
+		p, _, err := start(ctx, logs, "epatch-agent "+a.name, "", args...)
 		if err != nil {
 			return sys, err
 		}
@@ -248,7 +260,34 @@ func (sys *system) stop() error {
 	for _, a := range sys.agents {
 		errs = append(errs, a.stop())
 	}
-	return errors.Join(append(errs, sys.server.stop())...)
+	errs = append(errs, sys.server.stop())
+	if sys.sshd != nil {
+		sys.sshd.Close()
+	}
+	return errors.Join(errs...)
+}
+
+// target starts the critical host's sshd, where a session is played, and returns the services' settings for it.
+func (w world) target(ctx context.Context, sys *system, show *printer) ([]string, error) {
+	if w.scenario != 3 {
+		return nil, nil
+	}
+	dir := w.path("hosts-sshd")
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return nil, fmt.Errorf("folder of sshd: %w", err)
+	}
+	var err error
+	if sys.sshd, err = sshdtest.Start(ctx, sshdtest.Config{Dir: dir, AuthorizedKeys: filepath.Join(dir, "console_keys")}); err != nil {
+		return nil, fmt.Errorf("scenario 3 needs a real sshd: %w", err)
+	}
+	hosts := filepath.Join(dir, "known_hosts")
+	if err := os.WriteFile(hosts, []byte(sys.sshd.KnownHosts()+"\n"), 0o600); err != nil {
+		return nil, err
+	}
+	show.line("sshd of critical-1 runs: %s, as %s", sys.sshd.Address, sys.sshd.User)
+	return []string{
+		"--console-listen", "127.0.0.1:0", "--console-target", "critical-1=" + sys.sshd.Address, "--console-known-hosts", hosts, "--console-account", sys.sshd.User,
+	}, nil
 }
 
 // people connects persons, each with the own certificate.

@@ -135,6 +135,11 @@ func scenarios() map[int]scenario {
 			4, // one each for the forwarding, the transfer and both tests
 			(*story).strategy2,
 		},
+		3: {
+			"strategy 3, from declaration to ruling", []string{"carla", "carl", "clara", "anna", "bert", "albert", "tina", "theo", "bea", "casper", "arno"},
+			3, // one each for the transfer and both tests
+			(*story).strategy3,
+		},
 	}
 }
 

@@ -25,7 +25,7 @@ func (s *story) strategy2() []part {
 		{"2.4      Document", func(ctx context.Context) error {
 			return s.document(ctx, "carla", 2, "A shell injection that was being used was repaired by strategy 2.")
 		}},
-		{"2.5      Replicate, and review in the regular cycle", s.regularCycle},
+		{"2.5      Replicate, and review in the regular cycle", func(ctx context.Context) error { return s.regularCycle(ctx, "bert") }},
 	}, s.arbitration(emergencyv1.DisputeConcern_DISPUTE_CONCERN_STRATEGY_2, "emergency issue handling under option 2")...)
 }
 
@@ -106,8 +106,9 @@ func (s *story) deployAlone(ctx context.Context) error {
 	})
 }
 
-// regularCycle gives the emergency patch its regular reviews and tests afterwards (seed 2.5, 3.8).
-func (s *story) regularCycle(ctx context.Context) error {
+// regularCycle gives the emergency patch its regular reviews and tests afterwards (seed 2.5, 3.8): by two assessors who are not
+// its author.
+func (s *story) regularCycle(ctx context.Context, first string) error {
 	const after = emergencyv1.Phase_PHASE_AFTER
 	b, r, err := s.bound(ctx, "anna")
 	if err != nil {
@@ -117,7 +118,7 @@ func (s *story) regularCycle(ctx context.Context) error {
 	if err := s.act(ctx, "anna", fmt.Sprintf("brings %s into the regular update cycle", r.ID), &emergencyv1.EnterUpdateCycleRequest{Meta: meta(), Binding: b}); err != nil {
 		return err
 	}
-	if err := s.act(ctx, "bert", "approves it after a first review", &emergencyv1.RecordFirstReviewRequest{
+	if err := s.act(ctx, first, "approves it after a first review", &emergencyv1.RecordFirstReviewRequest{
 		Meta: meta(), Binding: b, Verdict: approve, Reason: "No shell any more; quoting is right.", Phase: after,
 	}); err != nil {
 		return err

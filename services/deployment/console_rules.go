@@ -107,8 +107,30 @@ func (r consoleRules) Connect(ctx context.Context, ref broker.Ref, a broker.Atte
 	if err != nil {
 		return err
 	}
+	a.Present = a.Present || r.soonPresent(ctx, ref)
 	cmd := &emergencyv1.ConnectRequest{Meta: gatewayMeta(ref, "connect"), Grant: ref.Grant, SourceAddress: a.Source, KeyFingerprint: a.Fingerprint}
 	return r.do(ctx, ref, actor, cmd, &procedure.ConsoleFacts{LeaseAlive: a.Present, KeyProven: true, SourceAllowed: within(a.Source, source)})
+}
+
+// viewOpens is how long a subject who comes as soon as the watch is armed waits until the watcher's view has opened.
+const viewOpens = 3 * time.Second
+
+// soonPresent waits a little for a watcher whose arming is recorded and whose first sign of life is on its way.
+func (r consoleRules) soonPresent(ctx context.Context, ref broker.Ref) bool {
+	ctx, cancel := context.WithTimeout(ctx, viewOpens)
+	defer cancel()
+	look := time.NewTicker(20 * time.Millisecond)
+	defer look.Stop()
+	for {
+		if st, ok := r.s.broker.Status(ref); ok && st.Present {
+			return true
+		}
+		select {
+		case <-look.C:
+		case <-ctx.Done():
+			return false
+		}
+	}
 }
 
 // within tells whether an address is the named one or in the named prefix; any is, if none was named.

@@ -93,6 +93,9 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	if s.AuthorizedKeys == "" {
 		s.AuthorizedKeys = filepath.Join(cfg.Dir, "authorized_keys")
 	}
+	if err := os.MkdirAll(filepath.Join(cfg.Dir, "home"), 0o700); err != nil {
+		return nil, fmt.Errorf("home of the target's account: %w", err)
+	}
 	if s.HostKey, err = newHostKey(filepath.Join(cfg.Dir, "host_key")); err != nil {
 		return nil, fmt.Errorf("host key of the target: %w", err)
 	}
@@ -182,6 +185,7 @@ func (s *Server) config(dir string) string {
 		"PubkeyAuthentication yes", "PasswordAuthentication no", "KbdInteractiveAuthentication no", "PermitRootLogin prohibit-password",
 		"PermitTTY yes", "AllowTcpForwarding yes", "AllowAgentForwarding yes", "AllowStreamLocalForwarding yes", "X11Forwarding yes",
 		"AcceptEnv *", "Subsystem sftp internal-sftp", "PrintMotd no", "PrintLastLog no", "UseDNS no",
+		"SetEnv HOME=" + quoted(filepath.Join(dir, "home")), // an empty one: nobody's own profile has a say
 		"MaxStartups 200", "MaxSessions 100", "LoginGraceTime 30", "LogLevel VERBOSE",
 	}
 	return strings.Join(lines, "\n") + "\n"
