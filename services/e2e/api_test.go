@@ -334,6 +334,8 @@ func TestServicesAlone(t *testing.T) {
 		testenv.WantRefusal(t, err, rpc.ReasonCallerClass)
 		_, err = restrictedv1.NewRestrictedServiceClient(conn).Reveal(soon(t), &restrictedv1.RevealRequest{Owner: "incident", Commitment: s.State().Declared.Symptom})
 		testenv.WantRefusal(t, err, rpc.ReasonCallerClass)
+		_, err = restrictedv1.NewRestrictedServiceClient(conn).Erase(soon(t), &restrictedv1.EraseRequest{Owner: "incident", Incident: s.ID, Redaction: 1, Commitment: s.State().Declared.Symptom})
+		testenv.WantRefusal(t, err, rpc.ReasonCallerClass)
 	}
 	// A person attaches no agent, and an agent attaches under its own name only.
 	for profile, name := range map[string]string{env.Data("people", "carla"): app.DemoHost, env.Data("agents", app.DemoDrillHost): app.DemoHost} {
