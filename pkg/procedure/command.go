@@ -19,6 +19,7 @@ type commandRow struct {
 	roles     []emergencyv1.Role
 	systems   []emergencyv1.SystemKind
 	through   emergencyv1.SystemKind // the one system that gives it for a person; 0: the person gives it
+	live      bool                   // the system does it, so that it cannot have happened while the system was away (G9)
 	signed    bool                   // needs the person's own signature
 	stepUp    bool                   // needs a fresh one (G8)
 	afterEnd  bool                   // accepted after StoodDown and Closed (G7)

@@ -125,7 +125,11 @@ func decidePermit(d *decision, c *emergencyv1.PermitAccessRequest) *Refusal {
 	if d.s.leadActs(d.person) {
 		deviations = append(deviations, emergencyv1.Deviation_DEVIATION_LEAD_IS_ACTOR)
 	}
-	d.emit(&emergencyv1.AccessPermitted{Subject: c.GetSubject(), Purpose: d.seal(c.GetPurpose()), ValidUntil: timestamppb.New(d.at.Add(valid))}, deviations...)
+	given := d.at
+	if captured(d.meta) { // it holds from when it was given, not from when that could be recorded
+		given = d.meta.GetCapturedAt().AsTime()
+	}
+	d.emit(&emergencyv1.AccessPermitted{Subject: c.GetSubject(), Purpose: d.seal(c.GetPurpose()), ValidUntil: timestamppb.New(given.Add(valid))}, deviations...)
 	return nil
 }
 

@@ -307,6 +307,24 @@ func TestConnectRace(t *testing.T) {
 	}
 }
 
+// TestConsoleIsLive: what only the system does cannot have happened while it was away; a signature of then would stand for a
+// watcher who is not there now. What a person decided, a permission, counts from when it was given.
+func TestConsoleIsLive(t *testing.T) {
+	t.Parallel()
+	ago := time.Minute
+	run(t, []row{
+		{name: "a grant", given: history(pt.Story(pt.Permitted)), as: later(pt.GrantTo("emil", "carl"), ago), by: "carla", refused: procedure.ReasonCapturedAt},
+		{name: "a watch", given: history(pt.Story(pt.Granted)), as: later(pt.Arm(), ago), by: "carl", refused: procedure.ReasonCapturedAt},
+		{name: "a resumption", given: history(pt.Story(pt.Frozen), pt.Does("carl", pt.Arm())), as: later(resume, time.Second), by: "carl", refused: procedure.ReasonCapturedAt},
+		{name: "an extension", given: history(pt.Story(pt.Live)), as: later(extend, time.Second), by: "carl", refused: procedure.ReasonCapturedAt},
+		{name: "a permission", given: history(pt.Story(pt.Joined), pt.Waits(time.Hour), pt.Does("carla", note())), as: later(pt.Permit("emil"), time.Hour), by: "clara", then: events("AccessPermitted"), check: func(t *testing.T, w *pt.World) {
+			if p := w.State.Permissions[0]; !p.ValidUntil.Equal(w.Now.Add(time.Hour)) {
+				t.Errorf("given an hour ago for two, and valid until %s; it is %s", p.ValidUntil, w.Now)
+			}
+		}},
+	})
+}
+
 func TestReportConnection(t *testing.T) {
 	t.Parallel()
 	consumed := pt.Story(pt.Consumed)

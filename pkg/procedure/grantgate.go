@@ -3,6 +3,7 @@
 package procedure
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -112,47 +113,91 @@ func MayWatch(s *State, grant, person string, book *rulebook.Book, now time.Time
 	return false, refuse(ReasonRole, "sessions are watched by critical admins and arbitrators").under("2.1, OB").allow("", "", "ask %s", d.whoHas(roles(ca, ar)))
 }
 
-// verifyConsole checks what a record of the console says against the state before it, for a reader who believes no service.
-func verifyConsole(s *State, rec *emergencyv1.Record, payload proto.Message) error {
+// verifyConsole checks what the i-th event of a record says of an access against the state before it, for a reader who
+// believes no service.
+func (s *State) verifyConsole(rec *emergencyv1.Record, i int, payload proto.Message, book *rulebook.Book) error {
 	if s.Policy == nil {
 		return nil
 	}
 	at := rec.GetRecordedAt().AsTime()
-	most := func(what string, d time.Duration, key string) error {
-		if limit := s.Policy.Duration(key); d > limit {
-			return fmt.Errorf("%s of %s is more than the policy's %s", what, d, limit)
+	if row := mustRow(rec.GetCommand()); row.live && rec.GetLate() {
+		return fmt.Errorf("%s is recorded to have happened while the system was away", row.name)
+	}
+	marked := func(must bool, v emergencyv1.Deviation) error {
+		if must && !slices.Contains(rec.GetEvents()[i].GetDeviations(), v) {
+			return fmt.Errorf("the deviation %q is not recorded", deviationWord(v))
 		}
 		return nil
 	}
 	switch e := payload.(type) {
 	case *emergencyv1.AccessPermitted:
-		return most("a permission", e.GetValidUntil().AsTime().Sub(at), "lead_permission.valid")
+		return s.atMost("a permission", e.GetValidUntil().AsTime().Sub(at), "lead_permission.valid")
 	case *emergencyv1.AccessGrantIssued:
-		if err := most("a first use", e.GetFirstUseUntil().AsTime().Sub(at), "grant.first_use"); err != nil {
-			return err
+		return errors.Join(s.verifyGrant(rec, e, book),
+			marked(e.GetPermission() == 0, emergencyv1.Deviation_DEVIATION_NO_LEAD_PERMISSION),
+			marked(!book.Has(e.GetSubject(), sa, at), emergencyv1.Deviation_DEVIATION_SUBJECT_NOT_ASSESSOR))
+	case *emergencyv1.RoleAssumed:
+		return marked(true, emergencyv1.Deviation_DEVIATION_ROLE_ASSUMPTION)
+	case *emergencyv1.WatchArmed:
+		if g, ok := s.Grant(e.GetGrant()); !ok || g.Subject == e.GetWatcher() {
+			return fmt.Errorf("%s is recorded to watch %s, where the subject cannot", e.GetWatcher(), e.GetGrant())
 		}
-		if p := e.GetPermission(); p > 0 && !slices.ContainsFunc(s.Permissions, func(x Permission) bool {
-			return x.Position == p && x.Subject == e.GetSubject() && !at.After(x.ValidUntil)
-		}) {
-			return fmt.Errorf("grant %s names a permission that is none of %s, or no longer valid", e.GetGrant(), e.GetSubject())
-		}
-		return most("a session", time.Duration(e.GetMaxMinutes())*time.Minute, "session.max")
 	case *emergencyv1.CredentialConsumed:
-		g, ok := s.Grant(e.GetGrant())
-		switch {
-		case !ok || !g.unused():
-			return fmt.Errorf("the credential of %s is used, and it was not there to be used", e.GetGrant())
-		case rec.GetActor().GetPerson() != g.Subject:
-			return fmt.Errorf("the credential of %s is used by %s, it is for %s", g.ID, rec.GetActor().GetPerson(), g.Subject)
-		case at.After(g.FirstUseUntil):
-			return fmt.Errorf("the credential of %s is used after %s", g.ID, stamp(g.FirstUseUntil))
-		}
+		return s.verifyUse(rec, e)
+	case *emergencyv1.ConnectionOpened:
+		return marked(!e.GetAgent(), emergencyv1.Deviation_DEVIATION_FREEZE_NOT_AVAILABLE)
 	case *emergencyv1.SessionExtended:
-		return most("an extension", time.Duration(e.GetMinutes())*time.Minute, "session.extension")
+		return s.atMost("an extension", time.Duration(e.GetMinutes())*time.Minute, "session.extension")
 	case *emergencyv1.SessionResumed:
 		if g, ok := s.Grant(e.GetGrant()); !ok || g.State != GrantFrozen || rec.GetActor().GetPerson() != g.Watcher || g.Armed.Position < g.Frozen.Position {
 			return fmt.Errorf("%s goes on without its watcher", e.GetGrant())
 		}
+	}
+	return nil
+}
+
+func (s *State) atMost(what string, d time.Duration, key string) error {
+	if limit := s.Policy.Duration(key); d > limit {
+		return fmt.Errorf("%s of %s is more than the policy's %s", what, d, limit)
+	}
+	return nil
+}
+
+// verifyGrant: under strategy 3, to another person than watcher and granter, within the policy, and with the lead's permission
+// or the proof that no lead could be reached.
+func (s *State) verifyGrant(rec *emergencyv1.Record, e *emergencyv1.AccessGrantIssued, book *rulebook.Book) error {
+	at, id := rec.GetRecordedAt().AsTime(), e.GetGrant()
+	switch p := e.GetPermission(); {
+	case s.Strategy != 3:
+		return fmt.Errorf("%s is granted under strategy %d", id, s.Strategy)
+	case e.GetSubject() == e.GetWatcher() || e.GetSubject() == rec.GetActor().GetPerson():
+		return fmt.Errorf("%s is granted to %s, who watches or grants it", id, e.GetSubject())
+	case s.OpenGrant() != nil:
+		return fmt.Errorf("%s is granted while %s is not proven unusable", id, s.OpenGrant().ID)
+	case p == 0:
+		d := &decision{s: s, env: Env{Now: at, Book: book}, at: at}
+		if missing := d.leadReachable(); missing != "" {
+			return fmt.Errorf("%s is granted without a permission, and %s", id, missing)
+		}
+	case !slices.ContainsFunc(s.Permissions, func(x Permission) bool {
+		return x.Position == p && x.Subject == e.GetSubject() && !at.After(x.ValidUntil)
+	}):
+		return fmt.Errorf("%s names a permission that is none of %s, or no longer valid", id, e.GetSubject())
+	}
+	return errors.Join(s.atMost("a first use", e.GetFirstUseUntil().AsTime().Sub(at), "grant.first_use"),
+		s.atMost("a session", time.Duration(e.GetMaxMinutes())*time.Minute, "session.max"))
+}
+
+// verifyUse: once, by the subject, in time.
+func (s *State) verifyUse(rec *emergencyv1.Record, e *emergencyv1.CredentialConsumed) error {
+	g, ok := s.Grant(e.GetGrant())
+	switch {
+	case !ok || !g.unused():
+		return fmt.Errorf("the credential of %s is used, and it was not there to be used", e.GetGrant())
+	case rec.GetActor().GetPerson() != g.Subject:
+		return fmt.Errorf("the credential of %s is used by %s, it is for %s", g.ID, rec.GetActor().GetPerson(), g.Subject)
+	case rec.GetRecordedAt().AsTime().After(g.FirstUseUntil):
+		return fmt.Errorf("the credential of %s is used after %s", g.ID, stamp(g.FirstUseUntil))
 	}
 	return nil
 }

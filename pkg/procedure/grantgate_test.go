@@ -175,12 +175,20 @@ func TestVerifyConsole(t *testing.T) {
 		"a longer first use": {pt.Permitted, pt.Granted, func(_ *emergencyv1.Record, m []proto.Message) {
 			m[0].(*emergencyv1.AccessGrantIssued).FirstUseUntil = stampOf(pt.T0().AddDate(0, 0, 1))
 		}},
-		"a permission that is none":       {pt.Permitted, pt.Granted, func(_ *emergencyv1.Record, m []proto.Message) { m[0].(*emergencyv1.AccessGrantIssued).Permission = 1 }},
-		"another acts as access engineer": {pt.Permitted, pt.Granted, func(_ *emergencyv1.Record, m []proto.Message) { m[1].(*emergencyv1.RoleAssumed).Person = "carl" }},
-		"an unsigned grant":               {pt.Permitted, pt.Granted, func(r *emergencyv1.Record, _ []proto.Message) { r.Approval = nil }},
-		"armed by another":                {pt.Granted, pt.Armed, func(_ *emergencyv1.Record, m []proto.Message) { m[0].(*emergencyv1.WatchArmed).Watcher = "clara" }},
-		"armed for another grant":         {pt.Granted, pt.Armed, func(_ *emergencyv1.Record, m []proto.Message) { m[0].(*emergencyv1.WatchArmed).Grant = "G2" }},
-		"armed by the broker":             {pt.Granted, pt.Armed, func(r *emergencyv1.Record, _ []proto.Message) { r.Command = "Freeze" }},
+		"a permission that is none": {pt.Permitted, pt.Granted, func(_ *emergencyv1.Record, m []proto.Message) { m[0].(*emergencyv1.AccessGrantIssued).Permission = 1 }},
+		"no permission, and nobody was called": {pt.Permitted, pt.Granted, func(r *emergencyv1.Record, m []proto.Message) {
+			m[0].(*emergencyv1.AccessGrantIssued).Permission = 0
+			r.Events[0].Deviations = append(r.Events[0].Deviations, noPermission)
+		}},
+		"a subject who is no assessor, unmentioned": {pt.Permitted, pt.Granted, func(r *emergencyv1.Record, _ []proto.Message) { r.Events[0].Deviations = nil }},
+		"the assumed role unmentioned":              {pt.Permitted, pt.Granted, func(r *emergencyv1.Record, _ []proto.Message) { r.Events[1].Deviations = nil }},
+		"a host without an agent unmentioned":       {pt.Consumed, pt.Live, func(_ *emergencyv1.Record, m []proto.Message) { m[0].(*emergencyv1.ConnectionOpened).Agent = false }},
+		"a watch from before":                       {pt.Granted, pt.Armed, func(r *emergencyv1.Record, _ []proto.Message) { r.Late = true }},
+		"another acts as access engineer":           {pt.Permitted, pt.Granted, func(_ *emergencyv1.Record, m []proto.Message) { m[1].(*emergencyv1.RoleAssumed).Person = "carl" }},
+		"an unsigned grant":                         {pt.Permitted, pt.Granted, func(r *emergencyv1.Record, _ []proto.Message) { r.Approval = nil }},
+		"armed by another":                          {pt.Granted, pt.Armed, func(_ *emergencyv1.Record, m []proto.Message) { m[0].(*emergencyv1.WatchArmed).Watcher = "clara" }},
+		"armed for another grant":                   {pt.Granted, pt.Armed, func(_ *emergencyv1.Record, m []proto.Message) { m[0].(*emergencyv1.WatchArmed).Grant = "G2" }},
+		"armed by the broker":                       {pt.Granted, pt.Armed, func(r *emergencyv1.Record, _ []proto.Message) { r.Command = "Freeze" }},
 		"the credential used by another": {pt.Armed, pt.Consumed, func(r *emergencyv1.Record, _ []proto.Message) {
 			r.Actor.Person, r.Actor.Role = "anna", emergencyv1.Role_ROLE_SOFTWARE_ASSESSOR
 		}},
@@ -224,6 +232,19 @@ func TestVerifyConsole(t *testing.T) {
 			}
 		})
 	}
+	t.Run("a grant under another strategy, and beside an open one", func(t *testing.T) {
+		t.Parallel()
+		before := pt.Given(t, pt.Story(pt.Permitted)).World()
+		after := pt.Given(t, pt.Story(pt.Granted)).World()
+		rec := proto.Clone(after.Records[len(before.Records)]).(*emergencyv1.Record)
+		before.Change(func(s *procedure.State) { s.Strategy = 2 })
+		if err := procedure.VerifyRecord(before.State, rec, before.Book); err == nil {
+			t.Error("it verifies under strategy 2")
+		}
+		if err := procedure.VerifyRecord(after.State, rec, after.Book); err == nil {
+			t.Error("it verifies beside an open grant")
+		}
+	})
 	t.Run("a session goes on without its watcher", func(t *testing.T) {
 		t.Parallel()
 		before := pt.Given(t, pt.Story(pt.Frozen)).World()

@@ -39,8 +39,8 @@ func VerifyRecord(s *State, rec *emergencyv1.Record, book *rulebook.Book) error 
 	if err := verifyActor(row, rec, book); err != nil {
 		return err
 	}
-	for _, p := range payloads {
-		if err := verifyConsole(s, rec, p); err != nil {
+	for i, p := range payloads {
+		if err := s.verifyConsole(rec, i, p, book); err != nil {
 			return err
 		}
 		if commands := signedFor(p); len(commands) > 0 && !slices.Contains(commands, row.name) {

@@ -68,6 +68,8 @@ func (d *decision) capturedInTime() *Refusal {
 	at := d.meta.GetCapturedAt().AsTime()
 	var st emergencyv1.Statement
 	switch {
+	case d.row.live:
+		return bad("%s cannot have happened without the system that does it", d.row.name)
 	case d.person == "" || d.row.ruleBook:
 		return bad("only a person's act in an emergency can be captured offline")
 	case at.After(d.env.Now):
