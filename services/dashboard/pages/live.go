@@ -76,7 +76,7 @@ func (s *stream) send() bool {
 }
 
 // passing is what changes by the passing of time alone, which the page's own script counts.
-var passing = regexp.MustCompile(`(data-now="[^"]*")|(<(?:time|span)[^>]* data-(?:ago|until)="[^"]*"[^>]*>[^<]*<)`)
+var passing = regexp.MustCompile(`(data-now="[^"]*")|(<(?:span|b)[^>]* data-(?:ago|until)="[^"]*"[^>]*>[^<]*<)`)
 
 func timeless(html []byte) []byte { return passing.ReplaceAll(html, nil) }
 
