@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"net/netip"
+	"os"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -232,7 +233,26 @@ func clipped(text string, most int) string {
 // Terminate implements broker.Rules.
 func (r consoleRules) Terminate(ctx context.Context, ref broker.Ref, e broker.Ending) error {
 	cmd := &emergencyv1.TerminateRequest{Meta: gatewayMeta(ref, "terminate"), Grant: ref.Grant, Cause: causes()[e.Cause]}
-	return r.do(ctx, ref, r.self(), cmd, ending(e))
+	if err := r.do(ctx, ref, r.self(), cmd, ending(e)); err != nil {
+		return err
+	}
+	r.anchorEnd(ctx, ref, e)
+	return nil
+}
+
+// anchorEnd puts the recording's last place into the history, so that nothing can be taken from its end or written anew. The end
+// itself is recorded by then; an anchor that does not come through is said aloud, and the seal has the digest of the whole.
+func (r consoleRules) anchorEnd(ctx context.Context, ref broker.Ref, e broker.Ending) {
+	if e.Recording == "" || e.Frame == 0 {
+		return
+	}
+	info, err := os.Stat(e.Recording)
+	if err == nil {
+		err = r.Mark(ctx, ref, broker.Mark{Kind: broker.MarkCheckpoint, Frame: e.Frame, Chain: e.Chain, Size: info.Size(), Offset: e.Offset})
+	}
+	if err != nil {
+		r.s.Log.WarnContext(ctx, "the end of a recording is not anchored", "grant", ref.String(), "error", err)
+	}
 }
 
 // ending are the facts of an end: what became of each of its steps, in the words of the procedure.

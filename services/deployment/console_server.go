@@ -191,7 +191,9 @@ func (s *Server) Terminate(ctx context.Context, req *emergencyv1.TerminateReques
 	by, _ := s.person(ctx) // or the host's agent
 	var c *emergencyv1.Committed
 	_, err := s.broker.Terminate(ctx, refOf(req), broker.CauseKilled, by, "", func(ctx context.Context, e broker.Ending) (err error) {
-		c, err = s.Do(ctx, req, consoleFacts(ending(e)))
+		if c, err = s.Do(ctx, req, consoleFacts(ending(e))); err == nil {
+			consoleRules{s, nil}.anchorEnd(ctx, broker.Ref{Incident: req.GetMeta().GetIncident(), Grant: req.GetGrant()}, e)
+		}
 		return told(err)
 	})
 	if err == nil && c == nil { // ended before: the first result
