@@ -84,11 +84,11 @@ func soundHere(t testing.TB, env *testenv.Env) {
 }
 
 // kinds are the types of an incident's events in order, without those whose place in the order is nobody's business:
-// reports of the channels, and obligations made visible.
+// reports of the channels, obligations made visible, and what becomes public by itself.
 func kinds(env *testenv.Env, incident string) []string {
 	var list []string
 	for _, e := range env.Timeline(incident) {
-		if e.GetType() != "notification.DeliveryReported" && !strings.HasPrefix(e.GetType(), "arbitration.Obligation") {
+		if e.GetType() != "notification.DeliveryReported" && !strings.HasPrefix(e.GetType(), "arbitration.Obligation") && e.GetType() != "arbitration.FieldDisclosed" {
 			list = append(list, e.GetType())
 		}
 	}
