@@ -17,6 +17,7 @@
 // of its patch. A dispute is a filing at CAcert's arbitration; a case manager opens a case for it, an arbitrator rules on it and
 // gives directions. Whoever acted in an incident, by anything but reading and arbitration, has a conflict of interest in its
 // disputes. Restricted values are kept outside the history under commitments; to redact one is to delete it, to disclose one
-// is to publish it with its salt. A production effect is the first change to the critical host: ApplyStarted. "Passed" means later than
-// due: exactly at the due time is still in time.
+// is to publish it with its salt. A grant is a one-time access of one person, the subject, to a host; the watcher, another
+// person, sees all of it and can stop it. A production effect is what may change the critical host: ApplyStarted or
+// ConnectionOpened. "Passed" means later than due: exactly at the due time is still in time.
 package procedure
