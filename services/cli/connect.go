@@ -14,6 +14,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/crypto/ssh"
@@ -68,7 +69,37 @@ func (a *app) connect(ctx context.Context, named []string, show bool) error {
 	}
 	defer access.remove(a)
 	a.errs.line("%s you are watched and recorded from the first byte on; leave with exit, then it is over", alert("look:"))
-	return a.run(ctx, client, access)
+	return a.enter(ctx, s, g, client, access)
+}
+
+// The broker lets nobody in until the watcher's view is up, a moment after the watch was armed: so often it is tried again.
+const (
+	entries   = 5
+	entryWait = 2 * time.Second
+)
+
+// enter runs ssh, and runs it again while it was not let in and the credential is still unused.
+func (a *app) enter(ctx context.Context, s *scene, g *procedure.Grant, client string, x *access) error {
+	for n := 1; ; n++ {
+		err := a.run(ctx, client, x)
+		var away *failure
+		if !errors.As(err, &away) || away.code != exitAway || n == entries {
+			return err
+		}
+		st, readErr := s.client.State(ctx, s.state.Incident)
+		if readErr != nil {
+			return err
+		}
+		if now, ok := st.Grant(g.ID); !ok || !unused(now) {
+			return err
+		}
+		a.errs.line("not let in yet; trying again")
+		select {
+		case <-time.After(entryWait):
+		case <-ctx.Done():
+			return err
+		}
+	}
 }
 
 // awaitWatcher waits for the watch to be armed: before that the broker lets nobody in.

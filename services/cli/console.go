@@ -238,15 +238,20 @@ What is typed while it is frozen is thrown away. Frozen for longer than the poli
 }
 
 func (a *app) resumeCmd() *cobra.Command {
-	return a.onGrant(leaf("resume [GRANT]", "Let a frozen session go on; the watch must be armed again", `
-Within the policy's grace. What was typed meanwhile is lost, on purpose.`, `
+	return a.onGrant(leaf("resume [GRANT]", "Let a frozen session go on; by its watcher", `
+Within the policy's grace. Your signature arms the watch again first, and your view must be open. What was typed meanwhile is lost, on
+purpose.`, `
   epatch resume`,
 		cobra.MaximumNArgs(1), func(cmd *cobra.Command, args []string) error {
 			meta, grant, err := a.soon(cmd.Context(), args, func(g *procedure.Grant) bool { return g.State == procedure.GrantFrozen }, "with a frozen session")
 			if err != nil {
 				return err
 			}
-			_, err = a.act(cmd.Context(), &emergencyv1.ResumeRequest{Meta: meta, Grant: grant}, "%s goes on", grant)
+			if _, err := a.act(cmd.Context(), &emergencyv1.ArmWatchRequest{Meta: meta, Grant: grant}, "the watch of %s is armed again", grant); err != nil {
+				return err
+			}
+			again := &emergencyv1.CommandMeta{Incident: meta.GetIncident()}
+			_, err = a.act(cmd.Context(), &emergencyv1.ResumeRequest{Meta: again, Grant: grant}, "%s goes on", grant)
 			return err
 		}))
 }

@@ -77,7 +77,10 @@ func (a *app) replayConsole(ctx context.Context, p *playback, args []string) err
 	if err != nil {
 		return err
 	}
-	bad := a.recordingWords(report, g.ID, s.state.Incident)
+	bad := a.recordingWords(report, g)
+	if bad == nil && (report.Header.Grant != g.ID || report.Header.Incident != s.state.Incident) {
+		bad = fail(exitUnverified, "this is the recording of %s in %s, not of %s in %s", report.Header.Grant, report.Header.Incident, g.ID, s.state.Incident)
+	}
 	if bad == nil && g.Recording != nil && g.Recording.GetSha256() != report.SHA256.String() {
 		bad = fail(exitUnverified, "the recording that came is not the sealed one: it hashes to %s, sealed is %s", short(report.SHA256.String()), short(g.Recording.GetSha256()))
 	}
@@ -152,8 +155,9 @@ func checkRecording(file string, anchors []recording.Checkpoint) (recording.Repo
 	return recording.Verify(f, anchors)
 }
 
-// recordingWords says what the check found; the error is of a recording that is broken or of another session.
-func (a *app) recordingWords(r recording.Report, grant, incident string) error {
+// recordingWords says what the check found; the error is of a recording that is broken. The grant is what the history says, nil where
+// there is no history.
+func (a *app) recordingWords(r recording.Report, g *procedure.Grant) error {
 	if a.opt.json {
 		if err := a.out.jsonValue(map[string]any{
 			"state": string(r.State), "first_bad_frame": r.FirstBad, "why": r.Why, "incident": r.Header.Incident, "grant": r.Header.Grant, "frames": r.Last.Frame,
@@ -162,24 +166,28 @@ func (a *app) recordingWords(r recording.Report, grant, incident string) error {
 			return err
 		}
 	} else {
-		a.reportRecording(r)
+		a.reportRecording(r, g)
 	}
-	switch {
-	case r.State == recording.Broken:
-		return fail(exitUnverified, "the recording is broken: first bad frame %d: %s", r.FirstBad, r.Why).hint("keep what you have, and tell the arbitrators: a recording that was changed is evidence").
-			hint("what stands before that frame: epatch replay-console --despite")
-	case grant != "" && (r.Header.Grant != grant || r.Header.Incident != incident):
-		return fail(exitUnverified, "this is the recording of %s in %s, not of %s in %s", r.Header.Grant, r.Header.Incident, grant, incident)
+	if r.State != recording.Broken {
+		return nil
 	}
-	return nil
+	return fail(exitUnverified, "the recording is broken: first bad frame %d: %s", r.FirstBad, r.Why).hint("keep what you have, and tell the arbitrators: a recording that was changed is evidence").
+		hint("what stands before that frame: epatch replay-console --despite")
 }
 
-func (a *app) reportRecording(r recording.Report) {
+// sealedAs tells whether the history has sealed exactly these bytes.
+func sealedAs(r recording.Report, g *procedure.Grant) bool {
+	return g != nil && g.Recording != nil && g.Recording.GetSha256() == r.SHA256.String()
+}
+
+func (a *app) reportRecording(r recording.Report, g *procedure.Grant) {
 	state := map[recording.State]styled{recording.Complete: good("complete"), recording.Incomplete: alert("incomplete"), recording.Broken: bad("broken")}[r.State]
 	a.out.line("recording of %s in %s: %s, %s, %s", r.Header.Grant, r.Header.Incident, state, plural(int(r.Last.Frame), "frame", "frames"), plural(int(r.Size), "byte", "bytes"))
 	a.out.field("session", "%s on %s, watched by %s, from %s, %s", r.Header.Subject, r.Header.Host, r.Header.Watcher, a.out.at(r.Header.StartedAt), span(r.EndedAt.Sub(r.Header.StartedAt)))
 	a.out.field("sha256", "%s", r.SHA256.String())
 	switch {
+	case sealedAs(r, g):
+		a.out.field("proof", "these bytes are the ones that the history has sealed at position %d; %s met", g.Sealed.Position, plural(len(g.Checkpoints), "checkpoint", "checkpoints"))
 	case !r.HasProof:
 		a.out.field("proof", "%s", alert("none: without checkpoints of a history a recording proves nothing"))
 	case r.Proven == r.Last.Frame:
@@ -310,23 +318,40 @@ history, and --keyring the checkpoints in it are compared too: without them a re
 			if err != nil {
 				return err
 			}
-			if export != "" {
-				anchors, err := a.exportedAnchors(export, report.Header)
-				if err != nil {
-					return err
-				}
-				if report, err = checkRecording(args[0], anchors); err != nil {
-					return err
-				}
+			if export == "" {
+				return a.recordingWords(report, nil)
 			}
-			return a.recordingWords(report, "", "")
+			return a.checkBy(export, args[0], report.Header)
 		})
 	cmd.Flags().StringVar(&export, "history", "", "export of the incident's history: epatch history export")
 	return cmd
 }
 
-// exportedAnchors are the checkpoints of a session in an exported history, as far as that is verified.
-func (a *app) exportedAnchors(export string, of recording.Header) ([]recording.Checkpoint, error) {
+// checkBy checks a recording by an exported history.
+func (a *app) checkBy(export, file string, of recording.Header) error {
+	g, err := a.exportedGrant(export, of)
+	if err != nil {
+		return err
+	}
+	anchors, err := anchorsOf(g)
+	if err != nil {
+		return err
+	}
+	report, err := checkRecording(file, anchors)
+	if err != nil {
+		return err
+	}
+	if err := a.recordingWords(report, g); err != nil {
+		return err
+	}
+	if g.Recording != nil && !sealedAs(report, g) {
+		return fail(exitUnverified, "this is not the sealed recording: it hashes to %s, sealed is %s", short(report.SHA256.String()), short(g.Recording.GetSha256()))
+	}
+	return nil
+}
+
+// exportedGrant is what an exported history, which is verified here, says of a session.
+func (a *app) exportedGrant(export string, of recording.Header) (*procedure.Grant, error) {
 	if a.opt.keyring == "" {
 		return nil, errNoKeyring()
 	}
@@ -357,5 +382,5 @@ func (a *app) exportedAnchors(export string, of recording.Header) ([]recording.C
 	if !ok {
 		return nil, fail(exitUnverified, "%s knows no grant %s of %s", export, of.Grant, of.Incident)
 	}
-	return anchorsOf(g)
+	return g, nil
 }

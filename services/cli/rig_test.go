@@ -27,7 +27,7 @@ import (
 // The scripts run the real program against the real services, all in one process, with agents on folders that stand for hosts.
 
 func TestMain(m *testing.M) {
-	testscript.Main(m, map[string]func(){"epatch": func() {
+	testscript.Main(m, map[string]func(){"epatch-agent": agentShell, "epatch": func() {
 		ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 		code := cli.Run(ctx, cli.Process{
 			Args: os.Args[1:], Environ: os.Environ(), Stdin: os.Stdin, Stdout: os.Stdout, Stderr: os.Stderr, Now: time.Now, Zone: time.UTC,
@@ -48,14 +48,19 @@ func TestScripts(t *testing.T) {
 // node is one system of a script; its values are in the script's environment.
 type node struct {
 	data, addr string
+	console    agent.Console // of the agent on critical-1; none without a broker
 }
 
-func setUp(env *testscript.Env) error {
+func setUp(env *testscript.Env) error { return start(env, node{}, func(*app.Settings) {}) }
+
+// start runs a node, with what a test sets besides.
+func start(env *testscript.Env, n node, besides func(*app.Settings)) error {
 	t := env.T().(testing.TB)
-	n := node{data: filepath.Join(env.WorkDir, "data")}
+	n.data = filepath.Join(env.WorkDir, "data")
 	var set app.Settings
 	set.Flags(pflag.NewFlagSet("node", pflag.ContinueOnError))
 	set.Data, set.Listen, set.HTTP, set.HTTPS, set.LogTo = n.data, "127.0.0.1:0", "127.0.0.1:0", "127.0.0.1:0", io.Discard
+	besides(&set)
 	ctx, stop := context.WithCancel(context.Background())
 	sys, err := app.Open(ctx, set)
 	if err != nil {
@@ -90,6 +95,21 @@ func setUp(env *testscript.Env) error {
 		env.Setenv("GIT_"+who+"_EMAIL", "dora@example.org")
 	}
 	return makeRepository(env.WorkDir, n.data)
+}
+
+// consoleOf is what the agent of a host is told of watched sessions.
+func (n node) consoleOf(host string) agent.Console {
+	if host != "critical-1" {
+		return agent.Console{}
+	}
+	return n.console
+}
+
+// agentShell is the host's side of a watched session, which sshd starts.
+func agentShell() {
+	if err := agent.Command(os.Environ()).ExecuteContext(context.Background()); err != nil {
+		os.Exit(agent.ExitStatus(err))
+	}
 }
 
 // makeRepository makes dora's checkout, the repository of the services and the folders of the hosts, all with the same files.
@@ -158,7 +178,7 @@ func hosts(ts *testscript.TestScript, neg bool, args []string) {
 		}
 		a, err := agent.New(agent.Config{
 			Name: name, Kind: kind, Root: ts.MkAbs("hosts/" + name), StateDir: ts.MkAbs("agents/" + name), Profile: filepath.Join(n.data, "agents", name),
-			Keyring: filepath.Join(n.data, "services.keys.json"), Services: n.addr, Patience: 20 * time.Second,
+			Keyring: filepath.Join(n.data, "services.keys.json"), Services: n.addr, Patience: 20 * time.Second, Console: n.consoleOf(name),
 		}, agent.Deps{Log: slog.New(slog.DiscardHandler), Failpoint: func(step string) {
 			if spoiled && step == "agent:begun" {
 				ts.Check(os.WriteFile(ts.MkAbs("hosts/"+name+"/README"), []byte("somebody was here\n"), 0o644))

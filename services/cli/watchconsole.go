@@ -200,7 +200,7 @@ func (w *consoleWatch) run(ctx context.Context) error {
 		if w.app.proc.Now().Sub(lost) > watchPatience {
 			return err
 		}
-		w.view.say("the connection is lost, the session is frozen; trying again")
+		w.view.say("the connection is lost, the session is frozen; trying again: " + cause(status.Convert(err).Message()))
 		select {
 		case <-time.After(time.Second):
 		case <-w.left:
@@ -266,6 +266,7 @@ func (w *consoleWatch) attend(ctx context.Context, alive func()) error {
 	if every <= 0 || every > time.Second {
 		every = time.Second
 	}
+	w.sendRenewal(func() {}, true) // with the first one the watcher is present
 	go w.renewals(ctx, every)
 	return w.receive(stream)
 }
