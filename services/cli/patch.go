@@ -41,7 +41,7 @@ type registration struct {
 func (a *app) registerCmd() *cobra.Command {
 	r := &registration{req: &emergencyv1.RegisterPatchRequest{}}
 	var session string
-	cmd := leaf("register (FILE | --session GRANT) --bug ID", "Register a patch, or a new revision of it (seed 1.5)", `
+	cmd := leaf("register [FILE] --bug ID", "Register a patch, or a new revision of it (seed 1.5)", `
 FILE is a unified diff (git diff, git format-patch) or a git bundle; - reads it from standard input. Digest, base tree and
 result tree are computed from your own repository, and again by the service. The base is the branch that the critical host
 runs, unless --base names another commit. Where there is a patch already, this is its next revision, and what was decided on
