@@ -266,7 +266,7 @@ func (w *consoleWatch) attend(ctx context.Context, alive func()) error {
 	if every <= 0 || every > time.Second {
 		every = time.Second
 	}
-	w.sendRenewal(func() {}, true) // with the first one the watcher is present
+	w.sendRenewal(func() {}) // with the first one the watcher is present
 	go w.renewals(ctx, every)
 	return w.receive(stream)
 }
@@ -311,17 +311,17 @@ func isOver(state string) bool {
 
 // shown acknowledges output that the terminal has taken.
 func (w *consoleWatch) shown(offset uint64) {
-	w.sendRenewal(func() { w.rendered = max(w.rendered, offset) }, true)
+	w.sendRenewal(func() { w.rendered = max(w.rendered, offset) })
 }
 
-func (w *consoleWatch) setAway(away bool) { w.sendRenewal(func() { w.away = away }, true) }
+func (w *consoleWatch) setAway(away bool) { w.sendRenewal(func() { w.away = away }) }
 
-// sendRenewal changes what the next renewal says, and sends it if it is due. A stream that is broken is noticed by who receives.
-func (w *consoleWatch) sendRenewal(change func(), due bool) {
+// sendRenewal changes what the next renewal says, and sends it. A stream that is broken is noticed by who receives.
+func (w *consoleWatch) sendRenewal(change func()) {
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	change()
-	if w.stream == nil || !due || w.viewing.observe {
+	if w.stream == nil || w.viewing.observe {
 		return
 	}
 	renewal := &deploymentv1.WatchRenewal{Rendered: w.rendered, Hidden: w.away}
@@ -334,7 +334,7 @@ func (w *consoleWatch) renewals(ctx context.Context, every time.Duration) {
 	for {
 		select {
 		case <-t.C:
-			w.sendRenewal(func() {}, true)
+			w.sendRenewal(func() {})
 		case <-ctx.Done():
 			return
 		}
