@@ -116,7 +116,7 @@ func TestTheScreen(t *testing.T) {
 	if c, ok := r.command(t).(*emergencyv1.MarkSessionRequest); !ok || c.GetText() != "looks at grüüe" {
 		t.Errorf("note: %v", c)
 	}
-	x.keys(t, "\x1ce\x1b")         // not, after all
+	x.keys(t, "\x1ce\x1b")          // not, after all
 	x.keys(t, "\x1cnhe does \x1ck") // no time for the rest
 	if c, ok := r.command(t).(*emergencyv1.TerminateRequest); !ok {
 		t.Errorf("kill: %v", c)
