@@ -38,7 +38,7 @@ func TestDisputeIsTold(t *testing.T) {
 		var told []string
 		for _, p := range got {
 			told = append(told, p.Recipient.Person)
-			for _, secret := range []string{"there was no other way", "NSW", "no time", "they have to be heard", "write the procedure down"} {
+			for _, secret := range []string{"nothing else would have helped in time", "NSW", "no time", "they have to be heard", "write the procedure down"} {
 				if strings.Contains(p.Text, secret) {
 					t.Errorf("%s tells %q", what, secret)
 				}

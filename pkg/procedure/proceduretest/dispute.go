@@ -34,7 +34,7 @@ func Preliminaries(dispute string) *emergencyv1.RecordPreliminariesRequest {
 // DeliverRuling rules on a dispute: every attached deviation was justified, and carla has to write something down.
 func DeliverRuling(s *procedure.State, dispute string) *emergencyv1.DeliverRulingRequest {
 	c := &emergencyv1.DeliverRulingRequest{
-		Dispute: dispute, Parties: "as filed", Facts: "as the log says", Logic: "there was no other way", Place: "Berlin",
+		Dispute: dispute, Parties: "as filed", Facts: "as the log says", Logic: "nothing else would have helped in time", Place: "Berlin",
 		Directions: []*emergencyv1.Order{Order("carla", "write the procedure down")},
 	}
 	for _, v := range procedure.Attached(s, dispute) {
