@@ -83,7 +83,7 @@ func (r consoleRules) Grant(ctx context.Context, ref broker.Ref) (broker.Grant, 
 }
 
 // do decides a command of the gateway; a fresh request id for each, since the broker repeats only what was not stored.
-func (r consoleRules) do(ctx context.Context, ref broker.Ref, actor procedure.Actor, cmd procedure.Command, facts *procedure.ConsoleFacts) error {
+func (r consoleRules) do(ctx context.Context, actor procedure.Actor, cmd procedure.Command, facts *procedure.ConsoleFacts) error {
 	_, err := r.s.Dispatch.Do(ctx, cmd, dispatch.Input{Actor: actor, Facts: procedure.Facts{Console: facts}})
 	return told(err)
 }
@@ -110,7 +110,7 @@ func (r consoleRules) Connect(ctx context.Context, ref broker.Ref, a broker.Atte
 	}
 	a.Present = a.Present || r.soonPresent(ctx, ref)
 	cmd := &emergencyv1.ConnectRequest{Meta: gatewayMeta(ref, "connect"), Grant: ref.Grant, SourceAddress: a.Source, KeyFingerprint: a.Fingerprint}
-	return r.do(ctx, ref, actor, cmd, &procedure.ConsoleFacts{LeaseAlive: a.Present, KeyProven: true, SourceAllowed: within(a.Source, source)})
+	return r.do(ctx, actor, cmd, &procedure.ConsoleFacts{LeaseAlive: a.Present, KeyProven: true, SourceAllowed: within(a.Source, source)})
 }
 
 // viewOpens is how long a subject who comes as soon as the watch is armed waits until the watcher's view has opened.
@@ -158,7 +158,7 @@ func (r consoleRules) Refused(ctx context.Context, ref broker.Ref, a broker.Refu
 		return err
 	}
 	cmd := &emergencyv1.ConnectRequest{Meta: gatewayMeta(ref, "refused"), Grant: ref.Grant, SourceAddress: a.Source}
-	err = r.do(ctx, ref, actor, cmd, &procedure.ConsoleFacts{LeaseAlive: true})
+	err = r.do(ctx, actor, cmd, &procedure.ConsoleFacts{LeaseAlive: true})
 	var no *broker.Refusal
 	if errors.As(err, &no) {
 		return nil
@@ -179,13 +179,13 @@ func (r consoleRules) Opened(ctx context.Context, ref broker.Ref, o broker.Openi
 	cmd := &emergencyv1.ReportConnectionRequest{
 		Meta: gatewayMeta(ref, "opened"), Grant: ref.Grant, HostKeyFingerprint: ssh.FingerprintSHA256(target.HostKey), Agent: o.HostAgent,
 	}
-	return r.do(ctx, ref, r.self(), cmd, &procedure.ConsoleFacts{})
+	return r.do(ctx, r.self(), cmd, &procedure.ConsoleFacts{})
 }
 
 // Freeze implements broker.Rules.
 func (r consoleRules) Freeze(ctx context.Context, ref broker.Ref, f broker.Freezing) error {
 	cmd := &emergencyv1.FreezeRequest{Meta: gatewayMeta(ref, "freeze"), Grant: ref.Grant, Cause: causes()[f.Cause]}
-	return r.do(ctx, ref, r.self(), cmd, r.frozen(ref, f))
+	return r.do(ctx, r.self(), cmd, r.frozen(ref, f))
 }
 
 func (r consoleRules) frozen(ref broker.Ref, f broker.Freezing) *procedure.ConsoleFacts {
@@ -218,7 +218,7 @@ func (r consoleRules) Mark(ctx context.Context, ref broker.Ref, m broker.Mark) e
 	if cmd.GetText() == "" && cmd.GetCheckpoint() == nil {
 		cmd.Text = string(m.Kind)
 	}
-	return r.do(ctx, ref, r.self(), cmd, &procedure.ConsoleFacts{OutputOffset: uint64(m.Offset)})
+	return r.do(ctx, r.self(), cmd, &procedure.ConsoleFacts{OutputOffset: uint64(m.Offset)})
 }
 
 func clipped(text string, most int) string {
@@ -233,7 +233,7 @@ func clipped(text string, most int) string {
 // Terminate implements broker.Rules.
 func (r consoleRules) Terminate(ctx context.Context, ref broker.Ref, e broker.Ending) error {
 	cmd := &emergencyv1.TerminateRequest{Meta: gatewayMeta(ref, "terminate"), Grant: ref.Grant, Cause: causes()[e.Cause]}
-	if err := r.do(ctx, ref, r.self(), cmd, ending(e)); err != nil {
+	if err := r.do(ctx, r.self(), cmd, ending(e)); err != nil {
 		return err
 	}
 	r.anchorEnd(ctx, ref, e)
