@@ -158,7 +158,10 @@ func (s *Server) abandoned(ctx context.Context) []broker.Grant {
 	return list
 }
 
-// errNoConsole says that strategy 3 is not to be had here.
-func errNoConsole() *procedure.Refusal {
+// noConsole says to a person that strategy 3 is not to be had here.
+func (s *Server) noConsole(ctx context.Context) error {
+	if _, err := s.person(ctx); err != nil {
+		return err
+	}
 	return refused(procedure.FailedPrecondition, procedure.ReasonRecorderNotReady, "4.4", "this deployment service has no console", "its operator sets console-listen and the hosts' sshd")
 }

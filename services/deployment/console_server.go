@@ -82,7 +82,7 @@ func (s *Server) counters(ref broker.Ref) *procedure.ConsoleFacts {
 // ArmWatch confirms that the watcher watches.
 func (s *Server) ArmWatch(ctx context.Context, req *emergencyv1.ArmWatchRequest) (*emergencyv1.ArmWatchResponse, error) {
 	if s.broker == nil {
-		return nil, errNoConsole()
+		return nil, s.noConsole(ctx)
 	}
 	person, err := s.person(ctx)
 	if err != nil {
@@ -98,7 +98,7 @@ func (s *Server) ArmWatch(ctx context.Context, req *emergencyv1.ArmWatchRequest)
 // Freeze freezes a session at once.
 func (s *Server) Freeze(ctx context.Context, req *emergencyv1.FreezeRequest) (*emergencyv1.FreezeResponse, error) {
 	if s.broker == nil {
-		return nil, errNoConsole()
+		return nil, s.noConsole(ctx)
 	}
 	if err := s.allowed(ctx, req); err != nil {
 		return nil, err
@@ -126,7 +126,7 @@ func (s *Server) untold(ctx context.Context, cmd procedure.Command, c *emergency
 // Resume ends a freeze.
 func (s *Server) Resume(ctx context.Context, req *emergencyv1.ResumeRequest) (*emergencyv1.ResumeResponse, error) {
 	if s.broker == nil {
-		return nil, errNoConsole()
+		return nil, s.noConsole(ctx)
 	}
 	person, err := s.person(ctx)
 	if err != nil {
@@ -142,7 +142,7 @@ func (s *Server) Resume(ctx context.Context, req *emergencyv1.ResumeRequest) (*e
 // MarkSession marks a place in a session.
 func (s *Server) MarkSession(ctx context.Context, req *emergencyv1.MarkSessionRequest) (*emergencyv1.MarkSessionResponse, error) {
 	if s.broker == nil {
-		return nil, errNoConsole()
+		return nil, s.noConsole(ctx)
 	}
 	person, err := s.person(ctx)
 	if err != nil {
@@ -160,7 +160,7 @@ func (s *Server) MarkSession(ctx context.Context, req *emergencyv1.MarkSessionRe
 // ExtendSession extends a session once.
 func (s *Server) ExtendSession(ctx context.Context, req *emergencyv1.ExtendSessionRequest) (*emergencyv1.ExtendSessionResponse, error) {
 	if s.broker == nil {
-		return nil, errNoConsole()
+		return nil, s.noConsole(ctx)
 	}
 	person, err := s.person(ctx)
 	if err != nil {
@@ -183,7 +183,7 @@ func (s *Server) ExtendSession(ctx context.Context, req *emergencyv1.ExtendSessi
 // Terminate ends a session at once.
 func (s *Server) Terminate(ctx context.Context, req *emergencyv1.TerminateRequest) (*emergencyv1.TerminateResponse, error) {
 	if s.broker == nil {
-		return nil, errNoConsole()
+		return nil, s.noConsole(ctx)
 	}
 	if err := s.allowed(ctx, req); err != nil {
 		return nil, err
@@ -205,7 +205,7 @@ func (s *Server) Terminate(ctx context.Context, req *emergencyv1.TerminateReques
 // Disable disables the credential at the gateway and on the host, and ends what has not ended.
 func (s *Server) Disable(ctx context.Context, req *emergencyv1.DisableRequest) (*emergencyv1.DisableResponse, error) {
 	if s.broker == nil {
-		return nil, errNoConsole()
+		return nil, s.noConsole(ctx)
 	}
 	if err := s.allowed(ctx, req); err != nil {
 		return nil, err
@@ -228,7 +228,7 @@ func (s *Server) Disable(ctx context.Context, req *emergencyv1.DisableRequest) (
 // ProveUnusable has the broker try the disabled credential again, at its own door and at the host's.
 func (s *Server) ProveUnusable(ctx context.Context, req *emergencyv1.ProveUnusableRequest) (*emergencyv1.ProveUnusableResponse, error) {
 	if s.broker == nil {
-		return nil, errNoConsole()
+		return nil, s.noConsole(ctx)
 	}
 	if err := s.allowed(ctx, req); err != nil {
 		return nil, err

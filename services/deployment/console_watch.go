@@ -24,7 +24,7 @@ import (
 // FetchCredential certifies the subject's fresh key for the one use.
 func (s *Server) FetchCredential(ctx context.Context, req *deploymentv1.FetchCredentialRequest) (*deploymentv1.FetchCredentialResponse, error) {
 	if s.broker == nil {
-		return nil, errNoConsole()
+		return nil, s.noConsole(ctx)
 	}
 	person, st, err := s.onIncident(ctx, req.GetIncident())
 	if err != nil {
@@ -86,7 +86,7 @@ func (s *Server) onIncident(ctx context.Context, incident string) (string, *proc
 // Watch shows a session from its first byte.
 func (s *Server) Watch(stream grpc.BidiStreamingServer[deploymentv1.WatchRequest, deploymentv1.WatchResponse]) error {
 	if s.broker == nil {
-		return errNoConsole()
+		return s.noConsole(stream.Context())
 	}
 	ctx, cancel := context.WithCancelCause(stream.Context())
 	defer cancel(nil)
