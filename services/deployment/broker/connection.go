@@ -24,11 +24,12 @@ type connection struct {
 	channel ssh.Channel // the one session channel; set before anything else can use it
 	notes   chan note
 
-	mu       sync.Mutex
-	asked    asked
-	terminal terminal
-	session  *session // once the credential is consumed
-	refusals int      // before that
+	mu        sync.Mutex
+	asked     asked
+	terminal  terminal
+	session   *session // once the credential is consumed
+	refusals  int      // before that
+	explained bool
 }
 
 // note is a text of the gateway for the subject's terminal.
@@ -139,7 +140,7 @@ func (c *connection) request(ctx context.Context, parts *sync.WaitGroup, r *ssh.
 	}
 	if v != allow {
 		if v == deny {
-			c.say("refused: " + describe(r) + ": " + why)
+			c.explain("refused: " + describe(r) + ": " + why)
 		}
 		_ = r.Reply(false, nil)
 		c.refuse(describe(r), why, v == drop)
@@ -196,7 +197,7 @@ func (c *connection) shell(ctx context.Context, r *ssh.Request) {
 	} else {
 		c.b.cfg.Log.ErrorContext(ctx, "session not opened", "grant", c.ref.String(), "error", err)
 	}
-	c.farewell(text)
+	c.farewell(text, explainWithin)
 	_ = r.Reply(false, nil)
 	c.hangUp()
 }
@@ -255,6 +256,19 @@ func (c *connection) refusal(what string, why *Refusal) RefusedAttempt {
 	}
 }
 
+// explain says why something is refused; so that it is read, if the client may be about to leave.
+func (c *connection) explain(text string) {
+	c.mu.Lock()
+	wait := c.session == nil && !c.explained
+	c.explained = true
+	c.mu.Unlock()
+	if wait {
+		c.farewell(text, explainWithin)
+		return
+	}
+	c.say(text)
+}
+
 // say tells the subject something, if the terminal takes it: a subject that does not read must hold nothing up.
 func (c *connection) say(text string) {
 	select {
@@ -263,20 +277,35 @@ func (c *connection) say(text string) {
 	}
 }
 
-// farewellWithin is how long a last word may take.
-const farewellWithin = 250 * time.Millisecond
+const (
+	// farewellWithin is how long a last word may take, explainWithin the reason of a refusal, which nothing has to wait for.
+	farewellWithin = 250 * time.Millisecond
+	explainWithin  = 2 * time.Second
+)
 
-// farewell says a last word and waits a little until it is out.
-func (c *connection) farewell(text string) {
-	done := make(chan struct{})
-	wait := time.After(farewellWithin)
+// farewell says a last word and waits a little until it is shown. Stock clients leave as soon as a request fails, without
+// showing what came just before; once they have answered another request they have.
+func (c *connection) farewell(text string, within time.Duration) {
+	late := time.NewTimer(within)
+	defer late.Stop()
+	written, shown := make(chan struct{}), make(chan struct{})
 	select {
-	case c.notes <- note{text, done}:
-		select {
-		case <-done:
-		case <-wait:
-		}
-	case <-wait:
+	case c.notes <- note{text, written}:
+	case <-late.C:
+		return
+	}
+	select {
+	case <-written:
+	case <-late.C:
+		return
+	}
+	go func() {
+		_, _, _ = c.conn.SendRequest("keepalive@openssh.com", true, nil) // ends with the connection at the latest
+		close(shown)
+	}()
+	select {
+	case <-shown:
+	case <-late.C:
 	}
 }
 

@@ -161,8 +161,11 @@ func (s *session) endHost(ctx context.Context) error {
 
 // closeSubject says why and hangs up.
 func (s *session) closeSubject(context.Context) error {
-	c := s.subject
-	c.farewell("the session has ended: " + string(s.cause) + lead(": ", s.text))
+	c, why := s.subject, string(s.cause)+lead(": ", s.text)
+	if s.cause == CauseOpen { // the text is for those who run the gateway
+		why = textOpenFailed
+	}
+	c.farewell("the session has ended: "+why, farewellWithin)
 	c.hangUp()
 	gone := make(chan struct{})
 	go func() {
@@ -217,7 +220,7 @@ func (s *session) seal(ctx context.Context) error {
 	}
 	sealed, err := s.tape.End(string(s.cause))
 	if err != nil {
-		s.tape.Close()
+		_ = s.tape.Close()
 		return err
 	}
 	s.mu.Lock()

@@ -6,6 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"cacert.org/emergency/pkg/recording"
@@ -53,9 +54,9 @@ func (s *session) freeze(cause Cause) *freezing {
 // anyway, but what runs there goes on unseen.
 func (f *freezing) host() {
 	s := f.s
-	s.hostMu.Lock()
-	err := s.freezeHost()
-	s.hostMu.Unlock()
+	known := sync.OnceFunc(func() { close(f.done) })
+	defer known() // a defect in the host's part must not keep anybody waiting
+	err := s.freezeHost(nil)
 	if err == nil {
 		f.f.Mode = FreezeProcess
 	} else {
@@ -64,7 +65,7 @@ func (f *freezing) host() {
 	_ = s.record(func(int64) recording.Body { return recording.Frozen{Cause: string(f.f.Cause), Mode: string(f.f.Mode)} },
 		func(w *recording.Writer) error { return w.Freeze(string(f.f.Cause), string(f.f.Mode)) })
 	s.say("frozen (" + string(f.f.Cause) + "): what you type is discarded")
-	close(f.done)
+	known()
 	if err != nil && !errors.Is(err, ErrNoAgent) {
 		f.again()
 	}
@@ -79,14 +80,10 @@ func (f *freezing) again() {
 			return
 		case <-time.After(freezeAgain):
 		}
-		s.hostMu.Lock()
-		if !s.standing(f) {
-			s.hostMu.Unlock()
+		switch err := s.freezeHost(f); {
+		case errors.Is(err, errOver):
 			return
-		}
-		err := s.freezeHost()
-		s.hostMu.Unlock()
-		if err == nil {
+		case err == nil:
 			s.mark(Mark{Kind: MarkFrozen, Text: "the processes stand still now"})
 			return
 		}
@@ -100,7 +97,16 @@ func (s *session) standing(f *freezing) bool {
 	return s.state == StateFrozen && s.freezing == f
 }
 
-func (s *session) freezeHost() error {
+// errOver means that there is nothing to freeze any more.
+var errOver = errors.New("the freeze is over")
+
+// freezeHost tells the host, unless f (if not nil) does not hold any more.
+func (s *session) freezeHost(f *freezing) error {
+	s.hostMu.Lock()
+	defer s.hostMu.Unlock()
+	if f != nil && !s.standing(f) {
+		return errOver
+	}
 	ctx, cancel := context.WithTimeout(s.ctx, freezeWithin)
 	defer cancel()
 	return s.b.cfg.Host.Freeze(ctx, s.grant.Ref, s.grant.Host)

@@ -63,11 +63,13 @@ func (s *session) open(ctx context.Context, c *connection) error {
 		var no *Refusal
 		if !errors.As(err, &no) {
 			s.b.cfg.Log.ErrorContext(s.b.ctx, "session not opened", "grant", s.grant.Ref.String(), "error", err)
-			return refused(ReasonGrantState, "the target could not be opened, and the credential is used up: a new grant is needed")
+			return refused(ReasonGrantState, "%s", textOpenFailed)
 		}
 	}
 	return err
 }
+
+const textOpenFailed = "the target could not be opened, and the credential is used up: a new grant is needed"
 
 func (s *session) openLine(ctx context.Context, c *connection) error {
 	c.mu.Lock()

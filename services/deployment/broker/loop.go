@@ -31,8 +31,8 @@ func (s *session) loop() {
 
 // look does what is due and returns when to look again. Passed means later than due (procedure.md 0.5).
 func (s *session) look() time.Time {
-	now := s.b.cfg.Clock.Now()
 	s.mu.Lock()
+	now := s.b.cfg.Clock.Now()
 	cause, text, next := s.limits(now)
 	freeze := Cause("")
 	if s.state == StateLive {

@@ -89,12 +89,15 @@ type identity struct {
 
 // handshake returns the connection once the client has proven its certificate's key; nil otherwise.
 func (b *Broker) handshake(conn net.Conn) *connection {
-	var bad *badCredential // of the key offered last
+	var bad *badCredential // why a key was not taken, one of ours before others
 	cfg := &ssh.ServerConfig{
 		MaxAuthTries: 3, ServerVersion: "SSH-2.0-epatch", PublicKeyAuthAlgorithms: []string{ssh.KeyAlgoED25519},
 		// What this returns about an offered key only restricts: an offer proves nothing (N24).
 		PublicKeyCallback: func(meta ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions, error) {
 			cert, err := b.checkCertificate(meta, key)
+			if err != nil && bad != nil && bad.ref != (Ref{}) {
+				return nil, err // a stock client offers the bare key after its certificate: what counts was said
+			}
 			if err != nil {
 				errors.As(err, &bad)
 				return nil, &ssh.BannerError{Err: err, Message: "epatch: " + oneLine(err.Error(), 500) + "\r\n"}

@@ -39,6 +39,8 @@ type Status struct {
 	Absent  Cause
 	// Recorder and Anchored say whether the recording can be written and whether the history takes its checkpoints.
 	Recorder, Anchored bool
+	// UnanchoredSince is when the oldest checkpoint was made that the history does not have; zero if it has all.
+	UnanchoredSince time.Time
 	// HostAgent is whether processes can be frozen.
 	HostAgent bool
 	// Offset and Seen are the output's length and how much of it the watcher has acknowledged; Discarded counts input.
@@ -198,7 +200,7 @@ func (s *session) status(now time.Time) Status {
 	_, _, ends := s.limits(now)
 	return Status{
 		State: s.state, Cause: s.cause, Text: s.text, Since: s.since, Ends: ends, Present: absent == "", Absent: absent,
-		Recorder: s.recorder == nil, Anchored: !s.unanchored(now), HostAgent: s.agent,
+		Recorder: s.recorder == nil, Anchored: !s.unanchored(now), UnanchoredSince: s.unanchoredSince, HostAgent: s.agent,
 		Offset: s.flow.offset, Seen: s.flow.seen, Discarded: s.flow.discarded,
 	}
 }
@@ -273,9 +275,9 @@ func (s *session) record(show func(offset int64) recording.Body, write func(*rec
 		return err
 	}
 	offset := s.tape.Offset()
-	now := s.b.cfg.Clock.Now()
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	now := s.b.cfg.Clock.Now()
 	if show != nil {
 		s.flow.frames = append(s.flow.frames, Frame{At: now, Offset: offset, Body: show(offset)})
 	}

@@ -257,6 +257,7 @@ func (w *Watcher) news() (Event, bool) {
 // differs is whether a status says something new; how much was shown is told by the frames.
 func (w *Watcher) differs(now Status) bool {
 	now.Offset, now.Seen, now.Discarded = w.status.Offset, w.status.Seen, w.status.Discarded
+	now.UnanchoredSince = w.status.UnanchoredSince
 	return now != w.status
 }
 

@@ -3,7 +3,8 @@
 // Package sshdtest runs the machine's own OpenSSH server on a loopback port, with a configuration, a host key and a key file of
 // its own, as the user who starts it and for that user alone: the target of tests and of the demonstration. It reads and
 // changes nothing of the system's sshd. It permits more than a console needs (forwarding, sftp, environment), so that
-// whatever is refused in front of it was not refused by it.
+// whatever is refused in front of it was not refused by it. Shells have a home folder of their own: what the user's start-up files
+// do (and how long they take) is none of the server's, and nothing is left in the user's home.
 package sshdtest
 
 import (
@@ -64,6 +65,8 @@ type Server struct {
 	HostKey ssh.PublicKey
 	// AuthorizedKeys is the file of the keys that may log in; it is read at each connection.
 	AuthorizedKeys string
+	// Home is the home folder of those who log in.
+	Home string
 	// Log is the file of what the server said.
 	Log string
 
@@ -85,16 +88,19 @@ func Start(ctx context.Context, cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, err
 	}
+	if err := checkTerminal(); err != nil {
+		return nil, err
+	}
 	who, err := user.Current()
 	if err != nil {
 		return nil, fmt.Errorf("the account of the target: %w", err)
 	}
-	s := &Server{User: who.Username, AuthorizedKeys: cfg.AuthorizedKeys, Log: filepath.Join(cfg.Dir, "sshd.log")}
+	s := &Server{User: who.Username, AuthorizedKeys: cfg.AuthorizedKeys, Home: filepath.Join(cfg.Dir, "home"), Log: filepath.Join(cfg.Dir, "sshd.log")}
 	if s.AuthorizedKeys == "" {
 		s.AuthorizedKeys = filepath.Join(cfg.Dir, "authorized_keys")
 	}
-	if err := os.MkdirAll(filepath.Join(cfg.Dir, "home"), 0o700); err != nil {
-		return nil, fmt.Errorf("home of the target's account: %w", err)
+	if err := os.MkdirAll(s.Home, 0o700); err != nil {
+		return nil, fmt.Errorf("home folder of the target: %w", err)
 	}
 	if s.HostKey, err = newHostKey(filepath.Join(cfg.Dir, "host_key")); err != nil {
 		return nil, fmt.Errorf("host key of the target: %w", err)
@@ -184,8 +190,7 @@ func (s *Server) config(dir string) string {
 		"AuthorizedKeysFile " + quoted(s.AuthorizedKeys), "StrictModes no", "UsePAM no", "AllowUsers " + s.User,
 		"PubkeyAuthentication yes", "PasswordAuthentication no", "KbdInteractiveAuthentication no", "PermitRootLogin prohibit-password",
 		"PermitTTY yes", "AllowTcpForwarding yes", "AllowAgentForwarding yes", "AllowStreamLocalForwarding yes", "X11Forwarding yes",
-		"AcceptEnv *", "Subsystem sftp internal-sftp", "PrintMotd no", "PrintLastLog no", "UseDNS no",
-		"SetEnv HOME=" + quoted(filepath.Join(dir, "home")), // an empty one: nobody's own profile has a say
+		"AcceptEnv *", "SetEnv " + quoted("HOME="+s.Home), "Subsystem sftp internal-sftp", "PrintMotd no", "PrintLastLog no", "UseDNS no",
 		"MaxStartups 200", "MaxSessions 100", "LoginGraceTime 30", "LogLevel VERBOSE",
 	}
 	return strings.Join(lines, "\n") + "\n"

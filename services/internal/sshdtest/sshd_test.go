@@ -25,7 +25,7 @@ func TestStockClientLogsIn(t *testing.T) {
 	login := func() ([]byte, error) {
 		host, port, _ := strings.Cut(s.Address, ":")
 		return exec.CommandContext(t.Context(), Client(t, "ssh"), "-F", "none", "-i", key, "-o", "UserKnownHostsFile="+known,
-			"-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-p", port, s.User+"@"+host, "echo here").CombinedOutput()
+			"-o", "BatchMode=yes", "-o", "IdentitiesOnly=yes", "-p", port, s.User+"@"+host, "echo here in $HOME").CombinedOutput()
 	}
 	if out, err := login(); err == nil {
 		t.Fatalf("logged in without a key: %s", out)
@@ -34,7 +34,7 @@ func TestStockClientLogsIn(t *testing.T) {
 	must(t, err)
 	must(t, os.WriteFile(s.AuthorizedKeys, ssh.MarshalAuthorizedKey(line), 0o600))
 	out, err := login()
-	if err != nil || string(out) != "here\n" {
+	if err != nil || string(out) != "here in "+s.Home+"\n" {
 		t.Fatalf("%v: %s", err, out)
 	}
 }

@@ -21,11 +21,12 @@ type TB interface {
 	Failed() bool
 }
 
-// New starts a server for a test and ends it with the test. Where OpenSSH is missing the test is skipped, and fails under CI.
+// New starts a server for a test and ends it with the test. Where OpenSSH is missing, or cannot give a
+// terminal, the test is skipped, and fails under CI.
 func New(t TB) *Server {
 	t.Helper()
 	s, err := Start(t.Context(), Config{Dir: t.TempDir()})
-	if errors.Is(err, ErrMissing) {
+	if errors.Is(err, ErrMissing) || errors.Is(err, ErrNoTerminal) {
 		missing(t, err.Error())
 	}
 	if err != nil {
@@ -55,5 +56,5 @@ func missing(t TB, text string) {
 	if os.Getenv("CI") != "" {
 		t.Fatalf("%s", text)
 	}
-	t.Skipf("SKIPPED, because OpenSSH is missing: %s", text)
+	t.Skipf("SKIPPED, because OpenSSH cannot be used here: %s", text)
 }

@@ -53,6 +53,8 @@ type Rig struct {
 	Clock  timer.Clock
 	Dir    string
 	UserCA ssh.Signer
+	// Address is where the broker listens.
+	Address string
 
 	stop   context.CancelFunc
 	served chan error
@@ -82,11 +84,11 @@ func Start(cfg Config) (*Rig, error) {
 	}
 	r := &Rig{
 		Rules: NewRules(), Host: &Host{Keys: cfg.Sshd.AuthorizedKeys, Dir: cfg.Dir}, Sshd: cfg.Sshd, Clock: cfg.Clock, Dir: cfg.Dir,
-		UserCA: ca, served: make(chan error, 1),
+		UserCA: ca, Address: listener.Addr().String(), served: make(chan error, 1),
 	}
 	config := broker.Config{
 		Rules: r.Rules, Host: r.Host, Targets: r, Clock: cfg.Clock, Log: cfg.Log, UserCA: ca, HostKey: hostKey,
-		Recordings: filepath.Join(cfg.Dir, "recordings"), Address: listener.Addr().String(),
+		Recordings: filepath.Join(cfg.Dir, "recordings"), Address: r.Address,
 	}
 	if cfg.Change != nil {
 		cfg.Change(&config)

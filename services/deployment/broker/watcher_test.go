@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package broker_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"cacert.org/emergency/pkg/recording"
+	"cacert.org/emergency/services/deployment/broker"
+	"cacert.org/emergency/services/deployment/broker/brokertest"
+)
+
+// Who watches, and what happens when nobody does.
+
+// N3: nothing before the watcher is there and has confirmed, neither a session nor a key that is typed early.
+func TestN03NothingBeforeTheWatcher(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	k := r.fetch()
+	if out := r.ssh(k).ends(); !strings.Contains(out, broker.ReasonWatcherAbsent) {
+		t.Error(out)
+	}
+	// A stream that was opened and has not confirmed yet is not a watcher.
+	w, err := r.Broker.Watch(t.Context(), brokertest.Ref, brokertest.Watcher, broker.ModeWatcher)
+	must(t, err)
+	defer w.Close()
+	if out := r.ssh(k).ends(); !strings.Contains(out, broker.ReasonWatcherAbsent) {
+		t.Error(out)
+	}
+	// Neither is a person who has not armed, nor an observer.
+	_, err = r.Broker.Watch(t.Context(), brokertest.Ref, "ca-2", broker.ModeWatcher)
+	refusedBy(t, err, broker.ReasonWatcherRole)
+	r.watchAs("ca-2", broker.ModeObserver)
+	if out := r.ssh(k).ends(); !strings.Contains(out, broker.ReasonWatcherAbsent) {
+		t.Error(out)
+	}
+	r.untouched()
+	if n := len(events[brokertest.ConnectRefused](r)); n != 3 {
+		t.Errorf("%d refused attempts are recorded", n)
+	}
+}
+
+func TestN03WhatIsTypedBeforeTheOpeningIsDiscarded(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	hold := make(chan struct{})
+	r.Host.Hold("open", hold)
+	e := r.watch()
+	mark := filepath.Join(t.TempDir(), "mark")
+	c := r.ssh(r.fetch())
+	e.state(broker.StateOpening)
+	c.typed("touch " + mark + "\n")
+	r.status("discarded what was typed", func(s broker.Status) bool { return s.Discarded > 0 })
+	close(hold)
+	e.state(broker.StateLive)
+	c.typed("echo $((40+2))\n")
+	e.sees("42")
+	if _, err := os.Stat(mark); err == nil {
+		t.Error("what was typed early ran")
+	}
+	m := event(r, func(m broker.Mark) bool { return m.Kind == broker.MarkGap })
+	if m.Bytes != int64(len("touch "+mark+"\n")) {
+		t.Errorf("%+v", m)
+	}
+}
+
+// N4: the watcher's network drops, and comes back. The session is frozen, not locked up: the same person resumes it.
+func TestN04WatcherComesBack(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	c, e := r.open()
+	r.clock.Advance(5*time.Second + 2*time.Millisecond) // no sign of life
+	frozen := event[broker.Freezing](r, nil)
+	if frozen.Cause != broker.CauseLease || frozen.Mode != broker.FreezeProcess {
+		t.Errorf("%+v", frozen)
+	}
+	c.shows("frozen")
+	again := r.watch() // a new stream, while the old one hangs
+	must(t, r.resume())
+	again.state(broker.StateLive)
+	c.typed("echo $((40+2))\n")
+	again.sees("42")
+	e.sees("42")
+}
+
+// N5: what is typed during a pause is not kept and run by the resumption. N8: neither is Ctrl-C.
+func TestN05FrozenInputIsDiscarded(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	c, e := r.open()
+	mark := filepath.Join(t.TempDir(), "mark")
+	c.typed("echo ready-$((1+1))\n")
+	e.sees("ready-2")
+	if f := r.freeze(); f.Mode != broker.FreezeProcess {
+		t.Errorf("%+v", f)
+	}
+	typed := "touch " + mark + "\n\x03" + strings.Repeat("touch "+mark+"\n", 10_000)
+	c.typed(typed)
+	r.status("all discarded", func(s broker.Status) bool { return s.Discarded == int64(len(typed)) })
+	must(t, r.resume())
+	c.typed("echo after-$((1+1))\n")
+	e.sees("after-2")
+	if _, err := os.Stat(mark); err == nil {
+		t.Error("what was typed during the freeze ran")
+	}
+	seen, _ := e.Seen()
+	if gaps := bodies[recording.Discarded](seen); len(gaps) != 1 || gaps[0].Bytes != int64(len(typed)) {
+		t.Errorf("%+v", gaps)
+	}
+}
+
+// N5: the same while the target does not read, so that input of the time before is stuck on the way when the freeze comes: what
+// had not left the gateway does not run either, and what is typed behind it is not caught in its buffers.
+func TestN05StuckInputIsDiscarded(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	c, e := r.open()
+	mark := filepath.Join(t.TempDir(), "mark")
+	c.typed("stty -echo -icanon; echo stuck-$((1+1)); exec 3<&0; sleep 1000 & wait\n")
+	e.sees("stuck-2")
+	go func() { // more than all buffers on the way hold
+		line := []byte(strings.Repeat("x", 1023) + "\n")
+		for range 16 << 10 {
+			if _, err := c.stdin.Write(line); err != nil {
+				return
+			}
+		}
+		_, _ = c.stdin.Write([]byte("\ntouch " + mark + "\n"))
+	}()
+	e.until("typing", func(s brokertest.Seen) bool { return len(bodies[recording.Typed](s)) > 100 })
+	r.freeze()
+	// The reader goes on, whatever the target does.
+	r.status("discarding what is typed", func(s broker.Status) bool { return s.Discarded > 8<<20 })
+	if _, err := os.Stat(mark); err == nil {
+		t.Error("what was typed during the freeze ran")
+	}
+}
+
+func seenBy(e *eyes) brokertest.Seen {
+	s, _ := e.Seen()
+	return s
+}
+
+// N6: who joins late sees everything, from the first byte.
+func TestN06LateJoinerSeesEverything(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	c, e := r.open()
+	c.typed("head -c 300000 /dev/zero | tr '\\0' 'x'; echo done-$((1+1))\n")
+	e.sees("done-2")
+	late := r.watchAs("ca-2", broker.ModeObserver)
+	late.sees("done-2")
+	first, second := seenBy(e), seenBy(late)
+	if !strings.HasPrefix(second.Output, first.Output) && !strings.HasPrefix(first.Output, second.Output) || len(second.Output) < 300_000 {
+		t.Errorf("the late one has %d bytes, the first %d", len(second.Output), len(first.Output))
+	}
+}
+
+// N7: persons are counted, not streams, and only the watcher counts.
+func TestN07PersonsAreCounted(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	e := r.watch()
+	second := r.watch() // the same person
+	r.watchAs("ca-2", broker.ModeObserver)
+	r.watchAs("ca-2", broker.ModeObserver)
+	seen := e.until("all who watch", func(s brokertest.Seen) bool { return len(s.Roster) == 2 })
+	for _, p := range seen.Roster {
+		if p.Counts != (p.ID == brokertest.Watcher) {
+			t.Errorf("%+v", p)
+		}
+	}
+	r.ssh(r.fetch())
+	e.state(broker.StateLive)
+	e.Close() // one of two streams of the watcher: the person is still there
+	second.until("one stream less", func(s brokertest.Seen) bool { return len(s.Roster) == 2 && s.Status.State == broker.StateLive })
+	if s, _ := r.Broker.Status(brokertest.Ref); s.State != broker.StateLive || !s.Present {
+		t.Fatalf("%+v", s)
+	}
+	second.Close() // the last one; that of the other person, twice, does not count
+	if f := event[broker.Freezing](r, nil); f.Cause != broker.CauseLease {
+		t.Errorf("%+v", f)
+	}
+}
+
+// N8: one Ctrl-C is enough, under a flood of output, and it goes to the target when it is typed.
+func TestN08InterruptReachesTheTarget(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	c, e := r.open()
+	c.typed("yes; echo stopped-$((1+1))\n")
+	e.until("a flood", func(s brokertest.Seen) bool { return len(s.Output) > 1<<20 })
+	c.typed("\x03")
+	c.typed("echo stopped-$((1+1))\n")
+	e.sees("stopped-2")
+	if s := seenBy(e).Status; s.State != broker.StateLive {
+		t.Errorf("%+v", s)
+	}
+}
+
+// N9: whoever cannot be the watcher is told so at once, and everybody sees who counts.
+func TestN09RolesAreClear(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	for _, person := range []string{"ca-2", brokertest.Subject} {
+		_, err := r.Broker.Watch(t.Context(), brokertest.Ref, person, broker.ModeWatcher)
+		refusedBy(t, err, broker.ReasonWatcherRole)
+	}
+	_, err := r.Broker.Watch(t.Context(), brokertest.Ref, "ca-2", "moderator")
+	refusedBy(t, err, broker.ReasonWatcherRole)
+	e := r.watch()
+	o := r.watchAs("ca-2", broker.ModeObserver)
+	for _, x := range []*eyes{e, o} {
+		x.until("both", func(s brokertest.Seen) bool {
+			return len(s.Roster) == 2 && s.Roster[0] == broker.Person{ID: brokertest.Watcher, Mode: broker.ModeWatcher, Counts: true} &&
+				s.Roster[1] == broker.Person{ID: "ca-2", Mode: broker.ModeObserver}
+		})
+	}
+	// A takeover by name changes who counts, for the running session.
+	r.Broker.Armed(brokertest.Ref, "ca-2", r.clock.Now())
+	e.until("the takeover", func(s brokertest.Seen) bool { return !s.Roster[0].Counts })
+	if s, _ := r.Broker.Status(brokertest.Ref); s.Present {
+		t.Errorf("an observer's stream counts: %+v", s)
+	}
+}
+
+// N33: the session ends when nobody watches any more, not only when it begins.
+func TestN33NobodyLeftEndsTheSession(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	c, e := r.open()
+	o := r.watchAs("ca-2", broker.ModeObserver)
+	e.Close()
+	event[broker.Freezing](r, nil)
+	o.state(broker.StateFrozen)
+	r.clock.Advance(time.Minute) // exactly at the limit is still in time
+	if s, _ := r.Broker.Status(brokertest.Ref); s.State != broker.StateFrozen {
+		t.Fatalf("%+v", s)
+	}
+	r.clock.Advance(2 * time.Millisecond)
+	end := o.ending()
+	if end.Cause != broker.CauseGrace || !end.Effect(broker.EffectHost).Done {
+		t.Errorf("%+v", end)
+	}
+	c.ends()
+	event[broker.Ending](r, nil)
+	if p := r.Host.Processes(brokertest.Ref); len(p) > 0 {
+		t.Errorf("%v run on", p)
+	}
+}
+
+// A watcher whose view is hidden, whose step-up is old, or who does not see the output does not open the gate.
+func TestFreezesOfEachCause(t *testing.T) {
+	t.Parallel()
+	for cause, lose := range map[broker.Cause]func(*rig, *client, *eyes){
+		broker.CauseHidden: func(_ *rig, _ *client, e *eyes) { must(t, e.Renew(true)) },
+		broker.CausePresence: func(r *rig, _ *client, e *eyes) {
+			for range 301 {
+				must(t, e.Renew(false))
+				r.clock.Advance(time.Second)
+				r.anchored()
+			}
+		},
+		broker.CauseWindow: func(r *rig, c *client, e *eyes) {
+			c.typed("echo $((1+1))\n")
+			e.sees("2")
+			e.Blind()
+			c.typed("echo unseen-$((1+1))\n")
+			e.sees("unseen-2")
+			must(t, e.Renew(false))
+			r.clock.Advance(3*time.Second + 2*time.Millisecond)
+		},
+	} {
+		t.Run(string(cause), func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, nil)
+			c, e := r.open()
+			lose(r, c, e)
+			if f := event[broker.Freezing](r, nil); f.Cause != cause {
+				t.Errorf("%+v", f)
+			}
+		})
+	}
+}
+
+// What the rules decided on may be over when the processes are to go on: then nothing goes on, and the history says so.
+func TestResumeWithoutWatcherStaysFrozen(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	_, e := r.open()
+	r.freeze()
+	e.Close()
+	if err := r.resume(); err == nil {
+		t.Fatal("resumed without a watcher")
+	}
+	event(r, func(f broker.Freezing) bool { return f.Cause == broker.CauseUnready })
+	if s, _ := r.Broker.Status(brokertest.Ref); s.State != broker.StateFrozen {
+		t.Errorf("%+v", s)
+	}
+}
+
+// An acknowledgement of what was never sent opens no window.
+func TestAcknowledgementOfTheUnsent(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	_, e := r.open()
+	e.Blind()
+	refusedBy(t, e.Ack(1<<40), broker.ReasonWatcherRole)
+}
