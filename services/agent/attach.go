@@ -19,6 +19,8 @@ import (
 const (
 	signOfLife  = 500 * time.Millisecond
 	lifeMissing = 3 * time.Second
+	// firstLife is how long it waits for the first one: a service may hang before it has given any.
+	firstLife = 10 * time.Second
 )
 
 // connection is one attachment to the service.
@@ -54,7 +56,7 @@ func (a *Agent) attach(ctx context.Context, attached func()) error {
 			a.answer(ctx, c, j, cancel)
 		}
 	})
-	late := time.AfterFunc(time.Hour, func() { cancel(errors.New("the service gives no sign of life")) })
+	late := time.AfterFunc(firstLife, func() { cancel(errors.New("the service gives no sign of life")) })
 	defer late.Stop()
 	for {
 		msg, err := stream.Recv()
@@ -67,7 +69,7 @@ func (a *Agent) attach(ctx context.Context, attached func()) error {
 		}
 		j := msg.GetJob()
 		switch {
-		case j == nil: // from now on they are expected
+		case j == nil:
 			late.Reset(lifeMissing)
 		case urgent(j.GetKind()):
 			doing.Go(func() { a.answer(ctx, c, j, cancel) })
