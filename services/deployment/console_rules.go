@@ -52,7 +52,7 @@ func (r consoleRules) Grant(ctx context.Context, ref broker.Ref) (broker.Grant, 
 	if !ok {
 		return broker.Grant{}, &broker.Refusal{Reason: string(procedure.ReasonGrant), Text: "there is no grant " + ref.String()}
 	}
-	out := broker.Grant{Ref: ref, Subject: g.Subject, Watcher: g.Watcher, ArmedAt: g.Armed.At, Host: g.Host, FirstUse: g.FirstUseUntil}
+	out := broker.Grant{Ref: ref, Subject: g.Subject, Watcher: g.Watcher, ArmedAt: g.Armed.At, Host: g.Host, FirstUse: g.FirstUseUntil, Consumed: g.Consumed.Position > 0}
 	p := st.Policy
 	out.Limits = broker.Limits{
 		Lease: p.Duration("watch.lease"), Grace: p.Duration("watch.grace"), Presence: p.Duration("watch.presence"), Max: g.Max + g.Extension,

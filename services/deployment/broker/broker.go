@@ -95,7 +95,7 @@ func New(cfg Config) (*Broker, error) {
 	return b, nil
 }
 
-// Close ends all sessions (GATEWAY_LOST), waits a little until that is recorded, and stops. What could not be recorded is found
+// Close ends all sessions (GATEWAY_LOST) but those that wait for their subject, which another broker can let in; it waits a little until that is recorded, and stops. What could not be recorded is found
 // by Recover at the next start.
 func (b *Broker) Close() {
 	b.mu.Lock()
@@ -108,7 +108,9 @@ func (b *Broker) Close() {
 	var all sync.WaitGroup
 	for _, s := range open {
 		all.Go(func() {
-			s.terminate(CauseGateway, "", "the gateway stops", nil)
+			if !s.lapse(CauseGateway, "the gateway stops") {
+				s.terminate(CauseGateway, "", "the gateway stops", nil)
+			}
 			s.box.drain(drainWithin)
 		})
 	}

@@ -64,10 +64,18 @@ func (c *connection) serve() {
 		c.offer(ctx, &parts, offered)
 	}
 	cancel()
-	if s := c.own(); s != nil {
-		s.terminate(CauseConnection, "", "the subject's connection ended", nil)
-	}
+	c.lost("the subject's connection ended")
 	parts.Wait()
+}
+
+// lost ends the session of a subject that has gone (N25).
+func (c *connection) lost(text string) {
+	c.mu.Lock()
+	s := c.session
+	c.mu.Unlock()
+	if s != nil {
+		s.terminate(CauseConnection, "", text, nil)
+	}
 }
 
 func (c *connection) hasShell() bool {
@@ -76,17 +84,11 @@ func (c *connection) hasShell() bool {
 	return c.asked.shell
 }
 
-func (c *connection) own() *session {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.session
-}
-
 func (c *connection) global(r *ssh.Request) {
 	v, why := c.surface.global(r.Type)
 	_ = r.Reply(false, nil)
-	if r.Type != "no-more-sessions@openssh.com" {
-		c.refuse(describe(r), why, v == drop)
+	if v != drop {
+		c.refuse(describe(r), why, false)
 	}
 }
 
@@ -112,6 +114,7 @@ func (c *connection) offer(ctx context.Context, parts *sync.WaitGroup, offered s
 		for r := range requests {
 			c.request(ctx, parts, r)
 		}
+		c.lost("the subject closed the session") // the channel is closed, whatever becomes of the connection
 	})
 }
 
@@ -209,6 +212,7 @@ func (c *connection) admit(ctx context.Context) (*session, error) {
 	a, s := c.attempt, c.b.find(c.ref)
 	a.At = c.b.cfg.Clock.Now()
 	if s != nil {
+		defer s.admits()()
 		s.mu.Lock()
 		a.Present = s.absent(a.At) == "" && s.state == StateWaiting
 		s.mu.Unlock()
@@ -219,22 +223,45 @@ func (c *connection) admit(ctx context.Context) (*session, error) {
 		return nil, no
 	}
 	if err := c.b.cfg.Rules.Connect(ctx, c.ref, a); err != nil {
+		var no *Refusal
+		if s != nil && !errors.As(err, &no) {
+			s.doubt()
+		}
 		return nil, err
 	}
 	if c.b.isProbe(a.Serial) {
 		return nil, errProbeAccepted
 	}
-	// The rules know that the watcher was not present, and should have refused.
+	// The watcher may have left since the rules were asked. The credential is used up then, and the grant has to end.
 	if s == nil || !s.claim(c) {
+		c.b.spawn(func() {
+			if _, err := c.b.Terminate(c.b.ctx, c.ref, CauseOpen, "", "no watcher was there when the session was to open", nil); err != nil {
+				c.b.cfg.Log.ErrorContext(c.b.ctx, "a used grant could not be ended", "grant", c.ref.String(), "error", err)
+			}
+		})
 		return nil, refused(ReasonWatcherAbsent, "no watcher is there")
 	}
 	return s, nil
+}
+
+// admits notes that an attempt is under way, until the function that it returns is called.
+func (s *session) admits() func() {
+	add := func(n int) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.admitting += n
+	}
+	add(1)
+	return func() { add(-1) }
 }
 
 // refuse records a refused request: in the session's recording, or on its own before there is one.
 func (c *connection) refuse(what, why string, quiet bool) {
 	c.mu.Lock()
 	s := c.session
+	if s != nil && !s.recorded() {
+		s = nil // it is being opened
+	}
 	if s == nil {
 		c.refusals++
 	}

@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"net/netip"
 	"os"
 	"strings"
 	"time"
@@ -65,7 +66,7 @@ func (b *Broker) Credential(ctx context.Context, ref Ref, person, publicKey, sou
 		return Credential{}, refused(ReasonExpired, "grant %s had to be used before %s", ref, grant.FirstUse.Format(time.RFC3339))
 	case person != grant.Subject:
 		return Credential{}, refused(ReasonNotSubject, "grant %s is for another person", ref)
-	case grant.Source != "" && !sameAddress(grant.Source, source):
+	case grant.Source != "" && !fromThere(grant.Source, source):
 		return Credential{}, refused(ReasonSource, "grant %s may only be used from %s, this request comes from %s", ref, grant.Source, source)
 	}
 	return b.mint(grant, key, source, now)
@@ -111,9 +112,17 @@ func sourceOption(source string) (string, error) {
 	return ip.String(), nil
 }
 
-func sameAddress(a, b string) bool {
-	x, y := net.ParseIP(a), net.ParseIP(b)
-	return x != nil && y != nil && (x.Equal(y) || x.IsLoopback() && y.IsLoopback())
+// fromThere is whether an address is the named one, or in the named network.
+func fromThere(named, source string) bool {
+	from, err := netip.ParseAddr(source)
+	if err != nil {
+		return false
+	}
+	if network, err := netip.ParsePrefix(named); err == nil {
+		return network.Contains(from.Unmap())
+	}
+	one, err := netip.ParseAddr(named)
+	return err == nil && (one.Unmap() == from.Unmap() || one.IsLoopback() && from.IsLoopback())
 }
 
 // badCredential is why a certificate is not accepted. Ref is set if it is one of ours, which makes the attempt worth recording.

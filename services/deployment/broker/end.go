@@ -20,6 +20,8 @@ const (
 	closeWithin   = time.Second
 	endHostWithin = 5 * time.Second
 	recordWithin  = 5 * time.Second
+	// recordFirst is how long a person's record of an end waits for what is to be recorded before it.
+	recordFirst = 2 * time.Second
 )
 
 // terminate ends the session, once; whoever comes later waits for the same ending. The gate is shut before anything else. The
@@ -33,7 +35,6 @@ func (s *session) terminate(cause Cause, by, text string, record func(context.Co
 		s.recordEnding(record, true)
 		return s.ending
 	}
-	waited := s.state == StateWaiting
 	s.set(StateEnded, cause, text)
 	e := Ending{Cause: cause, By: by, Text: text, At: s.since, Opened: s.line != nil}
 	connected := s.subject != nil
@@ -47,25 +48,42 @@ func (s *session) terminate(cause Cause, by, text string, record func(context.Co
 	if connected {
 		all[EffectSubject], all[EffectTarget], all[EffectRecording] = s.closeSubject, s.closeTarget, s.seal
 	}
-	if waited && cause == CauseExpired {
-		all = nil // there never was anything, and the rules say by themselves that it expired
-	}
 	e.Effects = s.effects(s.b.ctx, all)
 	s.mu.Lock()
 	e.Offset, e.Discarded, e.Live, e.Frozen = s.flow.offset, s.flow.discarded, s.live, s.frozen
 	if s.sealed != nil {
 		e.Recording, e.Frame, e.Chain, e.SHA256 = s.recordingPath(), s.sealed.Frame, s.sealed.Chain, s.sealed.SHA256
 	}
+	s.finish(e)
+	s.mu.Unlock()
+	s.recordEnding(record, false)
+	return e
+}
+
+// finish makes the ending known to those who wait for it; mu is held.
+func (s *session) finish(e Ending) {
 	s.ending = e
 	close(s.ended)
-	s.notify()
-	s.mu.Unlock()
-	if all != nil {
-		s.recordEnding(record, false)
-	} else {
-		s.b.forget(s)
+	if len(s.watching.streams) == 0 {
+		s.flow.frames = nil // nobody is left to read them, and nobody can come
 	}
-	return e
+	s.notify()
+}
+
+// lapse ends a session that waits for its subject, without an effect and without a record: nothing was opened, and what becomes
+// of the grant is not for the gateway to say. False if it waits no more.
+func (s *session) lapse(cause Cause, text string) bool {
+	s.mu.Lock()
+	if s.state != StateWaiting {
+		s.mu.Unlock()
+		return false
+	}
+	s.set(StateEnded, cause, text)
+	s.finish(Ending{Cause: cause, Text: text, At: s.since})
+	s.mu.Unlock()
+	s.end()
+	s.b.forget(s)
+	return true
 }
 
 // recordEnding has the history know of the end. Of a repetition only the caller's own record is called: the rules answer it with
@@ -73,6 +91,7 @@ func (s *session) terminate(cause Cause, by, text string, record func(context.Co
 func (s *session) recordEnding(record func(context.Context, Ending) error, again bool) {
 	var no *Refusal
 	if record != nil {
+		s.box.drain(recordFirst) // what came before the end is refused after it
 		ctx, cancel := context.WithTimeout(s.b.ctx, callWithin)
 		defer cancel()
 		if err := record(ctx, s.ending); err == nil || errors.As(err, &no) {

@@ -8,6 +8,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -236,6 +237,64 @@ func TestN25LostConnectionEndsTheGrant(t *testing.T) {
 	}
 	if text := r.ssh(k).ends(); !strings.Contains(text, broker.ReasonGrantState) {
 		t.Errorf("connected again: %s", text)
+	}
+}
+
+// N25: the same if only the channel is closed, and the connection is kept.
+func TestN25ClosedChannelEndsTheGrant(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	e := r.watch()
+	g := r.dial(r.fetch())
+	g.shell()
+	e.state(broker.StateLive)
+	must(t, g.channel.Close())
+	if end := e.ending(); end.Cause != broker.CauseConnection || !end.Effect(broker.EffectHost).Done {
+		t.Errorf("%+v", end)
+	}
+}
+
+// A log that stores the consumption and whose answer is lost leaves a used credential without a session: that is found out, and
+// the grant ended.
+func TestLostAnswerEndsTheGrant(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	e := r.watch()
+	k := r.fetch()
+	r.Rules.SetLost(true)
+	if text := r.ssh(k).ends(); strings.Contains(text, "here>") {
+		t.Error(text)
+	}
+	if end := e.ending(); end.Cause != broker.CauseOpen || end.Opened {
+		t.Errorf("%+v", end)
+	}
+	event[broker.Ending](r, nil)
+	if calls := r.Host.Calls(); slices.Contains(calls, "open") {
+		t.Errorf("the host was asked: %v", calls)
+	}
+}
+
+// A grant that nobody used lapses without a record of the gateway's: the rules say that by themselves. So does one whose gateway
+// stops, which another can let in.
+func TestUnusedGrantLapses(t *testing.T) {
+	t.Parallel()
+	for name, lapse := range map[string]func(*rig){
+		"first use over": func(r *rig) { r.clock.Advance(10*time.Minute + 2*time.Millisecond) },
+		"gateway stops":  func(r *rig) { must(r.t, r.Close()) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, nil)
+			e := r.watch()
+			lapse(r)
+			e.ending()
+			if all, _ := r.Rules.Events(brokertest.Ref); len(all) > 0 {
+				t.Errorf("%+v", all)
+			}
+			if calls := r.Host.Calls(); len(calls) > 0 {
+				t.Errorf("the host was asked: %v", calls)
+			}
+		})
 	}
 }
 

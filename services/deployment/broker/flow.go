@@ -152,20 +152,21 @@ func closed(c <-chan struct{}) bool {
 
 // pump brings the target's output to the subject and to those who watch: recorded first, never more than the window allows. A
 // full window makes it wait, which makes the target's sshd wait, which makes the program wait: nothing is dropped, and nobody is
-// killed for being fast (N31).
-func (s *session) pump(l *line, from io.Reader) {
+// killed for being fast (N31). It returns whether it came to the end of the target's output; otherwise the session has ended, or
+// will because of what kept the output from being recorded or shown.
+func (s *session) pump(l *line, from io.Reader) bool {
 	buf := make([]byte, block)
 	for {
 		n := s.room()
 		if n == 0 {
-			return
+			return false
 		}
 		n, err := from.Read(buf[:n])
 		if n > 0 && !s.show(l, bytes.Clone(buf[:n])) {
-			return
+			return false
 		}
 		if err != nil {
-			return
+			return true
 		}
 	}
 }
@@ -205,6 +206,7 @@ func (s *session) show(l *line, p []byte) bool {
 			return false
 		}
 	}
+	s.noteConcealment(p)
 	l.out.Lock()
 	defer l.out.Unlock()
 	_, err := l.c.channel.Write(p)

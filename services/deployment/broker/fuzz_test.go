@@ -34,6 +34,23 @@ func TestZeroSurfaceDeniesAll(t *testing.T) {
 	}
 }
 
+// What conceals is found wherever a piece of output ends, and colours that have the same number are not taken for it.
+func TestConcealment(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]bool{
+		"\x1b[8mx": true, "\x1b[1;8mx": true, "\x1b[0;8m": true, "a\x1b[38;5;8;8m": true,
+		"\x1b[38;5;8mgrey": false, "\x1b[48;2;8;8;8m": false, "\x1b[8;0m": false, "\x1b[8;28m": false, "\x1b[88m": false, "\x1b[18m": false,
+		"8m": false, "[8m": false, "\x1b[8H": false, "\x1b]8m": false, "\x1b[8;2t": false,
+	} {
+		for cut := range len(text) {
+			var c concealment
+			if got := c.scan([]byte(text[:cut])) || c.scan([]byte(text[cut:])); got != want {
+				t.Errorf("%q, cut at %d: %v", text, cut, got)
+			}
+		}
+	}
+}
+
 // FuzzRequest: whatever a client asks, it gets terminal, shell and size at most, in their order, and its words are plain.
 func FuzzRequest(f *testing.F) {
 	f.Add("pty-req", ssh.Marshal(terminal{Term: "vt100", Columns: 80, Rows: 24}), true, false)

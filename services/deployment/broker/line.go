@@ -69,6 +69,9 @@ func (s *session) open(ctx context.Context, c *connection) error {
 	return err
 }
 
+// openHostWithin is how long the agent may take to verify the history and to install the key.
+const openHostWithin = 15 * time.Second
+
 const textOpenFailed = "the target could not be opened, and the credential is used up: a new grant is needed"
 
 func (s *session) openLine(ctx context.Context, c *connection) error {
@@ -90,7 +93,9 @@ func (s *session) openLine(ctx context.Context, c *connection) error {
 	s.mu.Lock()
 	s.access, s.agent = a, true // until the host says otherwise
 	s.mu.Unlock()
-	err = s.b.cfg.Host.Open(ctx, a.Access)
+	asked, done := context.WithTimeout(ctx, openHostWithin)
+	err = s.b.cfg.Host.Open(asked, a.Access)
+	done()
 	if err != nil && !errors.Is(err, ErrNoAgent) {
 		return fmt.Errorf("open the access on %s: %w", s.grant.Host, err)
 	}
@@ -99,7 +104,7 @@ func (s *session) openLine(ctx context.Context, c *connection) error {
 	if err != nil {
 		return err
 	}
-	l, requests, err := startShell(client, t)
+	l, requests, err := startShell(ctx, client, t)
 	if err != nil {
 		client.Close()
 		return fmt.Errorf("shell on %s: %w", s.grant.Host, err)
@@ -119,7 +124,10 @@ func (s *session) openLine(ctx context.Context, c *connection) error {
 }
 
 // startShell opens the one channel on the target: the subject's terminal and a shell.
-func startShell(client *ssh.Client, t terminal) (*line, <-chan *ssh.Request, error) {
+func startShell(ctx context.Context, client *ssh.Client, t terminal) (*line, <-chan *ssh.Request, error) {
+	ctx, cancel := context.WithTimeout(ctx, dialWithin)
+	defer cancel()
+	defer context.AfterFunc(ctx, func() { client.Close() })()
 	channel, requests, err := client.OpenChannel("session", nil)
 	if err != nil {
 		return nil, nil, err
@@ -156,11 +164,15 @@ func (s *session) goLive(l *line, t terminal, requests <-chan *ssh.Request, agen
 	exit := make(chan int, 1)
 	s.spawn("target's requests", func() { serveTarget(requests, exit) })
 	s.spawn("typed", func() { s.forwardInput(l) })
-	s.spawn("error stream", func() { defer s.pumps.Done(); s.pump(l, l.channel.Stderr()) })
+	s.spawn("error stream", func() {
+		defer s.pumps.Done()
+		s.pump(l, l.channel.Stderr())
+	})
 	s.spawn("output", func() {
 		defer s.pumps.Done()
-		s.pump(l, l.channel)
-		s.spawn("exit", func() { s.targetEnded(l, exit) })
+		if s.pump(l, l.channel) {
+			s.spawn("exit", func() { s.targetEnded(l, exit) })
+		}
 	})
 	return nil
 }

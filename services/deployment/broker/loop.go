@@ -60,6 +60,8 @@ func (s *session) look() time.Time {
 	}
 	s.mu.Unlock()
 	switch {
+	case cause == CauseExpired:
+		s.lapse(cause, text)
 	case cause != "":
 		s.spawn("end", func() { s.terminate(cause, "", text, nil) })
 	case freeze != "":

@@ -5,6 +5,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -77,7 +78,7 @@ func (o *outbox) head(recorded bool) (item, bool) {
 func (o *outbox) try(x item) error {
 	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
 		ctx, cancel := context.WithTimeout(o.ctx, callWithin)
-		err := x.do(ctx)
+		err := safely(ctx, x.do)
 		cancel()
 		var no *Refusal
 		if err == nil {
@@ -93,6 +94,37 @@ func (o *outbox) try(x item) error {
 		case <-time.After(wait):
 		}
 	}
+}
+
+// safely makes an error of a defect: it concerns this record, and no other.
+func safely(ctx context.Context, do func(context.Context) error) (err error) {
+	defer func() {
+		if r := recover(); r != nil {
+			err = fmt.Errorf("defect: %v", r)
+		}
+	}()
+	return do(ctx)
+}
+
+// doubt finds out, once the log answers again, whether an attempt whose outcome is unknown did consume the credential. Then the
+// grant is used up without a session, and is ended as one whose opening failed.
+func (s *session) doubt() {
+	s.box.add(s.b, item{what: "whether the credential was consumed", do: func(ctx context.Context) error {
+		g, err := s.b.cfg.Rules.Grant(ctx, s.grant.Ref)
+		if err != nil {
+			return err
+		}
+		s.mu.Lock()
+		lost, busy := g.Consumed && s.state == StateWaiting, s.admitting > 0
+		s.mu.Unlock()
+		if busy {
+			return errors.New("an attempt is under way") // whose credential it may be
+		}
+		if lost {
+			s.spawn("end", func() { s.terminate(CauseOpen, "", "the log's answer to the connection was lost", nil) })
+		}
+		return nil
+	}})
 }
 
 // drain waits until everything is recorded, but not for ever.

@@ -58,6 +58,13 @@ func probe(dir string) error {
 	return errors.Join(err, f.Sync(), f.Close())
 }
 
+// recorded is whether the session is open as far as the history is concerned, so that marks and frames find their place.
+func (s *session) recorded() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.line != nil
+}
+
 // recordingName is one per session: a grant has only one.
 func (s *session) recordingName() string { return s.grant.Login() + ".cast" }
 

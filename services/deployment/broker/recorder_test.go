@@ -27,8 +27,11 @@ func TestN11RecorderFailureEndsTheSession(t *testing.T) {
 	c, e := r.open()
 	c.typed("echo before-$((1+1))\n")
 	e.sees("before-2")
+	goOn := filepath.Join(t.TempDir(), "go-on")
+	c.typed("while [ ! -e " + goOn + " ]; do sleep 0.05; done; echo after-$((1+1))\n") // so that it is output that finds the disk full
+	e.sees("done; echo")
 	fillDisk(t, r.Broker.RecordingPath(brokertest.Ref))
-	c.typed("echo after-$((1+1))\n")
+	must(t, os.WriteFile(goOn, nil, 0o600))
 	if f := event[broker.Freezing](r, nil); f.Cause != broker.CauseRecorder {
 		t.Errorf("%+v", f)
 	}

@@ -44,6 +44,8 @@ type Grant struct {
 	Source string
 	// FirstUse is until when the credential may be used.
 	FirstUse time.Time
+	// Consumed is whether the credential was used.
+	Consumed bool
 	// Over is why the grant cannot be used any more (terminated, expired ...); empty while it can.
 	Over string
 	Limits

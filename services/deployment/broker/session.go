@@ -70,10 +70,12 @@ type session struct {
 	wake    chan struct{} // has room for one: the loop has to look again
 	shut    chan struct{} // closed when the gate is shut by a freeze or an end; a resumption makes a new one
 
-	watching watching
-	flow     flow
-	subject  *connection // once the credential is consumed
-	line     *line       // once the target is open
+	watching  watching
+	hidden    concealment
+	admitting int // attempts whose credential is being consumed
+	flow      flow
+	subject   *connection // once the credential is consumed
+	line      *line       // once the target is open
 
 	openedAt, liveSince, frozenAt time.Time
 	live, frozen                  time.Duration

@@ -3,8 +3,10 @@
 package broker_test
 
 import (
+	"context"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -119,25 +121,59 @@ func TestN05StuckInputIsDiscarded(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, nil)
 	c, e := r.open()
-	mark := filepath.Join(t.TempDir(), "mark")
-	c.typed("stty -echo -icanon; echo stuck-$((1+1)); exec 3<&0; sleep 1000 & wait\n")
+	goOn := filepath.Join(t.TempDir(), "go-on")
+	c.typed("stty -icanon -echo; echo stuck-$((1+1)); while [ ! -e " + goOn + " ]; do sleep 0.1; done; sed -n /STOP/q; echo drained-$((1+1))\n")
 	e.sees("stuck-2")
-	go func() { // more than all buffers on the way hold
+	const lines = 16 << 10 // 16 MiB, more than all buffers on the way hold
+	written := make(chan struct{})
+	go func() {
+		defer close(written)
 		line := []byte(strings.Repeat("x", 1023) + "\n")
-		for range 16 << 10 {
+		for range lines {
 			if _, err := c.stdin.Write(line); err != nil {
 				return
 			}
 		}
-		_, _ = c.stdin.Write([]byte("\ntouch " + mark + "\n"))
 	}()
-	e.until("typing", func(s brokertest.Seen) bool { return len(bodies[recording.Typed](s)) > 100 })
+	before := r.stuck(e)
 	r.freeze()
-	// The reader goes on, whatever the target does.
-	r.status("discarding what is typed", func(s broker.Status) bool { return s.Discarded > 8<<20 })
-	if _, err := os.Stat(mark); err == nil {
-		t.Error("what was typed during the freeze ran")
+	<-written // the reader goes on, whatever the target does, until all has arrived but what waits in the queue
+	r.status("discarding what was typed", func(s broker.Status) bool { return s.Discarded >= lines<<10-before-80<<10 })
+	if now := forwarded(e); now != before {
+		t.Errorf("%d bytes were forwarded during the freeze", now-before)
 	}
+	must(t, r.resume())
+	must(t, os.WriteFile(goOn, nil, 0o600))
+	c.typed("\nSTOP\n")
+	e.sees("drained-2")
+	if now := forwarded(e); now != before+int64(len("\nSTOP\n")) {
+		t.Errorf("%d bytes were forwarded after it that were typed before or during it", now-before)
+	}
+}
+
+// forwarded is how many bytes of input have been recorded and handed on.
+func forwarded(e *eyes) int64 {
+	n := int64(0)
+	for _, x := range bodies[recording.Typed](seenBy(e)) {
+		n += int64(x.Length)
+	}
+	return n
+}
+
+// stuck waits until input is forwarded no more because the target reads none, and returns how much was.
+func (r *rig) stuck(e *eyes) int64 {
+	r.t.Helper()
+	last, same := int64(0), 0
+	for late := time.Now().Add(patience); same < 50; time.Sleep(10 * time.Millisecond) {
+		now := forwarded(e)
+		if same++; now != last || now < 64<<10 {
+			last, same = now, 0
+		}
+		if time.Now().After(late) {
+			r.t.Fatalf("input does not get stuck: %d bytes", now)
+		}
+	}
+	return last
 }
 
 func seenBy(e *eyes) brokertest.Seen {
@@ -310,4 +346,44 @@ func TestAcknowledgementOfTheUnsent(t *testing.T) {
 	_, e := r.open()
 	e.Blind()
 	refusedBy(t, e.Ack(1<<40), broker.ReasonWatcherRole)
+}
+
+// Output that hides itself from the watcher's eyes is pointed out in the history.
+func TestConcealedOutputIsMarked(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	c, _ := r.open()
+	c.typed("printf '\\033[1;8mhidden\\033[0m\\n'\n")
+	event(r, func(m broker.Mark) bool { return m.Kind == broker.MarkConcealed })
+}
+
+// gullible rules believe that the watcher is there.
+type gullible struct{ broker.Rules }
+
+func (g gullible) Connect(ctx context.Context, ref broker.Ref, a broker.Attempt) error {
+	a.Present = true
+	return g.Rules.Connect(ctx, ref, a)
+}
+
+// The gateway opens nothing without a watcher, even where the rules were told otherwise, and ends the grant that is used up: nobody
+// watches, or a stream was opened that has not given a sign of life.
+func TestGatewayHasItsOwnEyes(t *testing.T) {
+	t.Parallel()
+	for _, silent := range []bool{false, true} {
+		r := newRig(t, func(c *broker.Config) { c.Rules = gullible{c.Rules} })
+		if silent {
+			w, err := r.Broker.Watch(t.Context(), brokertest.Ref, brokertest.Watcher, broker.ModeWatcher)
+			must(t, err)
+			defer w.Close()
+		}
+		if text := r.ssh(r.fetch()).ends(); !strings.Contains(text, broker.ReasonWatcherAbsent) {
+			t.Error(text)
+		}
+		if end := event[broker.Ending](r, nil); end.Cause != broker.CauseOpen || end.Opened {
+			t.Errorf("%+v", end)
+		}
+		if calls := r.Host.Calls(); slices.Contains(calls, "open") {
+			t.Errorf("the host was asked: %v", calls)
+		}
+	}
 }

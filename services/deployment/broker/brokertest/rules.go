@@ -19,6 +19,7 @@ type Rules struct {
 	mu      sync.Mutex
 	grants  map[broker.Ref]*history
 	down    bool
+	lost    bool
 	changed chan struct{}
 }
 
@@ -63,6 +64,13 @@ func (r *Rules) SetDown(down bool) {
 	r.down = down
 }
 
+// SetLost makes Connect store what it decides and answer as if the log were down, or ends that.
+func (r *Rules) SetLost(lost bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lost = lost
+}
+
 // Events returns what was recorded of a grant so far, in order: Consumed, broker.Opening, broker.Freezing, broker.Mark,
 // broker.Ending, ConnectRefused, broker.RefusedAttempt; and a channel that is closed when more is.
 func (r *Rules) Events(ref broker.Ref) ([]any, <-chan struct{}) {
@@ -102,6 +110,7 @@ func (r *Rules) with(ctx context.Context, ref broker.Ref, f func(*history) (any,
 func (r *Rules) Grant(ctx context.Context, ref broker.Ref) (g broker.Grant, err error) {
 	err = r.with(ctx, ref, func(h *history) (any, error) {
 		g = h.Grant
+		g.Consumed = h.consumed
 		if h.ended {
 			g.Over = "terminated"
 		}
@@ -128,6 +137,9 @@ func (r *Rules) Connect(ctx context.Context, ref broker.Ref, a broker.Attempt) e
 			return ConnectRefused{a, reason}, &broker.Refusal{Reason: reason, Text: "the rules refuse the connection"}
 		}
 		h.consumed = true
+		if r.lost {
+			return Consumed{a}, ErrDown
+		}
 		return Consumed{a}, nil
 	})
 }
