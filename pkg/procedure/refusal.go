@@ -73,3 +73,6 @@ func (r *Refusal) under(rule string) *Refusal {
 	r.Rule = rule
 	return r
 }
+
+// Passing tells whether nothing was decided: others wrote to the incident each time, and the command may be given again (G10).
+func (r *Refusal) Passing() bool { return r.Reason == ReasonConcurrentModification }

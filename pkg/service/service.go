@@ -123,8 +123,14 @@ func (s *Service) Follow(ctx context.Context, cmd procedure.Command, cause *proj
 	if root == "" {
 		root = cause.ID(e)
 	}
-	c, err := s.Dispatch.Do(ctx, cmd, dispatch.Input{Actor: actor, Facts: facts, Causation: cause.ID(e), Correlation: root})
-	return c, Retryable(err)
+	for {
+		c, err := s.Dispatch.Do(ctx, cmd, dispatch.Input{Actor: actor, Facts: facts, Causation: cause.ID(e), Correlation: root})
+		var no *procedure.Refusal
+		if errors.As(err, &no) && no.Passing() && ctx.Err() == nil {
+			continue // it is no rule's no, and what follows an event must not be lost for it
+		}
+		return c, Retryable(err)
+	}
 }
 
 // FollowMeta is the common part of a command that follows an event: its request id is derived from the event and from what

@@ -25,10 +25,11 @@ type consoleRules struct {
 	targets targets
 }
 
-// told turns a rule's no into the broker's form of it; anything else stays unknown.
+// told turns a rule's no into the broker's form of it; anything else stays unknown, also that others wrote meanwhile each time:
+// the broker then gives it again.
 func told(err error) error {
 	var no *procedure.Refusal
-	if errors.As(err, &no) {
+	if errors.As(err, &no) && !no.Passing() {
 		return &broker.Refusal{Reason: string(no.Reason), Text: no.Message}
 	}
 	return err

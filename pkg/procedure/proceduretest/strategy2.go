@@ -5,6 +5,7 @@ package proceduretest
 import (
 	"time"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
@@ -104,8 +105,9 @@ func NoEffect(strategy uint32) *emergencyv1.RecordLeadDecisionRequest {
 	return c
 }
 
-// CapturedAt is a command that was captured offline at a time.
+// CapturedAt is a command that was captured offline at a time; the given one stays as it is, for others use it too.
 func CapturedAt[C procedure.Command](c C, at time.Time) C {
+	c = proto.CloneOf(c)
 	m := c.ProtoReflect()
 	m.Set(m.Descriptor().Fields().ByName("meta"), protoMessage(&emergencyv1.CommandMeta{CapturedAt: timestamppb.New(at)}))
 	return c

@@ -44,8 +44,14 @@ import (
 	"cacert.org/emergency/services/review"
 )
 
-// maxBytes is how much the embedded log holds: about two million records of an emergency.
-const maxBytes = 4 << 30
+// Sizes of the embedded log: about half a million records of an emergency, twenty recordings of the longest sessions, and small
+// values. The server reserves them all at the start, out of three quarters of the disk's free space: they must fit on the disk
+// of somebody who tries this out.
+const (
+	maxBytes      = 1 << 30
+	artefactBytes = 2 << 30
+	bucketBytes   = 128 << 20
+)
 
 // Node is one process with everything in it.
 type Node struct {
@@ -166,7 +172,7 @@ func (n *Node) openLog(ctx context.Context) error {
 	if n.js, err = jetstream.New(n.conn); err != nil {
 		return fmt.Errorf("open JetStream: %w", err)
 	}
-	if err := natsd.Provision(ctx, n.js, natsd.Profile{Replicas: 1, MaxBytes: maxBytes}); err != nil {
+	if err := natsd.Provision(ctx, n.js, natsd.Profile{Replicas: 1, MaxBytes: maxBytes, ArtefactBytes: artefactBytes, BucketBytes: bucketBytes}); err != nil {
 		return err
 	}
 	if err := natsd.Check(ctx, n.js, natsd.Expect{Replicas: 1, Sync: n.nats.Sync()}); err != nil {
