@@ -7,13 +7,14 @@ import (
 	"encoding/json"
 	"fmt"
 	"html/template"
+	"io/fs"
 	"net/http"
 	"slices"
 	"strconv"
 	"strings"
 )
 
-//go:embed words/*.json
+//go:embed words/*/*.json
 var wordFiles embed.FS
 
 //go:embed templates/*.html
@@ -35,11 +36,8 @@ type set struct {
 // newSet reads a catalogue and the templates that speak it. Both are part of the program.
 func newSet(code string) (*set, error) {
 	s := &set{code: code}
-	b, err := wordFiles.ReadFile("words/" + code + ".json")
-	if err != nil {
-		return nil, fmt.Errorf("words of %s: %w", code, err)
-	}
-	if err := json.Unmarshal(b, &s.words); err != nil {
+	var err error
+	if s.words, err = catalogue(code); err != nil {
 		return nil, fmt.Errorf("words of %s: %w", code, err)
 	}
 	s.templates, err = template.New("").Funcs(s.funcs()).ParseFS(templateFiles, "templates/*.html")
@@ -47,6 +45,32 @@ func newSet(code string) (*set, error) {
 		return nil, fmt.Errorf("templates: %w", err)
 	}
 	return s, nil
+}
+
+// catalogue is a language's texts by key: one file an area of the pages, no key in two of them.
+func catalogue(code string) (map[string]string, error) {
+	files, err := fs.Glob(wordFiles, "words/"+code+"/*.json")
+	if err != nil {
+		return nil, err
+	}
+	all := map[string]string{}
+	for _, file := range files {
+		b, err := wordFiles.ReadFile(file)
+		if err != nil {
+			return nil, err
+		}
+		var words map[string]string
+		if err := json.Unmarshal(b, &words); err != nil {
+			return nil, fmt.Errorf("%s: %w", file, err)
+		}
+		for key, text := range words {
+			if _, twice := all[key]; twice {
+				return nil, fmt.Errorf("%s: another file has %q too", file, key)
+			}
+			all[key] = text
+		}
+	}
+	return all, nil
 }
 
 // funcs are what the templates can call.
