@@ -10,7 +10,7 @@ import (
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 )
 
-// What status shows of strategies 2 and 3 and of arbitration, from the history as this machine has verified it.
+// What status shows of how the incident came to its strategy, from the history as this machine has verified it.
 
 // strategies shows how the incident came to its strategy, and a half of a joint declaration that waits.
 func (a *app) strategies(st *procedure.State) {
