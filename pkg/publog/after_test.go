@@ -283,7 +283,7 @@ func TestStories(t *testing.T) {
 	}{
 		"strategy 2": {
 			[]proceduretest.Step{proceduretest.Story(proceduretest.Blessed), sync},
-			[]string{"Escalated to strategy 2 / software-assessor B", "Forwarded to the critical team / software-assessor B", "Deployment started / critical-admin A", "Report published / critical-admin A", "In the regular cycle / software-assessor B", "Regular review: blessed / software-assessor"},
+			[]string{"Escalated to strategy 2 / software-assessor B", "Forwarded to the critical team / software-assessor B", "Deployment started / critical-admin A", "Report published / critical-admin A", "In the regular cycle / software-assessor B", "Test 1 in the update cycle: pass / tester", "Test 2 in the update cycle: pass / tester", "Regular review: blessed / software-assessor"},
 		},
 		"strategy 3": {
 			[]proceduretest.Step{proceduretest.Story(proceduretest.Sealed), sync},

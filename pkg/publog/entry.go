@@ -303,7 +303,7 @@ func (d *draft) sayReview(payload proto.Message) bool {
 		d.head("Patch on test server")
 		d.revision(e.GetBinding())
 	case *emergencyv1.TestReported:
-		d.head("Test %d: %s", d.testNumber(e), word(e.GetResult().String(), "TEST_RESULT_"))
+		d.head("Test %d%s: %s", d.testNumber(e), inCycle(e.GetPhase()), word(e.GetResult().String(), "TEST_RESULT_"))
 		d.revision(e.GetBinding())
 		d.phase(e.GetPhase())
 	case *emergencyv1.PatchForwarded:
@@ -346,16 +346,32 @@ func (d *draft) veto(id string) {
 	}
 }
 
-// testNumber counts the testers of the revision; a second test by the same person keeps the number (X9).
+// testNumber counts the testers of the revision in the phase; a second test by the same person keeps the number (X9).
 func (d *draft) testNumber(e *emergencyv1.TestReported) int {
 	r, ok := d.before.Revision(e.GetBinding().GetRevision())
 	if !ok {
 		return 1
 	}
-	if i := slices.IndexFunc(r.Tests, func(t procedure.Test) bool { return t.By == e.GetTester() }); i >= 0 {
+	tests := r.Tests
+	switch {
+	case e.GetPhase() != emergencyv1.Phase_PHASE_AFTER:
+	case r.Cycle == nil:
+		return 1
+	default:
+		tests = r.Cycle.Tests
+	}
+	if i := slices.IndexFunc(tests, func(t procedure.Test) bool { return t.By == e.GetTester() }); i >= 0 {
 		return i + 1
 	}
-	return len(r.Tests) + 1
+	return len(tests) + 1
+}
+
+// inCycle tells a test of the update cycle from one before the deployment: both are counted from 1.
+func inCycle(p emergencyv1.Phase) string {
+	if p == emergencyv1.Phase_PHASE_AFTER {
+		return " in the update cycle"
+	}
+	return ""
 }
 
 // sayDeployment is chapter 5.4.

@@ -69,7 +69,7 @@ var column = []struct {
 	{&emergencyv1.PatchTransferred{Binding: bind}, "-", ""},
 	{&emergencyv1.TestServerConfirmed{Binding: bind}, "Patch on test server", "revision=P1r1"},
 	{&emergencyv1.TestReported{Binding: bind, Tester: "tom", Result: emergencyv1.TestResult_TEST_RESULT_FAIL}, "Test 3: fail", "revision=P1r1"},
-	{&emergencyv1.TestReported{Binding: bind, Tester: "theo", Result: emergencyv1.TestResult_TEST_RESULT_PASS, Phase: emergencyv1.Phase_PHASE_AFTER}, "Test 1: pass", "revision=P1r1|phase=after deployment"},
+	{&emergencyv1.TestReported{Binding: bind, Tester: "theo", Result: emergencyv1.TestResult_TEST_RESULT_PASS, Phase: emergencyv1.Phase_PHASE_AFTER}, "Test 1 in the update cycle: pass", "revision=P1r1|phase=after deployment"},
 	{&emergencyv1.SecondReviewRecorded{Binding: bind, Verdict: emergencyv1.ReviewVerdict_REVIEW_VERDICT_VETO}, "Second review: veto", "revision=P1r1"},
 	{&emergencyv1.VetoRaised{Veto: "V1", Binding: bind, AfterApplyStarted: true}, "Veto raised", "veto=V1|revision=P1r1|after the deployment started=yes"},
 	{&emergencyv1.VetoWithdrawn{Veto: "V1"}, "Veto withdrawn", "veto=V1"},
