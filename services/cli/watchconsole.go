@@ -23,7 +23,7 @@ import (
 )
 
 // The watcher's view of a session (seed 3.4, 3.5). The session flows only while this view shows it: what was shown is acknowledged
-// after the terminal has taken it, never before, and the view says each second that somebody can see it.
+// after the terminal has taken it, never before, and the view says all the time that somebody can see it.
 
 // viewing is one watch-console as it was asked for.
 type viewing struct {
@@ -174,7 +174,10 @@ func (w *consoleWatch) open() (err error) {
 	return err
 }
 
-// patience is how long a lost stream is opened again. The session does not wait that long: it is frozen within seconds.
+// signOfLife is how often the watcher is heard of at least: after a second without it the subject's input stops.
+const signOfLife = 250 * time.Millisecond
+
+// watchPatience is how long a lost stream is opened again. The session does not wait that long: it is frozen within seconds.
 const watchPatience = 2 * time.Minute
 
 // run watches until the session is over, the watcher leaves, or ctx ends.
@@ -263,8 +266,8 @@ func (w *consoleWatch) attend(ctx context.Context, alive func()) error {
 	w.stream, w.rendered = stream, 0
 	w.mu.Unlock()
 	every := time.Duration(welcome.GetRenewEveryMs()) * time.Millisecond
-	if every <= 0 || every > time.Second {
-		every = time.Second
+	if every <= 0 || every > signOfLife {
+		every = signOfLife
 	}
 	w.sendRenewal(func() {}) // with the first one the watcher is present
 	go w.renewals(ctx, every)

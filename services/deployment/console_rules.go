@@ -56,8 +56,8 @@ func (r consoleRules) Grant(ctx context.Context, ref broker.Ref) (broker.Grant, 
 	out := broker.Grant{Ref: ref, Subject: g.Subject, Watcher: g.Watcher, ArmedAt: g.Armed.At, Host: g.Host, FirstUse: g.FirstUseUntil, Consumed: g.Consumed.Position > 0}
 	p := st.Policy
 	out.Limits = broker.Limits{
-		Lease: p.Duration("watch.lease"), Grace: p.Duration("watch.grace"), Presence: p.Duration("watch.presence"), Max: g.Max + g.Extension,
-		Idle: p.Duration("session.idle"), Window: window, WindowAge: windowAge, Recording: recordSize, Anchor: anchor,
+		Lease: p.Duration("watch.lease"), Silence: p.Duration("watch.freeze_within"), Grace: p.Duration("watch.grace"),
+		Presence: p.Duration("watch.presence"), Max: g.Max + g.Extension, Idle: p.Duration("session.idle"), Window: window, WindowAge: windowAge, Recording: recordSize, Anchor: anchor,
 	}
 	switch {
 	case g.Terminated.Position > 0:

@@ -266,5 +266,9 @@ func stateName(st broker.Status) string {
 	return fmt.Sprintf("unknown (%s)", st.State)
 }
 
-// renewEvery is how often a watcher's client is asked for a sign of life.
-const renewEvery = time.Second
+// renewEvery is how often a watcher's client is asked for a sign of life: several times in watch.freeze_within, after which input
+// stops. tellEvery is how often those who watch are told how the session stands, if nothing else happens.
+const (
+	renewEvery = 250 * time.Millisecond
+	tellEvery  = time.Second
+)

@@ -181,7 +181,7 @@ func (s *Server) show(ctx context.Context, stream grpc.BidiStreamingServer[deplo
 	}()
 	v := &view{stream: stream, s: s, ref: ref}
 	for {
-		beat, stop := s.Clock.Alarm(s.Clock.Now().Add(renewEvery))
+		beat, stop := s.Clock.Alarm(s.Clock.Now().Add(tellEvery))
 		var err error
 		select {
 		case e := <-events:
@@ -264,7 +264,7 @@ func (v *view) state(ctx context.Context) error {
 		v.status = st
 	}
 	out := &deploymentv1.WatchState{
-		State: stateName(v.status), Cause: causeOf(v.status.Cause), InputOpen: v.status.State == broker.StateLive && v.status.Present, InputDiscarded: uint64(v.status.Discarded),
+		State: stateName(v.status), Cause: causeOf(v.status.Cause), InputOpen: v.status.State == broker.StateLive && v.status.Present && !v.status.Silent, InputDiscarded: uint64(v.status.Discarded),
 	}
 	if st, err := v.s.Dispatch.State(ctx, v.ref.Incident); err == nil {
 		if g, ok := st.Grant(v.ref.Grant); ok {

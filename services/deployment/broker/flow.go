@@ -66,34 +66,59 @@ func (s *session) endInput() {
 }
 
 // gate is whether input may flow now, with the channel that is closed as soon as it may not. If it may not although the session
-// is live, this freezes it: nobody needs to wait until the loop sees it too.
+// is live, this freezes it, or shuts the gate if it is only silence: nobody needs to wait until the loop sees it too.
 func (s *session) gate() (<-chan struct{}, bool) {
 	s.mu.Lock()
-	gate, live := s.shut, s.state == StateLive
-	cause := Cause("")
+	live, cause := s.state == StateLive, Cause("")
 	if live {
-		cause = s.blocked(s.b.cfg.Clock.Now())
+		now := s.b.cfg.Clock.Now()
+		cause = s.blocked(now)
+		s.listen(now)
 	}
+	gate := s.shut
 	s.mu.Unlock()
 	if cause != "" {
 		s.freezeSoon(cause)
 	}
-	return gate, live && cause == ""
+	return gate, live && cause == "" && !closed(gate)
+}
+
+// void is whether the gate through which input came was shut since, or has to be now.
+func (s *session) void(gate <-chan struct{}) bool {
+	if _, open := s.gate(); !open {
+		return true
+	}
+	return closed(gate)
 }
 
 func (s *session) discard(n int) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.flow.discarded += int64(n)
 	s.flow.gap += int64(n)
+	tell := n > 0 && s.silence.on && !s.silence.told
+	s.silence.told = s.silence.told || tell
+	s.mu.Unlock()
+	if tell {
+		s.say("the watcher was not heard of for " + s.grant.Silence.String() + ": what you type is discarded until it is")
+	}
 }
 
 // recordGap records what was discarded since the last time.
 func (s *session) recordGap(why string) {
 	s.mu.Lock()
+	n := s.takeGap()
+	s.mu.Unlock()
+	s.recordDiscarded(n, why)
+}
+
+// takeGap is how much was discarded since the last time; mu is held.
+func (s *session) takeGap() int64 {
 	n := s.flow.gap
 	s.flow.gap = 0
-	s.mu.Unlock()
+	return n
+}
+
+func (s *session) recordDiscarded(n int64, why string) {
 	if n == 0 {
 		return
 	}
@@ -119,7 +144,7 @@ func (s *session) forwardInput(l *line) {
 }
 
 func (s *session) forward(l *line, t typed) bool {
-	if closed(t.gate) {
+	if s.void(t.gate) {
 		s.discard(len(t.data))
 		return true
 	}
@@ -130,7 +155,7 @@ func (s *session) forward(l *line, t typed) bool {
 	by := s.grant.Subject
 	err := s.record(func(int64) recording.Body { return recording.Typed{By: by, Length: len(t.data)} },
 		func(w *recording.Writer) error { return w.Typed(by, t.data) })
-	if err != nil || closed(t.gate) { // the disk may have taken its time
+	if err != nil || s.void(t.gate) { // the disk may have taken its time
 		s.discard(len(t.data))
 		return true
 	}

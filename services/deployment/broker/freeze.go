@@ -24,6 +24,7 @@ type freezing struct {
 	s    *session
 	f    Freezing
 	done chan struct{} // closed when it is known how far it reaches
+	gap  int64         // what was discarded in the silence before it
 }
 
 // freezeSoon freezes and records it, without waiting for either.
@@ -44,6 +45,9 @@ func (s *session) freeze(cause Cause) *freezing {
 	f := &freezing{s: s, done: make(chan struct{}), f: Freezing{
 		Cause: cause, Mode: FreezeInput, Offset: s.flow.offset, Seen: s.flow.seen, At: s.since,
 	}}
+	if s.silence.on {
+		f.gap = s.takeGap()
+	}
 	s.freezing = f
 	s.mu.Unlock()
 	s.spawn("freeze the host", f.host)
@@ -62,6 +66,7 @@ func (f *freezing) host() {
 	} else {
 		f.f.Problem = err.Error()
 	}
+	s.recordDiscarded(f.gap, whySilent)
 	_ = s.record(func(int64) recording.Body { return recording.Frozen{Cause: string(f.f.Cause), Mode: string(f.f.Mode)} },
 		func(w *recording.Writer) error { return w.Freeze(string(f.f.Cause), string(f.f.Mode)) })
 	s.say("frozen (" + string(f.f.Cause) + "): what you type is discarded")

@@ -37,6 +37,7 @@ func (s *session) look() time.Time {
 	freeze := Cause("")
 	if s.state == StateLive {
 		freeze = s.blocked(now)
+		s.listen(now)
 	}
 	checkpoint := s.checkpointDue(now)
 	if checkpoint {
@@ -47,7 +48,8 @@ func (s *session) look() time.Time {
 	}
 	times := []time.Time{next, now.Add(lookAgain)}
 	if s.state == StateLive {
-		times = append(times, s.leaseEnd(), s.grant.ArmedAt.Add(s.grant.Presence))
+		heard := s.lastHeard()
+		times = append(times, heard.Add(s.grant.Silence), heard.Add(s.grant.Lease), s.grant.ArmedAt.Add(s.grant.Presence))
 		if len(s.flow.unseen) > 0 {
 			times = append(times, s.flow.unseen[0].at.Add(s.grant.WindowAge))
 		}

@@ -55,6 +55,7 @@ type Grant struct {
 // not be one that never applies.
 type Limits struct {
 	Lease     time.Duration // watch.lease: how long a watcher counts as present after a sign of life
+	Silence   time.Duration // watch.freeze_within: how long after it input passes; from then to the end of the lease it is discarded
 	Grace     time.Duration // watch.grace: frozen longer ends the session
 	Presence  time.Duration // watch.presence: how long an arming (a step-up) counts
 	Max       time.Duration // session.max, from the opening
@@ -70,7 +71,8 @@ func (l Limits) check() error {
 		name  string
 		value int64
 	}{
-		{"watch.lease", int64(l.Lease)}, {"watch.grace", int64(l.Grace)}, {"watch.presence", int64(l.Presence)},
+		{"watch.lease", int64(l.Lease)}, {"watch.freeze_within", int64(l.Silence)}, {"watch.grace", int64(l.Grace)},
+		{"watch.presence", int64(l.Presence)},
 		{"session.max", int64(l.Max)}, {"session.idle", int64(l.Idle)}, {"the window of unacknowledged output", l.Window},
 		{"the age of unacknowledged output", int64(l.WindowAge)}, {"the recording's size", l.Recording},
 		{"the time until a checkpoint is anchored", int64(l.Anchor)},

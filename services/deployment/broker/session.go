@@ -34,9 +34,11 @@ type Status struct {
 	Since time.Time
 	// Ends is when it will be ended: the grace, the longest length or the first-use time, whichever applies first.
 	Ends time.Time
-	// Present is whether the watcher is present; Absent why not.
+	// Present is whether the watcher is present; Absent why not. Silent is whether a live session takes no input because the
+	// watcher, whose lease is not over, was not heard of for too long.
 	Present bool
 	Absent  Cause
+	Silent  bool
 	// Recorder and Anchored say whether the recording can be written and whether the history takes its checkpoints.
 	Recorder, Anchored bool
 	// UnanchoredSince is when the oldest checkpoint was made that the history does not have; zero if it has all.
@@ -68,7 +70,8 @@ type session struct {
 	since   time.Time
 	changed chan struct{} // closed and replaced at every change that somebody waits for
 	wake    chan struct{} // has room for one: the loop has to look again
-	shut    chan struct{} // closed when the gate is shut by a freeze or an end; a resumption makes a new one
+	shut    chan struct{} // closed when the gate is shut by a freeze, an end or silence; who opens it again makes a new one
+	silence silence
 
 	watching  watching
 	hidden    concealment
@@ -180,20 +183,23 @@ func (s *session) set(state State, cause Cause, text string) {
 	switch state {
 	case StateLive:
 		s.liveSince = now
-		s.shut = make(chan struct{})
+		s.shut, s.silence = make(chan struct{}), silence{}
 	case StateFrozen:
 		s.frozenAt = now
-		close(s.shut)
+		s.shutGate()
 	case StateEnded:
-		select {
-		case <-s.shut:
-		default:
-			close(s.shut)
-		}
+		s.shutGate()
 	case StateWaiting, StateOpening:
 	}
 	s.notify()
 	s.rouse()
+}
+
+// shutGate stops input and voids what waits to be forwarded; mu is held.
+func (s *session) shutGate() {
+	if !closed(s.shut) {
+		close(s.shut)
+	}
 }
 
 // status is how it stands; mu is held.
@@ -202,6 +208,7 @@ func (s *session) status(now time.Time) Status {
 	_, _, ends := s.limits(now)
 	return Status{
 		State: s.state, Cause: s.cause, Text: s.text, Since: s.since, Ends: ends, Present: absent == "", Absent: absent,
+		Silent:   s.state == StateLive && s.silent(now),
 		Recorder: s.recorder == nil, Anchored: !s.unanchored(now), UnanchoredSince: s.unanchoredSince, HostAgent: s.agent,
 		Offset: s.flow.offset, Seen: s.flow.seen, Discarded: s.flow.discarded,
 	}

@@ -170,15 +170,15 @@ func (s *session) absent(now time.Time) Cause {
 	return CauseLease
 }
 
-// leaseEnd is until when the watcher's last sign of life counts; mu is held.
-func (s *session) leaseEnd() time.Time {
+// lastHeard is when the watcher gave a sign of life last, with the view visible; mu is held.
+func (s *session) lastHeard() time.Time {
 	var last time.Time
 	for _, w := range s.watching.streams {
 		if s.isWatcher(w) && !w.hidden && w.renewedAt.After(last) {
 			last = w.renewedAt
 		}
 	}
-	return last.Add(s.grant.Lease)
+	return last
 }
 
 // people is the roster: persons, each once; mu is held.
@@ -301,12 +301,17 @@ func (w *Watcher) Renew(hidden bool) error {
 		s.notify()
 		s.rouse()
 	}
+	back := s.heard(now)
 	seen := s.flow.seen
 	tell := s.isWatcher(w) && seen > s.flow.toldSeen
 	if tell {
 		s.flow.toldSeen = seen
 	}
 	s.mu.Unlock()
+	if back {
+		s.recordGap(whySilent)
+		s.say("the watcher is heard again: go on")
+	}
 	if tell {
 		_ = s.record(nil, func(r *recording.Writer) error { return r.Ack(w.person, seen) })
 	}

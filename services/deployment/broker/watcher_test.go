@@ -119,6 +119,18 @@ func TestN05FrozenInputIsDiscarded(t *testing.T) {
 // had not left the gateway does not run either, and what is typed behind it is not caught in its buffers.
 func TestN05StuckInputIsDiscarded(t *testing.T) {
 	t.Parallel()
+	t.Run("frozen", func(t *testing.T) {
+		t.Parallel()
+		stuckInput(t, func(r *rig, _ *eyes) { r.freeze() }, func(r *rig, _ *eyes) { must(t, r.resume()) })
+	})
+	t.Run("silent", func(t *testing.T) {
+		t.Parallel()
+		stuckInput(t, func(r *rig, _ *eyes) { r.clock.Advance(time.Second + 2*time.Millisecond) }, func(_ *rig, e *eyes) { must(t, e.Renew(false)) })
+	})
+}
+
+func stuckInput(t *testing.T, shut, open func(*rig, *eyes)) {
+	t.Helper()
 	r := newRig(t, nil)
 	c, e := r.open()
 	goOn := filepath.Join(t.TempDir(), "go-on")
@@ -136,19 +148,106 @@ func TestN05StuckInputIsDiscarded(t *testing.T) {
 		}
 	}()
 	before := r.stuck(e)
-	r.freeze()
+	shut(r, e)
 	<-written // the reader goes on, whatever the target does, until all has arrived but what waits in the queue
 	r.status("discarding what was typed", func(s broker.Status) bool { return s.Discarded >= lines<<10-before-80<<10 })
 	if now := forwarded(e); now != before {
-		t.Errorf("%d bytes were forwarded during the freeze", now-before)
+		t.Errorf("%d bytes were forwarded while the gate was shut", now-before)
 	}
-	must(t, r.resume())
+	open(r, e)
 	must(t, os.WriteFile(goOn, nil, 0o600))
 	c.typed("\nSTOP\n")
 	e.sees("drained-2")
 	if now := forwarded(e); now != before+int64(len("\nSTOP\n")) {
 		t.Errorf("%d bytes were forwarded after it that were typed before or during it", now-before)
 	}
+}
+
+// Acceptance 3: a watcher who only falls silent, as a stopped process or a pulled cable does, stops the input within a second. It is
+// discarded, the subject is told once, the history has one gap however many keys it were, and the session goes on by itself when
+// the watcher is heard of before the lease is over.
+func TestSilentWatcherStopsInput(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	c, e := r.open()
+	r.clock.Advance(time.Second) // exactly at the limit is still in time
+	c.typed("echo in-time-$((1+1))\n")
+	e.sees("in-time-2\r\nhere> ")
+	r.clock.Advance(time.Millisecond)
+	seen := e.until("that nothing is taken", func(s brokertest.Seen) bool { return s.Status.Silent })
+	if seen.Status.State != broker.StateLive || !seen.Status.Present {
+		t.Errorf("%+v", seen.Status)
+	}
+	mark := filepath.Join(t.TempDir(), "mark")
+	before := forwarded(e)
+	const keys = 100
+	for n := range keys { // one by one, so that each is judged
+		c.typed("touch " + mark + "\n")
+		r.status("discarded what was typed", func(s broker.Status) bool { return s.Discarded == int64((n+1)*len("touch "+mark+"\n")) })
+	}
+	c.shows("what you type is discarded")
+	must(t, e.Renew(false))
+	gap := event(r, func(m broker.Mark) bool { return m.Kind == broker.MarkGap })
+	if gap.Bytes != int64(keys*len("touch "+mark+"\n")) || !strings.Contains(gap.Text, "not heard of") {
+		t.Errorf("%+v", gap)
+	}
+	e.until("that it goes on", func(s brokertest.Seen) bool { return !s.Status.Silent })
+	c.shows("heard again")
+	c.typed("echo after-$((1+1))\n")
+	e.sees("after-2\r\nhere> ")
+	if _, err := os.Stat(mark); err == nil {
+		t.Error("what was typed in the silence ran")
+	}
+	if n := forwarded(e) - before; n != int64(len("echo after-$((1+1))\n")) {
+		t.Errorf("%d bytes were forwarded", n)
+	}
+	if n := strings.Count(c.out.String(), "what you type is discarded"); n != 1 {
+		t.Errorf("the subject was told %d times", n)
+	}
+	if gaps := bodies[recording.Discarded](seenBy(e)); len(gaps) != 1 || gaps[0].Bytes != gap.Bytes {
+		t.Errorf("%+v", gaps)
+	}
+	for _, x := range events[broker.Mark](r) {
+		if x.Kind == broker.MarkGap && x != gap {
+			t.Errorf("another gap: %+v", x)
+		}
+	}
+	if f := events[broker.Freezing](r); len(f) > 0 {
+		t.Errorf("%+v", f)
+	}
+}
+
+// A silence that lasts as long as the lease freezes the session, its processes too; then a sign of life is not enough any more. What
+// was discarded before the freeze is told apart from what was discarded in it.
+func TestSilenceBeyondTheLeaseFreezes(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	c, e := r.open()
+	r.clock.Advance(2 * time.Second)
+	e.until("that nothing is taken", func(s brokertest.Seen) bool { return s.Status.Silent })
+	c.typed("in the silence\n")
+	r.status("discarded what was typed", func(s broker.Status) bool { return s.Discarded == int64(len("in the silence\n")) })
+	r.clock.Advance(3*time.Second + 2*time.Millisecond)
+	if f := event[broker.Freezing](r, nil); f.Cause != broker.CauseLease || f.Mode != broker.FreezeProcess {
+		t.Errorf("%+v", f)
+	}
+	silent := event(r, func(m broker.Mark) bool { return m.Kind == broker.MarkGap })
+	if silent.Bytes != int64(len("in the silence\n")) || !strings.Contains(silent.Text, "not heard of") {
+		t.Errorf("%+v", silent)
+	}
+	must(t, e.Renew(false))
+	c.typed("frozen\n")
+	r.status("discarded what was typed", func(s broker.Status) bool { return s.Discarded == int64(len("in the silence\nfrozen\n")) })
+	if s, _ := r.Broker.Status(brokertest.Ref); s.State != broker.StateFrozen || s.Silent {
+		t.Errorf("%+v", s)
+	}
+	must(t, r.resume())
+	frozen := event(r, func(m broker.Mark) bool { return m.Kind == broker.MarkGap && m != silent })
+	if frozen.Bytes != int64(len("frozen\n")) {
+		t.Errorf("%+v", frozen)
+	}
+	c.typed("echo after-$((1+1))\n")
+	e.sees("after-2")
 }
 
 // forwarded is how many bytes of input have been recorded and handed on.

@@ -457,7 +457,7 @@ type WatchRequest_Hello struct {
 }
 
 type WatchRequest_Renewal struct {
-	// Renewal of the lease, at least each second while the view is open.
+	// Renewal of the lease while the view is open, as often as the welcome says. Input stops a second after the last one.
 	Renewal *WatchRenewal `protobuf:"bytes,2,opt,name=renewal,proto3,oneof"`
 }
 

@@ -68,7 +68,7 @@ func (r *Rig) Watched(ctx context.Context, ref broker.Ref, output int64, keys in
 func glance(ctx context.Context, w *broker.Watcher) {
 	renewed := time.Now()
 	for {
-		next, cancel := context.WithTimeout(ctx, time.Second)
+		next, cancel := context.WithTimeout(ctx, renewEvery)
 		e, err := w.Next(next)
 		cancel()
 		if ctx.Err() != nil || errors.Is(err, io.EOF) {
@@ -77,7 +77,7 @@ func glance(ctx context.Context, w *broker.Watcher) {
 		if n := len(e.Frames); n > 0 {
 			_ = w.Ack(e.Frames[n-1].Offset)
 		}
-		if now := time.Now(); now.Sub(renewed) >= time.Second || err != nil {
+		if now := time.Now(); now.Sub(renewed) >= renewEvery || err != nil {
 			renewed = now
 			_ = w.Renew(false)
 		}

@@ -39,7 +39,7 @@ var Ref = broker.Ref{Incident: "e20261124.1", Grant: "G1"}
 // Limits are the policy's.
 func Limits() broker.Limits {
 	return broker.Limits{
-		Lease: 5 * time.Second, Grace: time.Minute, Presence: 5 * time.Minute, Max: time.Hour, Idle: 10 * time.Minute,
+		Lease: 5 * time.Second, Silence: time.Second, Grace: time.Minute, Presence: 5 * time.Minute, Max: time.Hour, Idle: 10 * time.Minute,
 		Window: 64 << 10, WindowAge: 3 * time.Second, Recording: 64 << 20, Anchor: 10 * time.Second,
 	}
 }
@@ -228,7 +228,10 @@ func (r *Rig) Open(ctx context.Context, ref broker.Ref, person string, mode brok
 	return e, nil
 }
 
-// KeepAlive renews the lease each second by the machine's clock until ctx ends.
+// renewEvery is how often a watcher's client gives a sign of life.
+const renewEvery = 250 * time.Millisecond
+
+// KeepAlive renews the lease, as a watcher's client does, by the machine's clock until ctx ends.
 func (e *Eyes) KeepAlive(ctx context.Context) {
 	go func() {
 		for ctx.Err() == nil {
@@ -237,7 +240,7 @@ func (e *Eyes) KeepAlive(ctx context.Context) {
 			}
 			select {
 			case <-ctx.Done():
-			case <-time.After(time.Second):
+			case <-time.After(renewEvery):
 			}
 		}
 	}()
