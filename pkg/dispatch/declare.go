@@ -11,7 +11,6 @@ import (
 
 	"cacert.org/emergency/pkg/history"
 	"cacert.org/emergency/pkg/procedure"
-	"cacert.org/emergency/pkg/rulebook"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 )
 
@@ -55,10 +54,10 @@ func (d *Dispatcher) declare(ctx context.Context, cmd *emergencyv1.DeclareReques
 		}
 	}
 	// Only now: whatever is indexed meanwhile is found here, or is beyond the numbers that were asked for before.
-	if id := known.Declared(personOf(book, in), cmd.GetMeta().GetRequestId()); id != "" {
+	c := &deciding{cmd: cmd, in: in, book: book, salt: newSalt()}
+	if id := known.Declared(d.actorOf(c).GetPerson(), cmd.GetMeta().GetRequestId()); id != "" {
 		return d.do(ctx, id, cmd, in)
 	}
-	c := &deciding{cmd: cmd, in: in, book: book, salt: newSalt()}
 	for i, day := range days {
 		committed, err := d.declareIn(ctx, day, c, i == len(days)-1)
 		if !errors.Is(err, errNotHere) {
@@ -66,13 +65,6 @@ func (d *Dispatcher) declare(ctx context.Context, cmd *emergencyv1.DeclareReques
 		}
 	}
 	return nil, tooBusy("the list of today's incidents")
-}
-
-func personOf(book *rulebook.Book, in Input) string {
-	if k, ok := book.Key(in.Actor.KeyID); ok {
-		return k.Key.GetPerson()
-	}
-	return in.Actor.Person
 }
 
 // search goes through the incidents of one prefix, such as "e20261124.", from a number on.

@@ -7,7 +7,6 @@ import (
 	"time"
 
 	"cacert.org/emergency/pkg/procedure"
-	"cacert.org/emergency/pkg/rulebook"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 )
 
@@ -79,7 +78,7 @@ func (d *Dispatcher) recordRefusal(ctx context.Context, inc *incident, c *decidi
 		return nil // a clock that is too far behind cannot record anything either
 	}
 	now := d.cfg.Now()
-	actor := refusedActor(c.book, c.in)
+	actor := d.actorOf(c)
 	key := refusalKey{c.id, whoever(actor)}
 	ok, suppressed := true, 0
 	if !each {
@@ -118,21 +117,31 @@ func (d *Dispatcher) appendRefusal(ctx context.Context, inc *incident, c *decidi
 		dec.PolicyDigest = inc.state.Policy.Digest
 	}
 	bare := *c
-	bare.cmd = withoutApproval{c.cmd}
+	if !procedure.Forwarded(actor) {
+		bare.cmd = withoutApproval{c.cmd}
+	}
 	_, err = d.record(ctx, inc, &bare, dec)
 	return err
 }
 
-// withoutApproval keeps a refused signature out of the record: it proved nothing.
+// withoutApproval keeps a refused signature out of the record: it proved nothing. Of a forwarded command it proves whose it was.
 type withoutApproval struct{ procedure.Command }
 
 func (w withoutApproval) GetMeta() *emergencyv1.CommandMeta {
 	return &emergencyv1.CommandMeta{Incident: w.Command.GetMeta().GetIncident(), RequestId: w.Command.GetMeta().GetRequestId()}
 }
 
-func refusedActor(book *rulebook.Book, in Input) *emergencyv1.Actor {
+// actorOf is who gave a command that may be refused: the person, if a service handed it on and the signature shows whose it is;
+// otherwise whoever is at the other end of the connection, also by a key that does not count any more.
+func (d *Dispatcher) actorOf(c *deciding) *emergencyv1.Actor {
+	if c.cmd.GetMeta().GetForwarded() {
+		if a, refusal := procedure.ActorOf(c.cmd, d.env(c)); refusal == nil {
+			return a
+		}
+	}
+	in := c.in
 	a := &emergencyv1.Actor{Person: in.Actor.Person, KeyId: in.Actor.KeyID, System: in.Actor.System, SystemName: in.Actor.SystemName}
-	if k, ok := book.Key(in.Actor.KeyID); ok && a.System == 0 {
+	if k, ok := c.book.Key(in.Actor.KeyID); ok && a.System == 0 {
 		a.Person, a.System, a.SystemName = k.Key.GetPerson(), k.Key.GetSystem(), k.Key.GetSystemName()
 	}
 	return a

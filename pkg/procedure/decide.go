@@ -179,7 +179,7 @@ func Decide(s *State, c Command, env Env) (*Decision, *Refusal, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	actor, refusal := d.authenticate() // G1
+	actor, refusal := d.recognise(digest) // G1
 	if refusal != nil {
 		return nil, refusal, nil
 	}
@@ -305,9 +305,10 @@ func (d *decision) wellFormed(c Command) *Refusal {
 	} else {
 		f.want(incidentForm.MatchString(d.meta.GetIncident()), "meta.incident", "an incident id such as e20261124.1")
 	}
+	f.want(!captured(d.meta) || !d.meta.GetForwarded(), "meta.forwarded", "unset for what was captured offline, which its person hands in")
 	f.values(c.ProtoReflect())
 	d.row.fields(f, c)
-	if f.refusal != nil || !d.row.signed && !captured(d.meta) || d.hypothetical {
+	if f.refusal != nil || !needsSignature(d.row, d.meta) || d.hypothetical {
 		return f.refusal
 	}
 	return d.checkApproval(c)
@@ -320,7 +321,7 @@ func (d *decision) permit(c Command, actor *emergencyv1.Actor) *Refusal {
 		func() *Refusal { return d.roleAllows(c, actor) }, // G5
 		d.exclusivity,  // G6
 		d.stateAccepts, // G7
-		func() *Refusal { return d.steppedUp(c) }, // G8
+		func() *Refusal { return d.steppedUp(c) }, // G8, and G1 for what is forwarded
 		d.timeRule, d.capturedInTime, // G9
 		d.pinned, // G10
 	}

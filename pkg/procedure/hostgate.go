@@ -33,7 +33,7 @@ func VerifyRecord(s *State, rec *emergencyv1.Record, book *rulebook.Book) error 
 	}
 	if len(payloads) == 1 {
 		if _, refused := payloads[0].(*emergencyv1.CommandRefused); refused {
-			return nil // it has no effect
+			return verifyRefused(rec, book)
 		}
 	}
 	if err := verifyActor(row, rec, book); err != nil {
@@ -53,7 +53,7 @@ func VerifyRecord(s *State, rec *emergencyv1.Record, book *rulebook.Book) error 
 	if err := s.verifyStrategy(rec, payloads); err != nil {
 		return err
 	}
-	if !row.signed && !rec.GetLate() {
+	if !row.signed && !rec.GetLate() && !Forwarded(rec.GetActor()) {
 		return nil
 	}
 	return verifySigned(s, row, rec, payloads, book)
@@ -99,22 +99,31 @@ func verifyActor(row *commandRow, rec *emergencyv1.Record, book *rulebook.Book) 
 	return nil
 }
 
-// verifySigned checks the person's signature and compares the statement with what was recorded.
-func verifySigned(s *State, row *commandRow, rec *emergencyv1.Record, payloads []proto.Message, book *rulebook.Book) error {
+// signedBy verifies the signature of a record's person and returns what was signed.
+func signedBy(rec *emergencyv1.Record, book *rulebook.Book) (*emergencyv1.Statement, error) {
 	a, at := rec.GetApproval(), rec.GetRecordedAt().AsTime()
 	if a == nil {
-		return fmt.Errorf("%s by %s has no signature of that person", row.name, rec.GetActor().GetPerson())
+		return nil, fmt.Errorf("%s by %s has no signature of that person", rec.GetCommand(), rec.GetActor().GetPerson())
 	}
 	entry, ok := book.Key(a.GetKeyId())
 	if !ok || entry.Key.GetPerson() != rec.GetActor().GetPerson() {
-		return fmt.Errorf("%s is signed by key %s, which is none of %s's", row.name, short(a.GetKeyId()), rec.GetActor().GetPerson())
+		return nil, fmt.Errorf("%s is signed by key %s, which is none of %s's", rec.GetCommand(), short(a.GetKeyId()), rec.GetActor().GetPerson())
 	}
 	if !entry.RevokedAt.IsZero() && !at.Before(entry.RevokedAt) {
-		return fmt.Errorf("%s is signed by key %s, which was revoked at %s", row.name, short(a.GetKeyId()), stamp(entry.RevokedAt))
+		return nil, fmt.Errorf("%s is signed by key %s, which was revoked at %s", rec.GetCommand(), short(a.GetKeyId()), stamp(entry.RevokedAt))
 	}
 	st, err := OpenApproval(a, entry.Key.GetPublicKey())
 	if err != nil {
-		return fmt.Errorf("%s by %s: %w", row.name, rec.GetActor().GetPerson(), err)
+		return nil, fmt.Errorf("%s by %s: %w", rec.GetCommand(), rec.GetActor().GetPerson(), err)
+	}
+	return st, nil
+}
+
+// verifySigned checks the person's signature and compares the statement with what was recorded.
+func verifySigned(s *State, row *commandRow, rec *emergencyv1.Record, payloads []proto.Message, book *rulebook.Book) error {
+	st, err := signedBy(rec, book)
+	if err != nil {
+		return err
 	}
 	if st.GetRole() != rec.GetActor().GetRole() {
 		return fmt.Errorf("%s was signed as %s and recorded as %s", row.name, roleWord(st.GetRole()), roleWord(rec.GetActor().GetRole()))
@@ -132,6 +141,11 @@ func verifySigned(s *State, row *commandRow, rec *emergencyv1.Record, payloads [
 	}
 	if row.creates {
 		want.Incident = ""
+	}
+	if Forwarded(rec.GetActor()) {
+		if err := verifyForwarded(s, row, rec, st, book); err != nil {
+			return fmt.Errorf("%s by %s: %w", row.name, want.Person, err)
+		}
 	}
 	if rec.GetLate() {
 		if err := verifyCaptured(rec, want, st); err != nil {

@@ -33,7 +33,7 @@ func (s *State) verifyStrategy(rec *emergencyv1.Record, payloads []proto.Message
 				err = fmt.Errorf("%s is registered by %s as %s under strategy %d", e.GetBinding().GetRevision(), rec.GetActor().GetPerson(), roleWord(role), s.Strategy)
 			}
 		case *emergencyv1.PatchForwarded:
-			err = s.verifyForwarded(rec.GetEvents()[i], e)
+			err = s.verifyPatchForwarded(rec.GetEvents()[i], e)
 		case *emergencyv1.ApplyStarted:
 			if e.GetObserver() == "" && !slices.Contains(rec.GetEvents()[i].GetDeviations(), emergencyv1.Deviation_DEVIATION_NO_OBSERVER) {
 				err = fmt.Errorf("an apply of %s without an observer is not recorded as a deviation", e.GetBinding().GetRevision())
@@ -107,7 +107,7 @@ func (s *State) verifyHalf(rec *emergencyv1.Record, e *emergencyv1.JointDeclarat
 }
 
 // verifyForwarded: under strategies 2 and 3 with a local test, and with the deviation where no second person approved.
-func (s *State) verifyForwarded(event *emergencyv1.Event, e *emergencyv1.PatchForwarded) error {
+func (s *State) verifyPatchForwarded(event *emergencyv1.Event, e *emergencyv1.PatchForwarded) error {
 	r, ok := s.Revision(e.GetBinding().GetRevision())
 	if s.Strategy == 1 || !ok {
 		return nil

@@ -38,7 +38,7 @@ func capturedClaims(c Command) ([]*emergencyv1.Claim, error) {
 		return nil, err
 	}
 	at := c.GetMeta().GetCapturedAt().AsTime()
-	return []*emergencyv1.Claim{claim("captured_at", at.UTC().Format(time.RFC3339Nano)), claim("request_digest", digest)}, nil
+	return []*emergencyv1.Claim{claim("captured_at", at.UTC().Format(time.RFC3339Nano)), claim(requestDigestClaim, digest)}, nil
 }
 
 // capturedStatement is the statement for a captured command; it needs no more than the command.
@@ -90,7 +90,7 @@ func (d *decision) capturedInTime() *Refusal {
 // itself: when it was captured, and that it is for this very command.
 func verifyCaptured(rec *emergencyv1.Record, want, st *emergencyv1.Statement) error {
 	for _, x := range []struct{ name, value string }{
-		{"captured_at", rec.GetOccurredAt().AsTime().UTC().Format(time.RFC3339Nano)}, {"request_digest", rec.GetRequestDigest()},
+		{"captured_at", rec.GetOccurredAt().AsTime().UTC().Format(time.RFC3339Nano)}, {requestDigestClaim, rec.GetRequestDigest()},
 	} {
 		if got := claimValue(st, x.name); got != x.value {
 			return fmt.Errorf("%s was signed as %q and recorded as %q", x.name, got, x.value)

@@ -15,7 +15,7 @@ import (
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 )
 
-// Recognise tells whose key it is, by the same check that every command begins with (G1). Reading needs no more: whoever is
+// Recognise tells whose key it is, by the same check that every command begins with (G1); who gives a command is for ActorOf. Reading needs no more: whoever is
 // in the directory may follow every incident (procedure.md 2.1, ME and OB); restricted values are for MayRead to judge.
 func Recognise(book *rulebook.Book, keyID string, at time.Time) (*emergencyv1.Actor, *Refusal) {
 	d := &decision{env: Env{Now: at, Actor: Actor{KeyID: keyID}, Book: book}}

@@ -19,6 +19,7 @@ const (
 	ReasonNoIdentity             Reason = "NO_IDENTITY"
 	ReasonKeyUnknown             Reason = "KEY_UNKNOWN"
 	ReasonKeyRevoked             Reason = "KEY_REVOKED"
+	ReasonForwarding             Reason = "FORWARDING"
 	ReasonField                  Reason = "FIELD"
 	ReasonSignature              Reason = "SIGNATURE"
 	ReasonRequestIDReused        Reason = "REQUEST_ID_REUSED"
@@ -186,6 +187,7 @@ var reasons = map[Reason]reasonRow{
 	ReasonNoIdentity:             {Unauthenticated, "G1", "The caller is not authenticated: no certificate or key was shown."},
 	ReasonKeyUnknown:             {PermissionDenied, "G1, 2.3(c)", "The key is not linked to exactly one person or system in the rule book."},
 	ReasonKeyRevoked:             {PermissionDenied, "G1, 2.3(d)", "The key is revoked; acts made before the revocation stay valid."},
+	ReasonForwarding:             {PermissionDenied, "G1", "Only a service hands on what another gives; everybody else gives commands over the own connection."},
 	ReasonField:                  {InvalidArgument, "G2", "A field is missing, is not well-formed or does not fit; the refusal names it."},
 	ReasonSignature:              {InvalidArgument, "G2", "A signature is missing, or does not verify over exactly what the command says."},
 	ReasonRequestIDReused:        {AlreadyExists, "G3", "The request id was used before with other content; with the same content the first result would have been returned."},

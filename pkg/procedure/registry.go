@@ -6,6 +6,8 @@ import (
 	"slices"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"cacert.org/emergency/pkg/rulebook"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 )
@@ -126,6 +128,16 @@ func decidePublishPolicy(d *decision, c *emergencyv1.PublishPolicyRequest) *Refu
 	return nil
 }
 
+// Countersigned is the command that the second person signs: the same policy under the same request id, by whichever road the first
+// person then gives it. It cannot cover the whole of a forwarded one, which holds the second signature itself.
+func Countersigned(c *emergencyv1.PublishPolicyRequest) *emergencyv1.PublishPolicyRequest {
+	plain := proto.CloneOf(c)
+	if plain.GetMeta() != nil {
+		plain.Meta.Forwarded = false
+	}
+	return plain
+}
+
 // secondSigner is another Board member, or the critical team lead, who signed the same policy.
 func (d *decision) secondSigner(c *emergencyv1.PublishPolicyRequest) (string, *Refusal) {
 	a := c.GetSecond()
@@ -147,7 +159,7 @@ func (d *decision) secondSigner(c *emergencyv1.PublishPolicyRequest) (string, *R
 	if !d.env.Book.Has(person, st.GetRole(), d.env.Now) || st.GetRole() != bd && st.GetRole() != cl {
 		return "", refuse(ReasonSignature, "the second signature was made as %s", roleWord(st.GetRole()))
 	}
-	want, err := StatementFor(d.s, c, person, st.GetRole(), st.GetSignedAt().AsTime())
+	want, err := StatementFor(d.s, Countersigned(c), person, st.GetRole(), st.GetSignedAt().AsTime())
 	if err != nil {
 		return "", refuse(ReasonSignature, "second signature: %v", err)
 	}

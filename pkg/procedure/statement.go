@@ -57,15 +57,23 @@ func cutRevision(id string) (patch string, p, r int) {
 // NeedsSignature tells whether a person has to sign a command.
 func NeedsSignature(c Command) bool {
 	row, ok := commandOf(c)
-	return ok && (row.signed || captured(c.GetMeta()))
+	return ok && needsSignature(row, c.GetMeta())
+}
+
+func needsSignature(row *commandRow, m *emergencyv1.CommandMeta) bool {
+	return row.signed || captured(m) || m.GetForwarded()
 }
 
 // StatementFor is what a person has to sign for a command on an incident as it stands. The CLI and the pages build it,
-// the services and the agents on the hosts build it again and compare.
+// the services and the agents on the hosts build it again and compare. Of a forwarded command it is over the whole command, so that
+// whoever hands it on can change nothing of it: sign it last, when nothing of the command changes any more.
 func StatementFor(s *State, c Command, person string, role emergencyv1.Role, signedAt time.Time) (*emergencyv1.Statement, error) {
 	row, ok := commandOf(c)
-	if !ok || !row.signed && !captured(c.GetMeta()) {
+	switch {
+	case !ok || !needsSignature(row, c.GetMeta()):
 		return nil, fmt.Errorf("%s needs no signature", CommandName(c))
+	case captured(c.GetMeta()) && c.GetMeta().GetForwarded():
+		return nil, fmt.Errorf("%s was captured offline; its person hands it in, nobody else", row.name)
 	}
 	st := &emergencyv1.Statement{
 		Incident: c.GetMeta().GetIncident(), Command: row.name, Person: person, Role: role,
@@ -80,7 +88,16 @@ func StatementFor(s *State, c Command, person string, role emergencyv1.Role, sig
 	if row.claims != nil {
 		st.Claims = row.claims(c)
 	}
-	s.bindStatement(st, c)
+	if row.signed { // what needs no signature otherwise is told by the digest of the command alone
+		s.bindStatement(st, c)
+	}
+	if c.GetMeta().GetForwarded() {
+		whole, err := forwardedClaims(c)
+		if err != nil {
+			return nil, err
+		}
+		st.Claims = append(st.Claims, whole...)
+	}
 	return st, nil
 }
 
@@ -156,7 +173,7 @@ func (d *decision) checkApproval(c Command) *Refusal {
 	if err != nil {
 		return bad("%v", err)
 	}
-	if !slices.Contains(d.row.roles, st.GetRole()) {
+	if len(d.row.roles) > 0 && !slices.Contains(d.row.roles, st.GetRole()) { // whom it is for otherwise is for G5
 		return bad("it was signed as %s; %s is for %s", roleWord(st.GetRole()), d.row.name, roleList(d.row.roles))
 	}
 	want, err := StatementFor(d.s, c, d.person, st.GetRole(), st.GetSignedAt().AsTime())
@@ -217,9 +234,13 @@ func statementDiff(want, got *emergencyv1.Statement) string {
 	return ""
 }
 
-// steppedUp asks for a signature made within the last minutes (G8).
+// steppedUp asks for a signature made within the last minutes (G8): by some commands, and of most that are forwarded.
 func (d *decision) steppedUp(c Command) *Refusal {
-	if !d.row.stepUp || d.hypothetical || d.s.Policy == nil || captured(d.meta) { // what was captured is held to when it was done (G9)
+	if d.hypothetical || captured(d.meta) || !d.row.stepUp && !(d.meta.GetForwarded() && mustBeFresh(d.row)) { // what was captured is held to when it was done (G9)
+		return nil
+	}
+	valid, ahead, known := freshFor(d.s, d.env.Book, d.env.Now)
+	if !known {
 		return nil
 	}
 	var st emergencyv1.Statement
@@ -227,7 +248,7 @@ func (d *decision) steppedUp(c Command) *Refusal {
 		return refuse(ReasonStepUpRequired, "%s needs a fresh signature", d.row.name)
 	}
 	age := d.env.Now.Sub(st.GetSignedAt().AsTime())
-	if valid := d.s.Policy.Duration("step_up.valid"); age > valid || age < -d.tolerance() {
+	if age > valid || age < -ahead {
 		return refuse(ReasonStepUpRequired, "%s was signed at %s; it needs a signature not older than %s", d.row.name, stamp(st.GetSignedAt().AsTime()), valid).
 			allow(CommandName(c), "", "sign again and send it at once; check your clock if you just did")
 	}

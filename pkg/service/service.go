@@ -109,7 +109,7 @@ func (s *Service) Run(ctx context.Context, plan effect.Planner) error {
 	return group.Wait()
 }
 
-// Do decides a person's or agent's command, as the caller of the connection.
+// Do decides a command as it came: a person's or agent's as the caller of the connection, or one that a service hands on.
 func (s *Service) Do(ctx context.Context, cmd procedure.Command, facts procedure.Facts) (*emergencyv1.Committed, error) {
 	c, err := s.Dispatch.Do(ctx, cmd, dispatch.Input{Actor: Caller(ctx), Facts: facts})
 	return c, Retryable(err)
@@ -154,6 +154,20 @@ func (s *Service) System(kind emergencyv1.SystemKind) procedure.Actor {
 func Caller(ctx context.Context) procedure.Actor {
 	c, _ := identity.FromContext(ctx)
 	return procedure.Actor{KeyID: c.KeyID}
+}
+
+// Giver is who gives a command, by the rule book: whose connection it is, or who signed what a service hands on (G1). The error is a
+// refusal if it is nobody, or the rule book cannot be reached.
+func (s *Service) Giver(ctx context.Context, cmd procedure.Command) (*emergencyv1.Actor, error) {
+	book, err := s.Dispatch.Book(ctx)
+	if err != nil {
+		return nil, Retryable(err)
+	}
+	actor, refusal := procedure.ActorOf(cmd, procedure.Env{Now: s.Clock.Now(), Actor: Caller(ctx), Book: book})
+	if refusal != nil {
+		return nil, refusal
+	}
+	return actor, nil
 }
 
 // unavailable tells the caller to come again: nothing was refused.

@@ -11,7 +11,6 @@ import (
 	"cacert.org/emergency/pkg/effect"
 	"cacert.org/emergency/pkg/gitrepo"
 	"cacert.org/emergency/pkg/gitrepo/gittree"
-	"cacert.org/emergency/pkg/identity"
 	"cacert.org/emergency/pkg/patch"
 	"cacert.org/emergency/pkg/procedure"
 	"cacert.org/emergency/pkg/projection"
@@ -92,8 +91,7 @@ func (s *Server) leftoversFor(ctx context.Context, req *emergencyv1.ReportLeftov
 	if err != nil {
 		return procedure.Facts{}, service.Retryable(err)
 	}
-	caller, _ := identity.FromContext(ctx)
-	if actor, refusal := procedure.Recognise(book, caller.KeyID, s.Clock.Now()); refusal == nil && actor.GetPerson() == "" {
+	if actor, refusal := procedure.ActorOf(req, procedure.Env{Now: s.Clock.Now(), Actor: service.Caller(ctx), Book: book}); refusal == nil && actor.GetPerson() == "" {
 		return procedure.Facts{}, nil // an agent says what it found itself
 	}
 	env := procedure.Env{Owner: s.Owner, Now: s.Clock.Now(), Actor: service.Caller(ctx), Book: book, Salt: make([]byte, 32)} // nothing of this is kept

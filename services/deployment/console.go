@@ -14,6 +14,7 @@ import (
 	"golang.org/x/crypto/ssh/knownhosts"
 
 	"cacert.org/emergency/pkg/procedure"
+	"cacert.org/emergency/pkg/service"
 	"cacert.org/emergency/services/deployment/broker"
 )
 
@@ -158,10 +159,14 @@ func (s *Server) abandoned(ctx context.Context) []broker.Grant {
 	return list
 }
 
-// noConsole says to a person that strategy 3 is not to be had here.
+// noConsole says to whoever is in the rule book that strategy 3 is not to be had here.
 func (s *Server) noConsole(ctx context.Context) error {
-	if _, err := s.person(ctx); err != nil {
-		return err
+	book, err := s.Dispatch.Book(ctx)
+	if err != nil {
+		return service.Retryable(err)
+	}
+	if _, refusal := procedure.Recognise(book, service.Caller(ctx).KeyID, s.Clock.Now()); refusal != nil {
+		return refusal
 	}
 	return refused(procedure.FailedPrecondition, procedure.ReasonRecorderNotReady, "4.4", "this deployment service has no console", "its operator sets console-listen and the hosts' sshd")
 }

@@ -27,7 +27,16 @@ func refOf(c grantCommand) broker.Ref {
 	return broker.Ref{Incident: c.GetMeta().GetIncident(), Grant: c.GetGrant()}
 }
 
-// person is who gives the command, by the rule book.
+// giver is the person who gives a command (G1).
+func (s *Server) giver(ctx context.Context, cmd procedure.Command) (string, error) {
+	actor, err := s.Giver(ctx, cmd)
+	if err == nil && actor.GetPerson() == "" {
+		err = refused(procedure.PermissionDenied, procedure.ReasonKeyUnknown, "G1", "the connection's key is no person's", "connect with a certificate whose key is in the rule book")
+	}
+	return actor.GetPerson(), err
+}
+
+// person is whose connection it is, by the rule book, for what is read.
 func (s *Server) person(ctx context.Context) (string, error) {
 	book, err := s.Dispatch.Book(ctx)
 	if err != nil {
@@ -84,7 +93,7 @@ func (s *Server) ArmWatch(ctx context.Context, req *emergencyv1.ArmWatchRequest)
 	if s.broker == nil {
 		return nil, s.noConsole(ctx)
 	}
-	person, err := s.person(ctx)
+	person, err := s.giver(ctx, req)
 	if err != nil {
 		return nil, err
 	}
@@ -128,7 +137,7 @@ func (s *Server) Resume(ctx context.Context, req *emergencyv1.ResumeRequest) (*e
 	if s.broker == nil {
 		return nil, s.noConsole(ctx)
 	}
-	person, err := s.person(ctx)
+	person, err := s.giver(ctx, req)
 	if err != nil {
 		return nil, err
 	}
@@ -144,7 +153,7 @@ func (s *Server) MarkSession(ctx context.Context, req *emergencyv1.MarkSessionRe
 	if s.broker == nil {
 		return nil, s.noConsole(ctx)
 	}
-	person, err := s.person(ctx)
+	person, err := s.giver(ctx, req)
 	if err != nil {
 		return nil, err
 	}
@@ -162,7 +171,7 @@ func (s *Server) ExtendSession(ctx context.Context, req *emergencyv1.ExtendSessi
 	if s.broker == nil {
 		return nil, s.noConsole(ctx)
 	}
-	person, err := s.person(ctx)
+	person, err := s.giver(ctx, req)
 	if err != nil {
 		return nil, err
 	}
@@ -188,7 +197,7 @@ func (s *Server) Terminate(ctx context.Context, req *emergencyv1.TerminateReques
 	if err := s.allowed(ctx, req); err != nil {
 		return nil, err
 	}
-	by, _ := s.person(ctx) // or the host's agent
+	by, _ := s.giver(ctx, req) // or the host's agent
 	var c *emergencyv1.Committed
 	_, err := s.broker.Terminate(ctx, refOf(req), broker.CauseKilled, by, "", func(ctx context.Context, e broker.Ending) (err error) {
 		if c, err = s.Do(ctx, req, consoleFacts(ending(e))); err == nil {
@@ -210,7 +219,7 @@ func (s *Server) Disable(ctx context.Context, req *emergencyv1.DisableRequest) (
 	if err := s.allowed(ctx, req); err != nil {
 		return nil, err
 	}
-	by, err := s.person(ctx)
+	by, err := s.giver(ctx, req)
 	if err != nil {
 		return nil, err
 	}

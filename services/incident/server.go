@@ -47,9 +47,15 @@ func (s *Server) MergeInto(ctx context.Context, req *emergencyv1.MergeIntoReques
 func (s *Server) absorb(ctx context.Context, req *emergencyv1.MergeIntoRequest, duplicate, target *procedure.State) error {
 	meta := proto.CloneOf(req.GetMeta())
 	meta.Incident, meta.ExpectedPosition = req.GetTarget(), nil
-	_, err := s.Do(ctx, &emergencyv1.AbsorbDuplicateRequest{
+	in, err := s.absorbing(ctx, req, meta)
+	if err != nil {
+		return err
+	}
+	in.Facts = procedure.Facts{Other: duplicate}
+	_, err = s.Dispatch.Do(ctx, &emergencyv1.AbsorbDuplicateRequest{
 		Meta: meta, Source: duplicate.Incident, SourceHeadHash: duplicate.HeadHash, Reason: req.GetReason(),
-	}, procedure.Facts{Other: duplicate})
+	}, in)
+	err = service.Retryable(err)
 	var refusal *procedure.Refusal
 	if !errors.As(err, &refusal) {
 		return err
@@ -59,6 +65,22 @@ func (s *Server) absorb(ctx context.Context, req *emergencyv1.MergeIntoRequest, 
 		return nil
 	}
 	return err
+}
+
+// absorbing is who gives the first half: whoever merges. The signature of a forwarded merge is over the second half alone, which
+// names both incidents; so this service, which has verified it, follows up on that person's command.
+func (s *Server) absorbing(ctx context.Context, req *emergencyv1.MergeIntoRequest, meta *emergencyv1.CommandMeta) (dispatch.Input, error) {
+	if !meta.GetForwarded() {
+		return s.input(ctx, procedure.Facts{}), nil
+	}
+	actor, err := s.Giver(ctx, req)
+	if err != nil {
+		return dispatch.Input{}, err
+	}
+	meta.Forwarded, meta.Approval = false, nil
+	return dispatch.Input{Actor: procedure.Actor{
+		Person: actor.GetPerson(), KeyID: actor.GetKeyId(), System: emergencyv1.SystemKind_SYSTEM_KIND_REACTOR, SystemName: s.Owner,
+	}}, nil
 }
 
 // StandDown ends the emergency while nothing was changed.

@@ -4,31 +4,39 @@ package incident
 
 import (
 	"context"
+	"errors"
 	"strings"
 
 	"cacert.org/emergency/pkg/procedure"
-	"cacert.org/emergency/pkg/service"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 )
 
 // Escalate goes to strategy 2.
 func (s *Server) Escalate(ctx context.Context, req *emergencyv1.EscalateRequest) (*emergencyv1.EscalateResponse, error) {
-	c, err := s.Do(ctx, req, procedure.Facts{Overdue: s.overdue(ctx, req.GetMeta().GetIncident())})
+	overdue, err := s.overdue(ctx, req)
+	if err != nil {
+		return nil, err
+	}
+	c, err := s.Do(ctx, req, procedure.Facts{Overdue: overdue})
 	if err != nil {
 		return nil, err
 	}
 	return &emergencyv1.EscalateResponse{Committed: c}, nil
 }
 
-// overdue is what the caller owes and is late with in other incidents, as this process has read them. What is owed in a drill
-// counts in drills only.
-func (s *Server) overdue(ctx context.Context, incident string) []string {
-	book, now := s.Incidents.Book(), s.Clock.Now()
-	key, ok := book.Key(service.Caller(ctx).KeyID)
-	if !ok || key.Key.GetPerson() == "" {
-		return nil
+// overdue is what whoever escalates owes and is late with in other incidents, as this process has read them. What is owed in a
+// drill counts in drills only. Whoever is nobody is refused when it is decided, and has the refusal recorded.
+func (s *Server) overdue(ctx context.Context, req *emergencyv1.EscalateRequest) ([]string, error) {
+	actor, err := s.Giver(ctx, req)
+	var refusal *procedure.Refusal
+	if err != nil && !errors.As(err, &refusal) {
+		return nil, err
 	}
-	person := key.Key.GetPerson()
+	person, incident := actor.GetPerson(), req.GetMeta().GetIncident()
+	if person == "" {
+		return nil, nil
+	}
+	book, now := s.Incidents.Book(), s.Clock.Now()
 	has := func(r emergencyv1.Role) bool { return book.Has(person, r, now) }
 	var list []string
 	s.Incidents.Each(func(st *procedure.State) {
@@ -36,7 +44,7 @@ func (s *Server) overdue(ctx context.Context, incident string) []string {
 			list = append(list, procedure.Overdue(st, person, has, now)...)
 		}
 	})
-	return list
+	return list, nil
 }
 
 // SignJointDeclaration takes one half of the joint declaration; the second leads to strategy 3.

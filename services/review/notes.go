@@ -50,12 +50,15 @@ func (s *Server) noteFacts(ctx context.Context, req *emergencyv1.ReportTestReque
 	if _, ok := tracker.Issue(r.BugID); !ok {
 		return procedure.Facts{}, nil
 	}
-	book, err := s.Dispatch.Book(ctx)
-	if err != nil {
-		return procedure.Facts{}, service.Retryable(err)
+	tester, err := s.Giver(ctx, req)
+	var refusal *procedure.Refusal
+	if errors.As(err, &refusal) {
+		return procedure.Facts{}, nil // refused for that
 	}
-	k, _ := book.Key(service.Caller(ctx).KeyID)
-	return procedure.Facts{BugNote: testNote(st.Incident, k.Key.GetPerson(), req.GetMeta().GetRequestId())}, nil
+	if err != nil {
+		return procedure.Facts{}, err
+	}
+	return procedure.Facts{BugNote: testNote(st.Incident, tester.GetPerson(), req.GetMeta().GetRequestId())}, nil
 }
 
 // note delivers a note once the tracker takes it. The text must hold public fields only: many can read a tracker, and what

@@ -167,6 +167,7 @@ func (k Key) SignBytes(payloadType string, payload []byte) *emergencyv1.Approval
 //	nobody, stranger  no certificate, and a key that the rule book does not have
 //	host:NAME, test:NAME, repo:NAME   an agent by its key
 //	timer, mailer, reactor, service   a service's own part, without a key
+//	service:NAME      a service by the key of its connection, in a world after HandOn
 //	gateway, gateway:emil   the broker of consoles, by itself and for the person whose key it has verified
 //	reactor:anna      a service that follows up on anna's earlier command
 func Actor(name string) procedure.Actor {
@@ -179,6 +180,9 @@ func Actor(name string) procedure.Actor {
 	case "mailer":
 		return procedure.Actor{System: emergencyv1.SystemKind_SYSTEM_KIND_MAILER, SystemName: "mailer"}
 	case "service":
+		if rest != "" {
+			break
+		}
 		return procedure.Actor{System: emergencyv1.SystemKind_SYSTEM_KIND_SERVICE, SystemName: "service"}
 	case "gateway":
 		return procedure.Actor{System: emergencyv1.SystemKind_SYSTEM_KIND_CONSOLE_GATEWAY, SystemName: procedure.OwnerDeployment, Person: rest}

@@ -43,6 +43,8 @@ type World struct {
 	Revealed map[string]*procedure.Revealed
 	// Unsigned stops commands from being signed on the way, for tests of missing signatures.
 	Unsigned bool
+	// Forwarding has a service hand on what persons give from now on, all of it signed, as the dashboard does; see HandOn.
+	Forwarding bool
 
 	t      T
 	head   string
@@ -86,6 +88,29 @@ func NewWorld(t T) *World { return NewIncident(t, DefaultIncident) }
 // NewIncident is an incident of a given id without a history.
 func NewIncident(t T, id string) *World {
 	return &World{t: t, Now: T0(), Book: Book(), State: procedure.NewState(id), head: Genesis(id)}
+}
+
+// Forwarder is the service that hands on what persons give, and OtherService one that could as well; see HandOn.
+const (
+	Forwarder    = "service:dashboard"
+	OtherService = "service:other"
+)
+
+// HandOn is a step after which persons give their commands through a service, whose key is in the rule book.
+func HandOn() Step {
+	return func(w *World) {
+		w.t.Helper()
+		for _, name := range []string{Forwarder, OtherService} {
+			k := KeyOf(name)
+			key := &emergencyv1.Key{KeyId: k.ID, PublicKey: k.Public, System: emergencyv1.SystemKind_SYSTEM_KIND_SERVICE, SystemName: strings.TrimPrefix(name, "service:")}
+			book, err := w.Book.With(w.Book.Position+1, Founded(), &emergencyv1.KeyAdded{Key: key})
+			if err != nil {
+				w.t.Fatalf("key of %s: %v", name, err)
+			}
+			w.Book = book
+		}
+		w.Forwarding = true
+	}
 }
 
 // Fork is an independent copy: what is done in one is not done in the other.
@@ -203,6 +228,9 @@ func (w *World) Decide(who string, c procedure.Command, options ...Option) Outco
 		s.owner = procedure.OwnerIncident
 	}
 	env := w.Env(who, s.owner)
+	if c.GetMeta().GetForwarded() && IsPerson(who) {
+		env.Actor = Actor(Forwarder)
+	}
 	if s.facts != nil {
 		env.Facts = *s.facts
 	} else {
@@ -265,6 +293,9 @@ func (w *World) Prepare(who string, c procedure.Command) procedure.Command {
 			b := &emergencyv1.Binding{Revision: r.ID, Digest: r.Binding}
 			m.Set(fd, protoMessage(b))
 		}
+	}
+	if w.Forwarding && IsPerson(who) && meta.CapturedAt == nil {
+		meta.Forwarded = true
 	}
 	if procedure.NeedsSignature(c) && meta.Approval == nil && IsPerson(who) && !w.Unsigned {
 		meta.Approval = w.Sign(who, c)

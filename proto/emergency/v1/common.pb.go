@@ -872,7 +872,8 @@ type Actor struct {
 	Role Role `protobuf:"varint,2,opt,name=role,proto3,enum=emergency.v1.Role" json:"role,omitempty"`
 	// Key by which the actor was recognised: SHA-256 of its SubjectPublicKeyInfo, lower-case hex.
 	KeyId string `protobuf:"bytes,3,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
-	// Set when a system acted: by itself, or following up on the person's earlier command.
+	// Set when a system acted: by itself, or following up on the person's earlier command. SYSTEM_KIND_SERVICE with a person: that
+	// service handed on the person's own command, which the record's approval covers whole.
 	System SystemKind `protobuf:"varint,4,opt,name=system,proto3,enum=emergency.v1.SystemKind" json:"system,omitempty"`
 	// Name of the system, such as the host an agent runs on.
 	SystemName    string `protobuf:"bytes,5,opt,name=system_name,json=systemName,proto3" json:"system_name,omitempty"`
@@ -956,11 +957,15 @@ type CommandMeta struct {
 	ExpectedPosition *uint64 `protobuf:"varint,3,opt,name=expected_position,json=expectedPosition,proto3,oneof" json:"expected_position,omitempty"`
 	// Ground named by the actor: policy clause, seed step or case number. The service fills in the seed step if empty.
 	Authority string `protobuf:"bytes,4,opt,name=authority,proto3" json:"authority,omitempty"`
-	// The person's own signature over a Statement, for the commands that need one.
+	// The person's own signature over a Statement, for the commands that need one, and for each that is forwarded.
 	Approval *Approval `protobuf:"bytes,5,opt,name=approval,proto3" json:"approval,omitempty"`
 	// Set when the act happened while the system could not record it: when it was captured (G9). The approval must have been signed
 	// then, for every command. Deadlines still run by when it is recorded.
-	CapturedAt    *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=captured_at,json=capturedAt,proto3" json:"captured_at,omitempty"`
+	CapturedAt *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=captured_at,json=capturedAt,proto3" json:"captured_at,omitempty"`
+	// Set when a service hands on what a person gave it, such as the dashboard what was given in a page (G1). The command is then the
+	// act of whoever signed the approval, and the service is trusted with nothing: the approval is needed for every command and is over
+	// the whole command.
+	Forwarded     bool `protobuf:"varint,7,opt,name=forwarded,proto3" json:"forwarded,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1035,6 +1040,13 @@ func (x *CommandMeta) GetCapturedAt() *timestamppb.Timestamp {
 		return x.CapturedAt
 	}
 	return nil
+}
+
+func (x *CommandMeta) GetForwarded() bool {
+	if x != nil {
+		return x.Forwarded
+	}
+	return false
 }
 
 // Approval is a person's signature in DSSE form. The payload bytes are final and are never re-encoded.
@@ -1434,7 +1446,7 @@ const file_emergency_v1_common_proto_rawDesc = "" +
 	"\x06key_id\x18\x03 \x01(\tR\x05keyId\x120\n" +
 	"\x06system\x18\x04 \x01(\x0e2\x18.emergency.v1.SystemKindR\x06system\x12\x1f\n" +
 	"\vsystem_name\x18\x05 \x01(\tR\n" +
-	"systemName\"\x9f\x02\n" +
+	"systemName\"\xbd\x02\n" +
 	"\vCommandMeta\x12\x1a\n" +
 	"\bincident\x18\x01 \x01(\tR\bincident\x12\x1d\n" +
 	"\n" +
@@ -1443,7 +1455,8 @@ const file_emergency_v1_common_proto_rawDesc = "" +
 	"\tauthority\x18\x04 \x01(\tR\tauthority\x122\n" +
 	"\bapproval\x18\x05 \x01(\v2\x16.emergency.v1.ApprovalR\bapproval\x12;\n" +
 	"\vcaptured_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"capturedAtB\x14\n" +
+	"capturedAt\x12\x1c\n" +
+	"\tforwarded\x18\a \x01(\bR\tforwardedB\x14\n" +
 	"\x12_expected_position\"|\n" +
 	"\bApproval\x12!\n" +
 	"\fpayload_type\x18\x01 \x01(\tR\vpayloadType\x12\x18\n" +
