@@ -199,14 +199,14 @@ func (s *Server) Terminate(ctx context.Context, req *emergencyv1.TerminateReques
 	}
 	by, _ := s.giver(ctx, req) // or the host's agent
 	var c *emergencyv1.Committed
-	_, err := s.broker.Terminate(ctx, refOf(req), broker.CauseKilled, by, "", func(ctx context.Context, e broker.Ending) (err error) {
+	e, err := s.broker.Terminate(ctx, refOf(req), broker.CauseKilled, by, "", func(ctx context.Context, e broker.Ending) (err error) {
 		if c, err = s.Do(ctx, req, consoleFacts(ending(e))); err == nil {
 			consoleRules{s, nil}.anchorEnd(ctx, broker.Ref{Incident: req.GetMeta().GetIncident(), Grant: req.GetGrant()}, e)
 		}
 		return told(err)
 	})
-	if err == nil && c == nil { // ended before: the first result
-		c, err = s.Do(ctx, req, procedure.Facts{})
+	if err == nil && c == nil { // recorded before: the first result
+		c, err = s.Do(ctx, req, consoleFacts(ending(e)))
 	}
 	return &emergencyv1.TerminateResponse{Committed: c}, err
 }

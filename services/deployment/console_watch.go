@@ -154,11 +154,20 @@ func renewals(stream grpc.BidiStreamingServer[deploymentv1.WatchRequest, deploym
 		if err == nil && mode == broker.ModeWatcher {
 			err = w.Renew(r.GetHidden())
 		}
+		if over(err) {
+			continue // which the stream itself is about to tell, with the rest of the session
+		}
 		if err != nil {
 			end(consoleError(err))
 			return
 		}
 	}
+}
+
+// over is whether an error says that the session has ended.
+func over(err error) bool {
+	var no *broker.Refusal
+	return errors.As(err, &no) && no.Reason == broker.ReasonGrantState
 }
 
 // show sends what happens, and how the session stands at least each second.

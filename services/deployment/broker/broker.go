@@ -219,7 +219,20 @@ func (b *Broker) Terminate(ctx context.Context, ref Ref, cause Cause, by, text s
 			return Ending{}, err
 		}
 	}
-	return s.terminate(cause, by, text, record), nil
+	return s.terminate(cause, by, text, kept(ctx, record)), nil
+}
+
+// kept lets a record be made in the caller's name although the caller has gone meanwhile: its context has the caller's values and
+// the gateway's time.
+func kept(ctx context.Context, record func(context.Context, Ending) error) func(context.Context, Ending) error {
+	if record == nil {
+		return nil
+	}
+	return func(within context.Context, e Ending) error {
+		ctx, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
+		defer context.AfterFunc(within, func() { cancel(context.Cause(within)) })()
+		return record(ctx, e)
+	}
 }
 
 // Disable makes the end hold: it ends what is not ended yet and repeats what an end does at the gateway and on the host.

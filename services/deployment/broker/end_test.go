@@ -34,6 +34,9 @@ func (r *rig) flood() (*client, *eyes) {
 	return c, e
 }
 
+// caller is where a call's context has who calls.
+type caller struct{}
+
 // Acceptance 3: ended from the API and the CLI (which both come here), by the watcher's chord, which is the same command from the
 // watcher's client, and by the subject, under a flood of output: the gate is shut at once, the channels are closed, the processes
 // are verified gone.
@@ -44,9 +47,15 @@ func TestEndedFromEachPlaceUnderAFlood(t *testing.T) {
 			_, err := r.Broker.Terminate(r.t.Context(), brokertest.Ref, broker.CauseKilled, "ca-2", "from the command line", nil)
 			must(r.t, err)
 		},
-		"chord": func(r *rig, _ *client) {
-			_, err := r.Broker.Terminate(r.t.Context(), brokertest.Ref, broker.CauseKilled, brokertest.Watcher, "chord",
-				func(ctx context.Context, e broker.Ending) error { return r.Rules.Terminate(ctx, brokertest.Ref, e) })
+		"chord": func(r *rig, _ *client) { // by a watcher who goes at once; it is recorded in the watcher's name all the same
+			ctx, leave := context.WithCancel(context.WithValue(r.t.Context(), caller{}, brokertest.Watcher))
+			leave()
+			_, err := r.Broker.Terminate(ctx, brokertest.Ref, broker.CauseKilled, brokertest.Watcher, "chord", func(ctx context.Context, e broker.Ending) error {
+				if ctx.Value(caller{}) != brokertest.Watcher || ctx.Err() != nil {
+					r.t.Errorf("recorded by %v: %v", ctx.Value(caller{}), ctx.Err())
+				}
+				return r.Rules.Terminate(ctx, brokertest.Ref, e)
+			})
 			must(r.t, err)
 		},
 		"subject": func(r *rig, c *client) { must(r.t, c.cmd.Process.Kill()) },
