@@ -272,7 +272,7 @@ func (c *court) end() {
 	t := c.t
 	t.Helper()
 	c.Do("carla", c.Health())
-	c.env.Await(c.ID, "equality of host and branch", func(in *dashboardv1.Incident) bool { return in.GetReplication() == "EQUAL" })
+	c.env.Await(c.ID, "equality of host and branch", replicated)
 	c.Do("carla", c.Document())
 	c.Do("bea", c.Report())
 	c.Do("carla", c.Close())

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -24,6 +25,7 @@ import (
 	"cacert.org/emergency/pkg/timer"
 	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
+	"cacert.org/emergency/services/internal/app"
 	"cacert.org/emergency/services/internal/testenv"
 )
 
@@ -147,10 +149,16 @@ func replay(t *testing.T, env *testenv.Env, s *testenv.Story, clock *timer.Manua
 // rest keeps the whole state. Time moves only when nothing else does, so that live and replayed states are judged at one time.
 func (r *replaying) rest(t *testing.T) {
 	t.Helper()
+	r.keep(t)
+	r.clock.Advance(time.Minute)
+}
+
+// keep keeps the whole state, and the time.
+func (r *replaying) keep(t *testing.T) {
+	t.Helper()
 	position := settled(t, r.env, r.s)
 	r.watch.reach(t, position)
 	r.dumps[position] = dump(t, r.env, "incidents", false)
-	r.clock.Advance(time.Minute)
 }
 
 func (r *replaying) until(t *testing.T, steps ...testenv.Step) {
@@ -227,6 +235,126 @@ func TestReplay(t *testing.T) {
 	s.Do("tina", missing)
 	r.rest(t)
 	r.until(t, testenv.Documented, testenv.Decided, testenv.Reported, testenv.Closed)
+	r.same(t)
+}
+
+// arbitrated sees what was done without the regular controls through to a ruling whose direction is carried out.
+func (r *replaying) arbitrated(t *testing.T, concern emergencyv1.DisputeConcern) {
+	t.Helper()
+	c := &court{r.s, t, r.env}
+	c.Do("carla", &emergencyv1.FileDisputeRequest{
+		Concern: concern, Claimants: []string{"carla"}, Respondents: []string{"the critical team"}, Complaint: "emergency issue handling", Relief: "a review of what was done",
+	})
+	r.rest(t)
+	c.appoint(1, "a20261125.7", "arno")
+	r.rest(t)
+	c.Do("arno", c.preliminaries(1))
+	c.Do("arno", c.ruling(1, &emergencyv1.Order{Person: "carla", Text: "write down how a second admin is reached at night"}))
+	r.rest(t)
+	c.Do("casper", &emergencyv1.PublishRulingRequest{Ruling: "R1", Text: "handled as the procedure asks; one direction"})
+	c.Do("carla", &emergencyv1.ReportDirectionDoneRequest{Direction: "D1", Proof: "wiki page NightCalls, version 3"})
+	r.rest(t)
+	c.Do("arno", &emergencyv1.ConfirmDirectionRequest{Direction: "D1"})
+	r.rest(t)
+}
+
+// documented is the story's documentation, of another strategy.
+func documented(s *testenv.Story, strategy uint32) *emergencyv1.DocumentRequest {
+	d := s.Document()
+	d.Strategy, d.Text = strategy, fmt.Sprintf("A hole was mended by strategy %d.", strategy)
+	return d
+}
+
+// TestReplayStrategy2: a whole history of strategy 2, from a proven ground to the ruling and the end (issue 4, acceptance 7).
+func TestReplayStrategy2(t *testing.T) {
+	t.Parallel()
+	clock := manual()
+	env := testenv.Start(t, testenv.Options{Clock: clock})
+	s := env.Play(testenv.Declared)
+	r := replay(t, env, s, clock)
+	r.until(t, testenv.Called)
+	accept(s, "carla", "anna")
+	r.rest(t)
+	s.Do("carla", &emergencyv1.EscalateRequest{
+		Ground: emergencyv1.EscalationGround_ESCALATION_GROUND_UNFIT, Code: emergencyv1.UnfitCode_UNFIT_CODE_EXPLOIT_ACTIVE,
+		Reason: "strangers read the configuration right now; a day of reviews gives them a day",
+	})
+	r.rest(t)
+	s.Do("anna", s.Patch.Register())
+	r.rest(t)
+	s.Do("anna", handOver(s, "ran the attack against my own copy, before and after"))
+	r.rest(t)
+	s.Do("carla", s.DryRun())
+	s.Do("carla", unobserved(s))
+	env.Await(s.ID, "the deployment's verification", deployment("VERIFIED"))
+	r.rest(t)
+	s.Do("carla", s.Health())
+	s.Do("carl", s.Observe(emergencyv1.ObserverKind_OBSERVER_KIND_AFTER))
+	env.Await(s.ID, "equality of host and branch", replicated)
+	s.Do("carla", documented(s, 2))
+	r.rest(t)
+	regularCycle(t, env, s, "anna", "bert")
+	r.rest(t)
+	r.arbitrated(t, emergencyv1.DisputeConcern_DISPUTE_CONCERN_STRATEGY_2)
+	s.Skip(testenv.Documented)
+	r.until(t, testenv.Decided, testenv.Reported, testenv.Closed)
+	r.same(t)
+}
+
+// TestReplayStrategy3: a whole history of strategy 3, with a session of a stock ssh client on a stock sshd, frozen and resumed, and
+// what it changed as the patch (issue 4, acceptance 7).
+func TestReplayStrategy3(t *testing.T) {
+	t.Parallel()
+	clock := manual()
+	env := testenv.Start(t, testenv.Options{Clock: clock, Console: true})
+	s := env.Play(testenv.Declared)
+	r := replay(t, env, s, clock)
+	r.until(t, testenv.Called)
+	s.Do("carla", half())
+	r.rest(t)
+	s.Do("anna", half())
+	r.rest(t)
+	s.Do("clara", permit("bert"))
+	s.Do("carla", grantTo("bert"))
+	r.rest(t)
+	c := connect3(t, env, s, clock, env.API())
+	r.keep(t)
+	s.Do("carla", &emergencyv1.FreezeRequest{Grant: "G1", Cause: emergencyv1.SessionCause_SESSION_CAUSE_WATCHER})
+	r.keep(t)
+	c.resumed()
+	s.Do("carla", &emergencyv1.MarkSessionRequest{Grant: "G1", Kind: emergencyv1.MarkKind_MARK_KIND_NOTE, Text: "he mends the program now"})
+	r.keep(t)
+	must(t, os.WriteFile(c.at("repaired"), []byte(testenv.Repaired), 0o600))
+	c.do("cat " + c.at("repaired") + " > " + env.Root(app.DemoHost) + "/" + testenv.Program)
+	c.subject.Type("exit\r")
+	g := c.await("the end, and what the agent found", func(g *procedure.Grant) bool {
+		return g.Terminated.Position > 0 && len(g.Checkpoints) > 0 && g.Diff.Position > 0 && len(g.LeftoversReported) > 0
+	})
+	r.rest(t)
+	holds(t, env, app.DemoHost, s.Patch.ResultTree)
+	s.Do("carla", &emergencyv1.DisableRequest{Grant: "G1"})
+	s.Do("carla", &emergencyv1.ProveUnusableRequest{Grant: "G1"})
+	if len(g.Leftovers) > 0 {
+		s.Do("carla", &emergencyv1.ExplainLeftoversRequest{Grant: "G1", Explanation: "looked at one by one: nothing of the session's own stays"})
+	}
+	r.rest(t)
+	s.Do("carla", &emergencyv1.SealSessionRequest{Grant: "G1"})
+	if out, err := env.Epatch(env.API(), "carla", "--incident", s.ID, "replay-console", "G1", "--speed", "0").CombinedOutput(); err != nil {
+		t.Errorf("replay-console: %v: %s", err, out)
+	}
+	r.rest(t)
+	s.Do("bert", &emergencyv1.RegisterPatchRequest{
+		Origin: emergencyv1.PatchOrigin_PATCH_ORIGIN_SESSION, Sha256: g.Diff.Patch.GetSha256(), BaseCommit: g.Diff.BaseCommit,
+		BaseTree: g.BeforeTree, ResultTree: g.Diff.AfterTree, Author: "bert", BugId: "1042",
+	})
+	env.Await(s.ID, "equality of host and branch", replicated)
+	s.Do("carla", documented(s, 3))
+	r.rest(t)
+	regularCycle(t, env, s, "bert", "anna")
+	r.rest(t)
+	r.arbitrated(t, emergencyv1.DisputeConcern_DISPUTE_CONCERN_STRATEGY_3)
+	s.Skip(testenv.Documented)
+	r.until(t, testenv.Decided, testenv.Reported, testenv.Closed)
 	r.same(t)
 }
 

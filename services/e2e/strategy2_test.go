@@ -38,19 +38,12 @@ func TestStrategy2(t *testing.T) {
 
 	s.Refused("dora", s.Patch.Register(), procedure.ReasonPreparerRole)
 	s.Do("anna", s.Patch.Register())
-	forward := func(test string) *emergencyv1.ForwardRequest {
-		f := s.Forward()
-		f.To, f.LocalTest = "carla", test
-		return f
-	}
-	s.Refused("anna", forward(""), procedure.ReasonLocalTest)
-	s.Do("anna", forward("ran the attack against my own copy, before and after"))
+	s.Refused("anna", handOver(s, ""), procedure.ReasonLocalTest)
+	s.Do("anna", handOver(s, "ran the attack against my own copy, before and after"))
 	s.Do("carla", s.DryRun())
 	s.Refused("carla", s.Apply(), procedure.ReasonObserverMissing)
-	apply := s.Apply()
-	apply.NoObserverReason = "carl does not answer either"
-	s.Do("carla", apply)
-	env.Await(s.ID, "the deployment's verification", func(in *dashboardv1.Incident) bool { return testenv.Deployment(in) == "VERIFIED" })
+	s.Do("carla", unobserved(s))
+	env.Await(s.ID, "the deployment's verification", deployment("VERIFIED"))
 	holds(t, env, app.DemoHost, s.Patch.ResultTree)
 	if attack(t, env, app.DemoHost) {
 		t.Error("the critical host is still vulnerable")
@@ -60,13 +53,12 @@ func TestStrategy2(t *testing.T) {
 	}
 	s.Do("carla", s.Health())
 	s.Refused("carla", s.Close(), procedure.ReasonObligationsOpen)
-	document := s.Document()
-	document.Strategy, document.Text = 2, "A hole was mended by strategy 2."
-	s.Do("carla", document)
+	s.Do("carla", documented(s, 2))
 	s.Do("carl", s.Observe(emergencyv1.ObserverKind_OBSERVER_KIND_AFTER))
-	env.Await(s.ID, "equality of host and branch", func(in *dashboardv1.Incident) bool { return in.GetReplication() == "EQUAL" })
+	env.Await(s.ID, "equality of host and branch", replicated)
 
-	regularCycle(t, env, s)
+	regularCycle(t, env, s, "anna", "bert")
+	paid(t, s.Read(), "DOCUMENT/S2", "OBSERVER_DEBT", "HEALTH", "REPLICATE", "ENTER_CYCLE", "REGULAR_REVIEW")
 	s.Do("clara", s.Decide())
 	s.Do("bea", s.Report())
 	owes(t, s.Read(), "DISPUTE/S2") // what is left is for a critical admin to file, and for an arbitrator to judge
@@ -76,6 +68,23 @@ func TestStrategy2(t *testing.T) {
 	}
 	soundHere(t, env)
 }
+
+// handOver is the preparer's hand-over to carla, with a note of the local test.
+func handOver(s *testenv.Story, test string) *emergencyv1.ForwardRequest {
+	f := s.Forward()
+	f.To, f.LocalTest = "carla", test
+	return f
+}
+
+// unobserved is an apply without an observer.
+func unobserved(s *testenv.Story) *emergencyv1.StartApplyRequest {
+	apply := s.Apply()
+	apply.NoObserverReason = "carl does not answer either"
+	return apply
+}
+
+// replicated tells whether host and branch hold the same tree.
+func replicated(in *dashboardv1.Incident) bool { return in.GetReplication() == "EQUAL" }
 
 // callInVain lets the rounds pass in which nobody of the testers answers, and both responders check in.
 func callInVain(env *testenv.Env, s *testenv.Story, advance func(time.Duration)) {
@@ -120,8 +129,8 @@ func toldOfStrategy2(t *testing.T, env *testenv.Env, s *testenv.Story) {
 }
 
 // regularCycle brings the patch into the update cycle: reviews, transfer, test server and tests of the phase after, by people who
-// had no other part in it.
-func regularCycle(t *testing.T, env *testenv.Env, s *testenv.Story) {
+// had no other part in it; the author's own review is refused.
+func regularCycle(t *testing.T, env *testenv.Env, s *testenv.Story, author, reviewer string) {
 	t.Helper()
 	first, second := s.FirstReview(testenv.Approve), s.SecondReview(testenv.Approve)
 	first.Phase, second.Phase = emergencyv1.Phase_PHASE_AFTER, emergencyv1.Phase_PHASE_AFTER
@@ -131,13 +140,13 @@ func regularCycle(t *testing.T, env *testenv.Env, s *testenv.Story) {
 		return c
 	}
 	bless := &emergencyv1.ConcludeUpdateCycleRequest{Binding: s.Binding(), Outcome: emergencyv1.CycleOutcome_CYCLE_OUTCOME_BLESSED}
-	s.Refused("bert", first, procedure.ReasonNotEntered)
+	s.Refused(reviewer, first, procedure.ReasonNotEntered)
 	s.Do("anna", &emergencyv1.EnterUpdateCycleRequest{Binding: s.Binding()})
 	first.Meta, bless.Meta = nil, nil
-	s.Refused("anna", first, procedure.ReasonAuthorIsReviewer)
+	s.Refused(author, first, procedure.ReasonAuthorIsReviewer)
 	first.Meta = nil
 	s.Refused("tina", test(), procedure.ReasonTestServerNotReady)
-	s.Do("bert", first)
+	s.Do(reviewer, first)
 	env.Await(s.ID, "the test server's confirmation", func(*dashboardv1.Incident) bool { return s.Revision().Tested() != nil })
 	holds(t, env, app.DemoTest, s.Patch.ResultTree)
 	s.Do("tina", test())
@@ -148,8 +157,12 @@ func regularCycle(t *testing.T, env *testenv.Env, s *testenv.Story) {
 	if got := procedure.RevisionState(s.State(), r); got != "Blessed" || r.First != nil || len(r.Tests) > 0 {
 		t.Errorf("%s stands at %s; before the deployment it has review %v and tests %v", r.ID, got, r.First, r.Tests)
 	}
-	in := s.Read()
-	for _, kind := range []string{"DOCUMENT/S2", "OBSERVER_DEBT", "HEALTH", "REPLICATE", "ENTER_CYCLE", "REGULAR_REVIEW"} {
+}
+
+// paid checks that obligations are discharged in time.
+func paid(t *testing.T, in *dashboardv1.Incident, kinds ...string) {
+	t.Helper()
+	for _, kind := range kinds {
 		if o := debt(t, in, kind); o.GetState() != "DISCHARGED" || o.GetLateByMs() != 0 {
 			t.Errorf("%s is %s, late by %d ms", kind, o.GetState(), o.GetLateByMs())
 		}

@@ -26,10 +26,14 @@ func (e *Env) AgentConfig(host string) agent.Config {
 	if host == app.DemoTest {
 		kind = agent.KindTest
 	}
-	return agent.Config{
+	cfg := agent.Config{
 		Name: host, Kind: kind, Root: e.Root(host), Exclude: []string{Secret}, StateDir: filepath.Join(e.Dir, "agents", host),
 		Profile: e.Data("agents", host), Keyring: e.Data("services.keys.json"), Services: "localhost:1",
 	}
+	if host == app.DemoHost && e.Target != nil {
+		cfg.Console = e.Target.console()
+	}
+	return cfg
 }
 
 // StartAgent starts the agent on a host.

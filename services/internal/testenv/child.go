@@ -21,8 +21,8 @@ import (
 	"cacert.org/emergency/services/internal/app"
 )
 
-// What a test binary is to be: epatchd with the arguments it has, or the agent that it is told; and at which step of an apply
-// the agent kills itself.
+// What a test binary is to be: epatchd or epatch with the arguments it has, or the agent that it is told; and at which step of an
+// apply the agent kills itself.
 const (
 	childVariable = "EPATCH_TESTENV_CHILD"
 	agentVariable = "EPATCH_TESTENV_AGENT"
@@ -42,6 +42,8 @@ func Main(m *testing.M) int {
 		return m.Run()
 	case "agent":
 		err = runAgent(ctx)
+	case "epatch":
+		return runEpatch(ctx)
 	default:
 		err = app.Command(nil).ExecuteContext(ctx)
 	}

@@ -31,6 +31,8 @@ type Options struct {
 	Clock timer.Clock
 	// NoAgents leaves hosts and test server without agents until StartAgent.
 	NoAgents bool
+	// Console gives the critical host an sshd, and the node a broker before it, for strategy 3.
+	Console bool
 	// Settings changes the node's settings before each start. Optional.
 	Settings func(*app.Settings)
 }
@@ -44,6 +46,8 @@ type Env struct {
 	Mail, SMS *Channel
 	Clock     timer.Clock
 	Log       *Log
+	// Target is where watched sessions lead; nil without Console.
+	Target *Target
 
 	t      testing.TB
 	opt    Options
@@ -76,6 +80,9 @@ func Start(t testing.TB, opt Options) *Env {
 	e.Repo = newRepo(t, e.Dir, e.Data("repository.git"))
 	for _, host := range []string{app.DemoHost, app.DemoDrillHost, app.DemoTest} {
 		e.Repo.Checkout(e.Root(host))
+	}
+	if opt.Console {
+		e.Target = newTarget(t)
 	}
 	e.Open()
 	t.Cleanup(e.close)
@@ -135,6 +142,9 @@ func (e *Env) Open() {
 	set := app.Settings{
 		Data: e.Data(), Listen: "127.0.0.1:0", HTTP: "127.0.0.1:0", HTTPS: "127.0.0.1:0", LogFormat: "text", LogLevel: "info", LogTo: e.Log,
 		Clock: e.Clock, Channels: []channel.Channel{e.Mail, e.SMS},
+	}
+	if e.Target != nil {
+		e.Target.settings(&set)
 	}
 	if e.opt.Settings != nil {
 		e.opt.Settings(&set)
