@@ -372,6 +372,29 @@ func (d *decision) mayJudge(person string, x *Dispute) *Refusal {
 	return d.otherArbitrator(person, x)
 }
 
+// Candidate is an arbitrator of the list; Refusal is why this one cannot be asked to decide a dispute, nil if nothing speaks
+// against it.
+type Candidate struct {
+	Person  string
+	Refusal *Refusal
+}
+
+// Candidates are the arbitrators on the list, sorted, each judged as for ProposeArbitrator (X14, DRP 1.5). Who is named as a party
+// is known from restricted text alone, and judged by the service when somebody is asked.
+func Candidates(s *State, env Env, dispute string) []Candidate {
+	x, ok := s.Dispute(dispute)
+	row, known := rowByName("ProposeArbitrator")
+	if !ok || !known {
+		return nil
+	}
+	d := &decision{s: s, env: env, row: row, at: env.Now, hypothetical: true}
+	var list []Candidate
+	for _, p := range env.Book.PersonsWith(ar, env.Now) {
+		list = append(list, Candidate{p, d.mayJudge(p, x)})
+	}
+	return list
+}
+
 // otherArbitrator refuses whoever ruled in what a review is about.
 func (d *decision) otherArbitrator(person string, x *Dispute) *Refusal {
 	for _, y := range d.s.family(x)[1:] {

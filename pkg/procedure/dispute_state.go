@@ -86,6 +86,30 @@ type Proposal struct {
 // waiting tells whether the answer is still awaited at a time; at the due time itself it is in time.
 func (p Proposal) waiting(at time.Time) bool { return p.unanswered() && !at.After(p.Until) }
 
+// ProposalState is what became of asking an arbitrator.
+type ProposalState string
+
+// The states of a proposal.
+const (
+	ProposalWaiting  ProposalState = "WAITING"
+	ProposalAccepted ProposalState = "ACCEPTED"
+	ProposalDeclined ProposalState = "DECLINED"
+	ProposalSilent   ProposalState = "SILENT" // no answer in time
+)
+
+// State is what became of it, at a time.
+func (p Proposal) State(now time.Time) ProposalState {
+	switch {
+	case p.Accepted:
+		return ProposalAccepted
+	case p.Declined.Position > 0:
+		return ProposalDeclined
+	case p.waiting(now):
+		return ProposalWaiting
+	}
+	return ProposalSilent
+}
+
 func (p Proposal) unanswered() bool { return !p.Accepted && p.Declined.Position == 0 }
 
 // Open tells whether it is undecided.
@@ -162,6 +186,33 @@ type Direction struct {
 	Reported Mark
 	Done     Mark // confirmed
 	Void     Mark // the ruling was superseded
+}
+
+// DirectionState is how far a direction is carried out.
+type DirectionState string
+
+// The states of a direction.
+const (
+	DirectionOpen     DirectionState = "OPEN"
+	DirectionOverdue  DirectionState = "OVERDUE"
+	DirectionReported DirectionState = "REPORTED" // by whoever carried it out
+	DirectionDone     DirectionState = "DONE"     // that was confirmed
+	DirectionVoid     DirectionState = "VOID"     // its ruling was superseded
+)
+
+// State is how far it is carried out, at a time; one that was reported waits for others, whatever the time.
+func (x Direction) State(now time.Time) DirectionState {
+	switch {
+	case x.Void.Position > 0:
+		return DirectionVoid
+	case x.Done.Position > 0:
+		return DirectionDone
+	case x.Reported.Position > 0:
+		return DirectionReported
+	case now.After(x.Due):
+		return DirectionOverdue
+	}
+	return DirectionOpen
 }
 
 // RecordHead is where a record ends, and its hash: what evidence can end with.

@@ -90,6 +90,7 @@ func disputeCandidates(s *State, meta *emergencyv1.CommandMeta) []candidate {
 			list = append(list, candidate{&emergencyv1.FileDisputeRequest{Meta: meta, Concern: concernOf(concern)}, o.Kind, "file the dispute that is owed"})
 		}
 	}
+	list = append(list, candidate{&emergencyv1.FileDisputeRequest{Meta: meta, Concern: emergencyv1.DisputeConcern_DISPUTE_CONCERN_OTHER}, "", "file a dispute"})
 	for i := range s.Disputes {
 		list = append(list, s.candidatesOf(&s.Disputes[i], meta)...)
 	}
@@ -97,6 +98,7 @@ func disputeCandidates(s *State, meta *emergencyv1.CommandMeta) []candidate {
 		if r.Published.Position == 0 {
 			list = append(list, candidate{&emergencyv1.PublishRulingRequest{Meta: meta, Ruling: r.ID}, r.ID, "publish ruling " + r.ID})
 		}
+		list = append(list, candidate{&emergencyv1.RequestReviewRequest{Meta: meta, Ruling: r.ID, Ground: emergencyv1.ReviewGround_REVIEW_GROUND_INJUSTICE}, r.ID, "ask for a review of ruling " + r.ID})
 	}
 	for _, x := range s.Directions {
 		switch {
@@ -122,6 +124,13 @@ func concernOf(item string) emergencyv1.DisputeConcern {
 }
 
 func (s *State) candidatesOf(x *Dispute, meta *emergencyv1.CommandMeta) []candidate {
+	if x.Outcome == DisputeClosedDeclined && x.RefiledBy == "" {
+		concern := x.Concern
+		if x.Review() {
+			concern = emergencyv1.DisputeConcern_DISPUTE_CONCERN_OTHER
+		}
+		return []candidate{{&emergencyv1.FileDisputeRequest{Meta: meta, Concern: concern, Refiles: x.ID}, x.ID, "file " + x.ID + " again"}}
+	}
 	if !x.Open() {
 		return nil
 	}

@@ -372,6 +372,9 @@ func debtSteps(s *State) []Step {
 		case o.How == "FileDispute":
 			st.Role = o.OwnerRole
 		}
+		if o.How == "FileDispute" {
+			st.Subject = o.Kind // not any dispute, but the one that is owed
+		}
 		list = append(list, st)
 	}
 	list = append(list, s.disputeSteps()...)

@@ -46,8 +46,8 @@ func TestOptionsFollowTheStory(t *testing.T) {
 				}
 			}
 			for _, o := range optionsOf(w, "mia") {
-				if o.Refusal == nil {
-					t.Errorf("a member is offered %s %s", o.Command, o.Subject)
+				if filing := o.Command == "FileDispute" && o.Subject == ""; o.Refusal == nil && (!filing || o.Next) { // anyone may file (DRP 1.1)
+					t.Errorf("a member is offered %s %s, next %t", o.Command, o.Subject, o.Next)
 				}
 			}
 		})
@@ -196,6 +196,49 @@ func TestNextSteps(t *testing.T) {
 	}
 	if steps := procedure.NextSteps(given(t, pt.Story(pt.ClosedDown)).World().State); len(steps) > 0 {
 		t.Errorf("closed, and still %+v", steps)
+	}
+}
+
+// What a dispute waits for goes on after the incident was closed (6, rule 6): whoever it waits for is offered it as the next step,
+// and the dispute that is owed is not mistaken for any other that could be filed.
+func TestDisputeOptions(t *testing.T) {
+	t.Parallel()
+	const other = emergencyv1.DisputeConcern_DISPUTE_CONCERN_OTHER
+	closed := pt.Story(pt.ClosedDown)
+	for _, x := range []struct {
+		name, who, command, subject string
+		given                       []pt.Step
+		next                        bool
+	}{
+		{"a case", "casper", "OpenCase", "a20261124.1", history(closed, pt.Dispute(other, pt.Filed)), true},
+		{"an answer", "agnes", "RespondAppointment", "a20261124.1", history(closed, pt.Dispute(other, pt.Proposed)), true},
+		{"a ruling", "arno", "DeliverRuling", "a20261124.1", history(closed, pt.Dispute(other, pt.Begun)), true},
+		{"a direction", "carla", "ReportDirectionDone", "D1", history(closed, pt.Dispute(other, pt.Ruled)), true},
+		{"a review may be asked for", "mia", "RequestReview", "R1", history(closed, pt.Dispute(other, pt.Ruled)), false},
+		{"a case of the review", "casper", "OpenCase", "a20261124.2", history(closed, pt.Dispute(other, pt.ReviewAsked)), true},
+		{"a panel", "doris", "FormAppealPanel", "a20261124.2", history(closed, pt.Dispute(other, pt.Reopened)), true},
+		{"the panel's ruling", "adele", "DeliverRuling", "a20261124.2", history(closed, pt.Dispute(other, pt.PanelFormed)), true},
+		{"filing again", "mia", "FileDispute", "a20261124.1", history(pt.Story(pt.Verified), pt.Dispute(other, pt.CaseOpened), nobodyTakes(1), doesAs("casper", closeDeclined(1))), true},
+		{"the owed one", "carla", "FileDispute", "DISPUTE/S2", history(pt.Story(pt.Healthy2)), true},
+		{"any other one", "carla", "FileDispute", "", history(pt.Story(pt.Healthy2)), false},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			t.Parallel()
+			w := given(t, x.given...).World()
+			i := slices.IndexFunc(optionsOf(w, x.who), func(o procedure.Option) bool { return o.Command == x.command && o.Subject == x.subject })
+			if i < 0 {
+				t.Fatalf("%s %s is not offered: %s", x.command, x.subject, offered(optionsOf(w, x.who)))
+			}
+			if o := optionsOf(w, x.who)[i]; o.Refusal != nil || o.Next != x.next {
+				t.Errorf("%s %s: next %t, refused %v", x.command, x.subject, o.Next, o.Refusal)
+			}
+		})
+	}
+	final := given(t, closed, pt.Dispute(other, pt.FinalRuled)).World()
+	for _, o := range optionsOf(final, "mia") {
+		if o.Command == "RequestReview" && (o.Refusal == nil || o.Refusal.Reason != procedure.ReasonNoRuling) {
+			t.Errorf("a review of %s after the panel's ruling: %v", o.Subject, o.Refusal)
+		}
 	}
 }
 

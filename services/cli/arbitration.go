@@ -102,13 +102,14 @@ func (a *app) showDispute(ctx context.Context, s *scene, d *procedure.Dispute) e
 }
 
 func proposalWords(p procedure.Proposal, out *printer, now time.Time) string {
-	switch {
-	case p.Accepted:
+	switch p.State(now) {
+	case procedure.ProposalAccepted:
 		return "appointed"
-	case p.Declined.Position > 0:
+	case procedure.ProposalDeclined:
 		return "declined " + out.at(p.Declined.At)
-	case now.After(p.Until):
+	case procedure.ProposalSilent:
 		return "did not answer until " + out.at(p.Until)
+	case procedure.ProposalWaiting:
 	}
 	return "asked, answer awaited until " + out.at(p.Until)
 }

@@ -20,8 +20,9 @@ type item struct {
 	due time.Time // zero: no due time, last
 }
 
-// ReadInbox returns what waits for the caller in all incidents that are not over: the steps that are the caller's next ones,
-// then what the caller owes, then slots that somebody asked the caller to take over; each part the soonest due first.
+// ReadInbox returns what waits for the caller in all incidents: the steps that are the caller's next ones, then what the caller
+// owes, then slots that somebody asked the caller to take over; each part the soonest due first. An incident that is closed may
+// wait for people too, for a dispute does not reopen it (procedure.md 6, rule 6); one that was merged waits in its target.
 func (s *Server) ReadInbox(ctx context.Context, _ *dashboardv1.ReadInboxRequest) (*dashboardv1.ReadInboxResponse, error) {
 	a, err := s.recognise(ctx)
 	if err != nil {
@@ -33,7 +34,7 @@ func (s *Server) ReadInbox(ctx context.Context, _ *dashboardv1.ReadInboxRequest)
 	}
 	var states []*procedure.State
 	s.cfg.Incidents.Each(func(st *procedure.State) {
-		if st.Status == procedure.Open || st.Status == procedure.StoodDown {
+		if st.Status != procedure.Absent && st.Status != procedure.Merged {
 			states = append(states, st.Clone()) // looked at without the lock: asking for options takes a while
 		}
 	})

@@ -43,6 +43,8 @@ func incidentOf(s *procedure.State, now time.Time) *dashboardv1.Incident {
 	out.Slots, out.Pages = slotsOf(s), pagesOf(s)
 	out.Revisions, out.Vetoes, out.Deployments = revisionsOf(s), vetoesOf(s), deploymentsOf(s)
 	out.Obligations = obligationsOf(s, now)
+	out.Strategies, out.LateRecords, out.Permissions, out.Grants = strategiesOf(s), lateRecordsOf(s), permissionsOf(s), grantsOf(s)
+	out.Disputes, out.Rulings, out.Directions = disputesOf(s, now), rulingsOf(s), directionsOf(s, now)
 	for _, d := range s.Deviations {
 		out.Deviations = append(out.Deviations, &dashboardv1.DeviationAt{Position: d.Position, Deviation: d.Deviation})
 	}
@@ -94,7 +96,7 @@ func revisionsOf(s *procedure.State) []*dashboardv1.Revision {
 		out := &dashboardv1.Revision{
 			Id: r.ID, Binding: r.Binding, State: procedure.RevisionState(s, r), Current: r.Superseded == "", PatchSha256: r.Artefact.GetSha256(),
 			PatchSize: r.Artefact.GetSize(), BaseCommit: r.BaseCommit, BaseTree: r.BaseTree, ResultTree: r.ResultTree, Author: r.Author,
-			BugId: r.BugID, Position: r.Position, Checks: checksOf(s, r),
+			BugId: r.BugID, Position: r.Position, Checks: checksOf(s, r), Origin: r.Origin, Cycle: cycleOf(r),
 		}
 		if r.Transfer != nil {
 			out.Commit = r.Transfer.Commit
@@ -104,38 +106,50 @@ func revisionsOf(s *procedure.State) []*dashboardv1.Revision {
 	return list
 }
 
-// checksOf are what was done on a revision, in the order of the history; void once another revision replaced it.
+// checksOf are what was done on a revision before its deployment, in the order of the history; void once another revision
+// replaced it.
 func checksOf(s *procedure.State, r *procedure.Revision) []*dashboardv1.Check {
-	var list []*dashboardv1.Check
-	add := func(kind, result string, m procedure.Mark) {
-		list = append(list, &dashboardv1.Check{Position: m.Position, Kind: kind, By: m.By, Result: result, Void: r.Superseded != "", At: instant(m.At)})
-	}
-	if r.First != nil {
-		add("first review", lower(r.First.Verdict.String(), "REVIEW_VERDICT_"), r.First.Mark)
-	}
-	if r.Transfer != nil {
-		add("transfer", r.Transfer.Commit, r.Transfer.Mark)
-	}
-	if r.TestServer != nil {
-		add("test server", r.TestServer.Environment, r.TestServer.Mark)
-	}
-	for _, t := range r.Tests {
-		add("test", map[bool]string{true: "pass", false: "fail"}[t.Pass], t.Mark)
-	}
-	if r.Second != nil {
-		add("second review", lower(r.Second.Verdict.String(), "REVIEW_VERDICT_"), r.Second.Mark)
-	}
+	void := r.Superseded != ""
+	list := phaseChecks(&r.Checks, void)
 	if r.Forward != nil {
-		add("forward", "to "+r.Forward.To, r.Forward.Mark)
+		list = append(list, check("forward", "to "+r.Forward.To, r.Forward.Mark, void))
 	}
 	for _, w := range s.Waivers {
 		if w.Revision == r.ID {
-			add("waiver", lower(w.Control.String(), "CONTROL_"), w.Mark)
+			list = append(list, check("waiver", lower(w.Control.String(), "CONTROL_"), w.Mark, void))
 		}
 	}
-	slices.SortStableFunc(list, func(a, b *dashboardv1.Check) int {
-		return cmp.Compare(a.GetPosition(), b.GetPosition())
-	})
+	return inOrder(list)
+}
+
+// phaseChecks are the reviews, transfer and tests of one phase.
+func phaseChecks(c *procedure.Checks, void bool) []*dashboardv1.Check {
+	var list []*dashboardv1.Check
+	add := func(kind, result string, m procedure.Mark) { list = append(list, check(kind, result, m, void)) }
+	if c.First != nil {
+		add("first review", lower(c.First.Verdict.String(), "REVIEW_VERDICT_"), c.First.Mark)
+	}
+	if c.Transfer != nil {
+		add("transfer", c.Transfer.Commit, c.Transfer.Mark)
+	}
+	if c.TestServer != nil {
+		add("test server", c.TestServer.Environment, c.TestServer.Mark)
+	}
+	for _, t := range c.Tests {
+		add("test", map[bool]string{true: "pass", false: "fail"}[t.Pass], t.Mark)
+	}
+	if c.Second != nil {
+		add("second review", lower(c.Second.Verdict.String(), "REVIEW_VERDICT_"), c.Second.Mark)
+	}
+	return list
+}
+
+func check(kind, result string, m procedure.Mark, void bool) *dashboardv1.Check {
+	return &dashboardv1.Check{Position: m.Position, Kind: kind, By: m.By, Result: result, Void: void, At: instant(m.At)}
+}
+
+func inOrder(list []*dashboardv1.Check) []*dashboardv1.Check {
+	slices.SortStableFunc(list, func(a, b *dashboardv1.Check) int { return cmp.Compare(a.GetPosition(), b.GetPosition()) })
 	return list
 }
 

@@ -623,16 +623,7 @@ func (v *viewer) disputes(st *procedure.State, at time.Time) []dispute {
 			Arbitrator: v.person(x.Arbitrator), Event: event{st.Incident, x.Filed.Position},
 		}
 		for _, a := range x.Proposals {
-			b := v.badge(warn, "asked", "waiting")
-			switch {
-			case a.Accepted:
-				b = v.badge(good, "asked", "accepted")
-			case a.Declined.Position > 0:
-				b = v.badge(quiet, "asked", "declined")
-			case at.After(a.Until):
-				b = v.badge(bad, "asked", "silent")
-			}
-			d.Asked = append(d.Asked, asked{v.person(a.Candidate), b, v.when(a.Until)})
+			d.Asked = append(d.Asked, asked{v.person(a.Candidate), v.proposalBadge(a, at), v.when(a.Until)})
 		}
 		for _, r := range st.Rulings {
 			if r.Dispute == x.ID {
@@ -670,18 +661,21 @@ type direction struct {
 func (v *viewer) directions(st *procedure.State, at time.Time) []direction {
 	var list []direction
 	for _, x := range st.Directions {
-		b := v.badge(warn, "direction", "open")
-		switch {
-		case x.Void.Position > 0:
-			b = v.badge(quiet, "direction", "void")
-		case x.Done.Position > 0:
-			b = v.badge(good, "direction", "done")
-		case x.Reported.Position > 0:
-			b = v.badge(warn, "direction", "reported")
-		case !x.Due.IsZero() && at.After(x.Due):
-			b = v.badge(bad, "direction", "overdue")
-		}
-		list = append(list, direction{x.ID, v.enum(x.Kind), v.person(x.Person), v.enum(x.Role), b, v.when(x.Due), event{st.Incident, x.Issued.Position}})
+		list = append(list, direction{x.ID, v.enum(x.Kind), v.person(x.Person), v.enum(x.Role), v.directionBadge(x, at), v.when(x.Due), event{st.Incident, x.Issued.Position}})
 	}
 	return list
+}
+
+func (v *viewer) proposalBadge(p procedure.Proposal, at time.Time) badge {
+	state := p.State(at)
+	class := map[procedure.ProposalState]string{procedure.ProposalWaiting: warn, procedure.ProposalAccepted: good, procedure.ProposalDeclined: quiet, procedure.ProposalSilent: bad}[state]
+	return v.badge(class, "asked", strings.ToLower(string(state)))
+}
+
+func (v *viewer) directionBadge(x procedure.Direction, at time.Time) badge {
+	state := x.State(at)
+	class := map[procedure.DirectionState]string{
+		procedure.DirectionOpen: warn, procedure.DirectionOverdue: bad, procedure.DirectionReported: warn, procedure.DirectionDone: good, procedure.DirectionVoid: quiet,
+	}[state]
+	return v.badge(class, "direction", strings.ToLower(string(state)))
 }

@@ -488,7 +488,21 @@ type Incident struct {
 	// The critical host of the system.
 	Host string `protobuf:"bytes,28,opt,name=host,proto3" json:"host,omitempty"`
 	// The last replication check: EQUAL, LAG, DRIFT or empty.
-	Replication   string `protobuf:"bytes,29,opt,name=replication,proto3" json:"replication,omitempty"`
+	Replication string `protobuf:"bytes,29,opt,name=replication,proto3" json:"replication,omitempty"`
+	// Changes of the strategy, upwards and downwards.
+	Strategies []*StrategyChange `protobuf:"bytes,30,rep,name=strategies,proto3" json:"strategies,omitempty"`
+	// What was captured while the system could not record it.
+	LateRecords []*LateRecord `protobuf:"bytes,31,rep,name=late_records,json=lateRecords,proto3" json:"late_records,omitempty"`
+	// The lead's permissions of remote access.
+	Permissions []*AccessPermission `protobuf:"bytes,32,rep,name=permissions,proto3" json:"permissions,omitempty"`
+	// Remote access and its sessions (strategy 3).
+	Grants []*Grant `protobuf:"bytes,33,rep,name=grants,proto3" json:"grants,omitempty"`
+	// Disputes and requests for review.
+	Disputes []*Dispute `protobuf:"bytes,34,rep,name=disputes,proto3" json:"disputes,omitempty"`
+	// Rulings.
+	Rulings []*Ruling `protobuf:"bytes,35,rep,name=rulings,proto3" json:"rulings,omitempty"`
+	// What arbitrators ordered.
+	Directions    []*Direction `protobuf:"bytes,36,rep,name=directions,proto3" json:"directions,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -724,6 +738,55 @@ func (x *Incident) GetReplication() string {
 		return x.Replication
 	}
 	return ""
+}
+
+func (x *Incident) GetStrategies() []*StrategyChange {
+	if x != nil {
+		return x.Strategies
+	}
+	return nil
+}
+
+func (x *Incident) GetLateRecords() []*LateRecord {
+	if x != nil {
+		return x.LateRecords
+	}
+	return nil
+}
+
+func (x *Incident) GetPermissions() []*AccessPermission {
+	if x != nil {
+		return x.Permissions
+	}
+	return nil
+}
+
+func (x *Incident) GetGrants() []*Grant {
+	if x != nil {
+		return x.Grants
+	}
+	return nil
+}
+
+func (x *Incident) GetDisputes() []*Dispute {
+	if x != nil {
+		return x.Disputes
+	}
+	return nil
+}
+
+func (x *Incident) GetRulings() []*Ruling {
+	if x != nil {
+		return x.Rulings
+	}
+	return nil
+}
+
+func (x *Incident) GetDirections() []*Direction {
+	if x != nil {
+		return x.Directions
+	}
+	return nil
 }
 
 // Slot is a place in a team.
@@ -965,7 +1028,11 @@ type Revision struct {
 	// Reviews, tests, transfer and forward, in order.
 	Checks []*Check `protobuf:"bytes,13,rep,name=checks,proto3" json:"checks,omitempty"`
 	// Commit in the repository, once transferred.
-	Commit        string `protobuf:"bytes,14,opt,name=commit,proto3" json:"commit,omitempty"`
+	Commit string `protobuf:"bytes,14,opt,name=commit,proto3" json:"commit,omitempty"`
+	// Prepared by a person, or what a session left.
+	Origin v1.PatchOrigin `protobuf:"varint,15,opt,name=origin,proto3,enum=emergency.v1.PatchOrigin" json:"origin,omitempty"`
+	// The regular update cycle after the deployment; absent before it.
+	Cycle         *Cycle `protobuf:"bytes,16,opt,name=cycle,proto3" json:"cycle,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1098,6 +1165,120 @@ func (x *Revision) GetCommit() string {
 	return ""
 }
 
+func (x *Revision) GetOrigin() v1.PatchOrigin {
+	if x != nil {
+		return x.Origin
+	}
+	return v1.PatchOrigin(0)
+}
+
+func (x *Revision) GetCycle() *Cycle {
+	if x != nil {
+		return x.Cycle
+	}
+	return nil
+}
+
+// Cycle is a revision in the regular update cycle (seed 2.5, 3.8).
+type Cycle struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// It was entered.
+	Entered *Mark `protobuf:"bytes,1,opt,name=entered,proto3" json:"entered,omitempty"`
+	// Commit that was entered.
+	Commit string `protobuf:"bytes,2,opt,name=commit,proto3" json:"commit,omitempty"`
+	// Bug id.
+	BugId string `protobuf:"bytes,3,opt,name=bug_id,json=bugId,proto3" json:"bug_id,omitempty"`
+	// Its reviews and tests, in order.
+	Checks []*Check `protobuf:"bytes,4,rep,name=checks,proto3" json:"checks,omitempty"`
+	// It was concluded.
+	Concluded *Mark `protobuf:"bytes,5,opt,name=concluded,proto3" json:"concluded,omitempty"`
+	// How.
+	Outcome v1.CycleOutcome `protobuf:"varint,6,opt,name=outcome,proto3,enum=emergency.v1.CycleOutcome" json:"outcome,omitempty"`
+	// Commit that changed or reverted the patch, if one did.
+	OutcomeCommit string `protobuf:"bytes,7,opt,name=outcome_commit,json=outcomeCommit,proto3" json:"outcome_commit,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Cycle) Reset() {
+	*x = Cycle{}
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Cycle) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Cycle) ProtoMessage() {}
+
+func (x *Cycle) ProtoReflect() protoreflect.Message {
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Cycle.ProtoReflect.Descriptor instead.
+func (*Cycle) Descriptor() ([]byte, []int) {
+	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *Cycle) GetEntered() *Mark {
+	if x != nil {
+		return x.Entered
+	}
+	return nil
+}
+
+func (x *Cycle) GetCommit() string {
+	if x != nil {
+		return x.Commit
+	}
+	return ""
+}
+
+func (x *Cycle) GetBugId() string {
+	if x != nil {
+		return x.BugId
+	}
+	return ""
+}
+
+func (x *Cycle) GetChecks() []*Check {
+	if x != nil {
+		return x.Checks
+	}
+	return nil
+}
+
+func (x *Cycle) GetConcluded() *Mark {
+	if x != nil {
+		return x.Concluded
+	}
+	return nil
+}
+
+func (x *Cycle) GetOutcome() v1.CycleOutcome {
+	if x != nil {
+		return x.Outcome
+	}
+	return v1.CycleOutcome(0)
+}
+
+func (x *Cycle) GetOutcomeCommit() string {
+	if x != nil {
+		return x.OutcomeCommit
+	}
+	return ""
+}
+
 // Check is a review, test, transfer or forward of a revision.
 type Check struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1119,7 +1300,7 @@ type Check struct {
 
 func (x *Check) Reset() {
 	*x = Check{}
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[11]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1131,7 +1312,7 @@ func (x *Check) String() string {
 func (*Check) ProtoMessage() {}
 
 func (x *Check) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[11]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1144,7 +1325,7 @@ func (x *Check) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Check.ProtoReflect.Descriptor instead.
 func (*Check) Descriptor() ([]byte, []int) {
-	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{11}
+	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Check) GetPosition() uint64 {
@@ -1208,7 +1389,7 @@ type Veto struct {
 
 func (x *Veto) Reset() {
 	*x = Veto{}
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[12]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1220,7 +1401,7 @@ func (x *Veto) String() string {
 func (*Veto) ProtoMessage() {}
 
 func (x *Veto) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[12]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1233,7 +1414,7 @@ func (x *Veto) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Veto.ProtoReflect.Descriptor instead.
 func (*Veto) Descriptor() ([]byte, []int) {
-	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{12}
+	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *Veto) GetId() string {
@@ -1300,7 +1481,7 @@ type Deployment struct {
 
 func (x *Deployment) Reset() {
 	*x = Deployment{}
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[13]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1312,7 +1493,7 @@ func (x *Deployment) String() string {
 func (*Deployment) ProtoMessage() {}
 
 func (x *Deployment) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[13]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1325,7 +1506,7 @@ func (x *Deployment) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Deployment.ProtoReflect.Descriptor instead.
 func (*Deployment) Descriptor() ([]byte, []int) {
-	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{13}
+	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Deployment) GetRevision() string {
@@ -1425,7 +1606,7 @@ type Obligation struct {
 
 func (x *Obligation) Reset() {
 	*x = Obligation{}
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[14]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1437,7 +1618,7 @@ func (x *Obligation) String() string {
 func (*Obligation) ProtoMessage() {}
 
 func (x *Obligation) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[14]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1450,7 +1631,7 @@ func (x *Obligation) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Obligation.ProtoReflect.Descriptor instead.
 func (*Obligation) Descriptor() ([]byte, []int) {
-	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{14}
+	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *Obligation) GetId() string {
@@ -1531,7 +1712,7 @@ type Deadline struct {
 
 func (x *Deadline) Reset() {
 	*x = Deadline{}
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[15]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1543,7 +1724,7 @@ func (x *Deadline) String() string {
 func (*Deadline) ProtoMessage() {}
 
 func (x *Deadline) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[15]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1556,7 +1737,7 @@ func (x *Deadline) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Deadline.ProtoReflect.Descriptor instead.
 func (*Deadline) Descriptor() ([]byte, []int) {
-	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{15}
+	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Deadline) GetKey() string {
@@ -1593,7 +1774,7 @@ type DeviationAt struct {
 
 func (x *DeviationAt) Reset() {
 	*x = DeviationAt{}
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[16]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1605,7 +1786,7 @@ func (x *DeviationAt) String() string {
 func (*DeviationAt) ProtoMessage() {}
 
 func (x *DeviationAt) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[16]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1618,7 +1799,7 @@ func (x *DeviationAt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeviationAt.ProtoReflect.Descriptor instead.
 func (*DeviationAt) Descriptor() ([]byte, []int) {
-	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{16}
+	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DeviationAt) GetPosition() uint64 {
@@ -1650,7 +1831,7 @@ type ReadTimelineRequest struct {
 
 func (x *ReadTimelineRequest) Reset() {
 	*x = ReadTimelineRequest{}
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[17]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1662,7 +1843,7 @@ func (x *ReadTimelineRequest) String() string {
 func (*ReadTimelineRequest) ProtoMessage() {}
 
 func (x *ReadTimelineRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[17]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1675,7 +1856,7 @@ func (x *ReadTimelineRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadTimelineRequest.ProtoReflect.Descriptor instead.
 func (*ReadTimelineRequest) Descriptor() ([]byte, []int) {
-	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{17}
+	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *ReadTimelineRequest) GetIncident() string {
@@ -1712,7 +1893,7 @@ type ReadTimelineResponse struct {
 
 func (x *ReadTimelineResponse) Reset() {
 	*x = ReadTimelineResponse{}
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[18]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1724,7 +1905,7 @@ func (x *ReadTimelineResponse) String() string {
 func (*ReadTimelineResponse) ProtoMessage() {}
 
 func (x *ReadTimelineResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[18]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1737,7 +1918,7 @@ func (x *ReadTimelineResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadTimelineResponse.ProtoReflect.Descriptor instead.
 func (*ReadTimelineResponse) Descriptor() ([]byte, []int) {
-	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{18}
+	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *ReadTimelineResponse) GetEntries() []*TimelineEntry {
@@ -1783,7 +1964,7 @@ type TimelineEntry struct {
 
 func (x *TimelineEntry) Reset() {
 	*x = TimelineEntry{}
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[19]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1795,7 +1976,7 @@ func (x *TimelineEntry) String() string {
 func (*TimelineEntry) ProtoMessage() {}
 
 func (x *TimelineEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[19]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1808,7 +1989,7 @@ func (x *TimelineEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TimelineEntry.ProtoReflect.Descriptor instead.
 func (*TimelineEntry) Descriptor() ([]byte, []int) {
-	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{19}
+	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *TimelineEntry) GetPosition() uint64 {
@@ -1894,7 +2075,7 @@ type RestrictedField struct {
 
 func (x *RestrictedField) Reset() {
 	*x = RestrictedField{}
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[20]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1906,7 +2087,7 @@ func (x *RestrictedField) String() string {
 func (*RestrictedField) ProtoMessage() {}
 
 func (x *RestrictedField) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[20]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1919,7 +2100,7 @@ func (x *RestrictedField) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestrictedField.ProtoReflect.Descriptor instead.
 func (*RestrictedField) Descriptor() ([]byte, []int) {
-	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{20}
+	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RestrictedField) GetField() string {
@@ -1947,7 +2128,7 @@ type ReadOptionsRequest struct {
 
 func (x *ReadOptionsRequest) Reset() {
 	*x = ReadOptionsRequest{}
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[21]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1959,7 +2140,7 @@ func (x *ReadOptionsRequest) String() string {
 func (*ReadOptionsRequest) ProtoMessage() {}
 
 func (x *ReadOptionsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[21]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1972,7 +2153,7 @@ func (x *ReadOptionsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadOptionsRequest.ProtoReflect.Descriptor instead.
 func (*ReadOptionsRequest) Descriptor() ([]byte, []int) {
-	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{21}
+	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *ReadOptionsRequest) GetIncident() string {
@@ -1995,7 +2176,7 @@ type ReadOptionsResponse struct {
 
 func (x *ReadOptionsResponse) Reset() {
 	*x = ReadOptionsResponse{}
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[22]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2007,7 +2188,7 @@ func (x *ReadOptionsResponse) String() string {
 func (*ReadOptionsResponse) ProtoMessage() {}
 
 func (x *ReadOptionsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[22]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2020,7 +2201,7 @@ func (x *ReadOptionsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadOptionsResponse.ProtoReflect.Descriptor instead.
 func (*ReadOptionsResponse) Descriptor() ([]byte, []int) {
-	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{22}
+	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *ReadOptionsResponse) GetOptions() []*Option {
@@ -2064,7 +2245,7 @@ type Option struct {
 
 func (x *Option) Reset() {
 	*x = Option{}
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[23]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2076,7 +2257,7 @@ func (x *Option) String() string {
 func (*Option) ProtoMessage() {}
 
 func (x *Option) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[23]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2089,7 +2270,7 @@ func (x *Option) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Option.ProtoReflect.Descriptor instead.
 func (*Option) Descriptor() ([]byte, []int) {
-	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{23}
+	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Option) GetCommand() string {
@@ -2164,7 +2345,7 @@ type ReadInboxRequest struct {
 
 func (x *ReadInboxRequest) Reset() {
 	*x = ReadInboxRequest{}
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[24]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2176,7 +2357,7 @@ func (x *ReadInboxRequest) String() string {
 func (*ReadInboxRequest) ProtoMessage() {}
 
 func (x *ReadInboxRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[24]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2189,7 +2370,7 @@ func (x *ReadInboxRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadInboxRequest.ProtoReflect.Descriptor instead.
 func (*ReadInboxRequest) Descriptor() ([]byte, []int) {
-	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{24}
+	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{25}
 }
 
 // ReadInboxResponse lists it.
@@ -2203,7 +2384,7 @@ type ReadInboxResponse struct {
 
 func (x *ReadInboxResponse) Reset() {
 	*x = ReadInboxResponse{}
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[25]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2215,7 +2396,7 @@ func (x *ReadInboxResponse) String() string {
 func (*ReadInboxResponse) ProtoMessage() {}
 
 func (x *ReadInboxResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[25]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2228,7 +2409,7 @@ func (x *ReadInboxResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadInboxResponse.ProtoReflect.Descriptor instead.
 func (*ReadInboxResponse) Descriptor() ([]byte, []int) {
-	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{25}
+	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *ReadInboxResponse) GetItems() []*InboxItem {
@@ -2257,7 +2438,7 @@ type InboxItem struct {
 
 func (x *InboxItem) Reset() {
 	*x = InboxItem{}
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[26]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2269,7 +2450,7 @@ func (x *InboxItem) String() string {
 func (*InboxItem) ProtoMessage() {}
 
 func (x *InboxItem) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[26]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2282,7 +2463,7 @@ func (x *InboxItem) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use InboxItem.ProtoReflect.Descriptor instead.
 func (*InboxItem) Descriptor() ([]byte, []int) {
-	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{26}
+	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *InboxItem) GetIncident() string {
@@ -2329,7 +2510,7 @@ type ReadReadinessRequest struct {
 
 func (x *ReadReadinessRequest) Reset() {
 	*x = ReadReadinessRequest{}
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[27]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2341,7 +2522,7 @@ func (x *ReadReadinessRequest) String() string {
 func (*ReadReadinessRequest) ProtoMessage() {}
 
 func (x *ReadReadinessRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[27]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2354,7 +2535,7 @@ func (x *ReadReadinessRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadReadinessRequest.ProtoReflect.Descriptor instead.
 func (*ReadReadinessRequest) Descriptor() ([]byte, []int) {
-	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{27}
+	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{28}
 }
 
 // ReadReadinessResponse tells.
@@ -2368,7 +2549,7 @@ type ReadReadinessResponse struct {
 
 func (x *ReadReadinessResponse) Reset() {
 	*x = ReadReadinessResponse{}
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[28]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2380,7 +2561,7 @@ func (x *ReadReadinessResponse) String() string {
 func (*ReadReadinessResponse) ProtoMessage() {}
 
 func (x *ReadReadinessResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[28]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2393,7 +2574,7 @@ func (x *ReadReadinessResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadReadinessResponse.ProtoReflect.Descriptor instead.
 func (*ReadReadinessResponse) Descriptor() ([]byte, []int) {
-	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{28}
+	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ReadReadinessResponse) GetTeams() []*TeamReadiness {
@@ -2416,7 +2597,7 @@ type TeamReadiness struct {
 
 func (x *TeamReadiness) Reset() {
 	*x = TeamReadiness{}
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[29]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2428,7 +2609,7 @@ func (x *TeamReadiness) String() string {
 func (*TeamReadiness) ProtoMessage() {}
 
 func (x *TeamReadiness) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[29]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2441,7 +2622,7 @@ func (x *TeamReadiness) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TeamReadiness.ProtoReflect.Descriptor instead.
 func (*TeamReadiness) Descriptor() ([]byte, []int) {
-	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{29}
+	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *TeamReadiness) GetTeam() v1.Team {
@@ -2475,7 +2656,7 @@ type PersonReadiness struct {
 
 func (x *PersonReadiness) Reset() {
 	*x = PersonReadiness{}
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[30]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2487,7 +2668,7 @@ func (x *PersonReadiness) String() string {
 func (*PersonReadiness) ProtoMessage() {}
 
 func (x *PersonReadiness) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[30]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2500,7 +2681,7 @@ func (x *PersonReadiness) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersonReadiness.ProtoReflect.Descriptor instead.
 func (*PersonReadiness) Descriptor() ([]byte, []int) {
-	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{30}
+	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *PersonReadiness) GetPerson() string {
@@ -2542,7 +2723,7 @@ type ReadRuleBookRequest struct {
 
 func (x *ReadRuleBookRequest) Reset() {
 	*x = ReadRuleBookRequest{}
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[31]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2554,7 +2735,7 @@ func (x *ReadRuleBookRequest) String() string {
 func (*ReadRuleBookRequest) ProtoMessage() {}
 
 func (x *ReadRuleBookRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[31]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2567,7 +2748,7 @@ func (x *ReadRuleBookRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRuleBookRequest.ProtoReflect.Descriptor instead.
 func (*ReadRuleBookRequest) Descriptor() ([]byte, []int) {
-	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{31}
+	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *ReadRuleBookRequest) GetAt() *timestamppb.Timestamp {
@@ -2596,7 +2777,7 @@ type ReadRuleBookResponse struct {
 
 func (x *ReadRuleBookResponse) Reset() {
 	*x = ReadRuleBookResponse{}
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[32]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2608,7 +2789,7 @@ func (x *ReadRuleBookResponse) String() string {
 func (*ReadRuleBookResponse) ProtoMessage() {}
 
 func (x *ReadRuleBookResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[32]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2621,7 +2802,7 @@ func (x *ReadRuleBookResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRuleBookResponse.ProtoReflect.Descriptor instead.
 func (*ReadRuleBookResponse) Descriptor() ([]byte, []int) {
-	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{32}
+	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ReadRuleBookResponse) GetPosition() uint64 {
@@ -2674,7 +2855,7 @@ type DirectoryEntry struct {
 
 func (x *DirectoryEntry) Reset() {
 	*x = DirectoryEntry{}
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[33]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2686,7 +2867,7 @@ func (x *DirectoryEntry) String() string {
 func (*DirectoryEntry) ProtoMessage() {}
 
 func (x *DirectoryEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[33]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2699,7 +2880,7 @@ func (x *DirectoryEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DirectoryEntry.ProtoReflect.Descriptor instead.
 func (*DirectoryEntry) Descriptor() ([]byte, []int) {
-	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{33}
+	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *DirectoryEntry) GetPerson() string {
@@ -2736,7 +2917,7 @@ type ReadLogRequest struct {
 
 func (x *ReadLogRequest) Reset() {
 	*x = ReadLogRequest{}
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[34]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2748,7 +2929,7 @@ func (x *ReadLogRequest) String() string {
 func (*ReadLogRequest) ProtoMessage() {}
 
 func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[34]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2761,7 +2942,7 @@ func (x *ReadLogRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogRequest.ProtoReflect.Descriptor instead.
 func (*ReadLogRequest) Descriptor() ([]byte, []int) {
-	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{34}
+	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ReadLogRequest) GetIncident() string {
@@ -2789,7 +2970,7 @@ type ReadLogResponse struct {
 
 func (x *ReadLogResponse) Reset() {
 	*x = ReadLogResponse{}
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[35]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2801,7 +2982,7 @@ func (x *ReadLogResponse) String() string {
 func (*ReadLogResponse) ProtoMessage() {}
 
 func (x *ReadLogResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[35]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2814,7 +2995,7 @@ func (x *ReadLogResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadLogResponse.ProtoReflect.Descriptor instead.
 func (*ReadLogResponse) Descriptor() ([]byte, []int) {
-	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{35}
+	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ReadLogResponse) GetEntries() []*LogEntry {
@@ -2857,7 +3038,7 @@ type LogEntry struct {
 
 func (x *LogEntry) Reset() {
 	*x = LogEntry{}
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[36]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2869,7 +3050,7 @@ func (x *LogEntry) String() string {
 func (*LogEntry) ProtoMessage() {}
 
 func (x *LogEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[36]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2882,7 +3063,7 @@ func (x *LogEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogEntry.ProtoReflect.Descriptor instead.
 func (*LogEntry) Descriptor() ([]byte, []int) {
-	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{36}
+	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *LogEntry) GetSeq() uint64 {
@@ -2982,7 +3163,7 @@ type LogField struct {
 
 func (x *LogField) Reset() {
 	*x = LogField{}
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[37]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2994,7 +3175,7 @@ func (x *LogField) String() string {
 func (*LogField) ProtoMessage() {}
 
 func (x *LogField) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[37]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3007,7 +3188,7 @@ func (x *LogField) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LogField.ProtoReflect.Descriptor instead.
 func (*LogField) Descriptor() ([]byte, []int) {
-	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{37}
+	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *LogField) GetName() string {
@@ -3037,7 +3218,7 @@ type ReadRestrictedRequest struct {
 
 func (x *ReadRestrictedRequest) Reset() {
 	*x = ReadRestrictedRequest{}
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[38]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3049,7 +3230,7 @@ func (x *ReadRestrictedRequest) String() string {
 func (*ReadRestrictedRequest) ProtoMessage() {}
 
 func (x *ReadRestrictedRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[38]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3062,7 +3243,7 @@ func (x *ReadRestrictedRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRestrictedRequest.ProtoReflect.Descriptor instead.
 func (*ReadRestrictedRequest) Descriptor() ([]byte, []int) {
-	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{38}
+	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ReadRestrictedRequest) GetIncident() string {
@@ -3090,7 +3271,7 @@ type ReadRestrictedResponse struct {
 
 func (x *ReadRestrictedResponse) Reset() {
 	*x = ReadRestrictedResponse{}
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[39]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3102,7 +3283,7 @@ func (x *ReadRestrictedResponse) String() string {
 func (*ReadRestrictedResponse) ProtoMessage() {}
 
 func (x *ReadRestrictedResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[39]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3115,7 +3296,7 @@ func (x *ReadRestrictedResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRestrictedResponse.ProtoReflect.Descriptor instead.
 func (*ReadRestrictedResponse) Descriptor() ([]byte, []int) {
-	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{39}
+	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *ReadRestrictedResponse) GetValue() string {
@@ -3136,7 +3317,7 @@ type WatchIncidentRequest struct {
 
 func (x *WatchIncidentRequest) Reset() {
 	*x = WatchIncidentRequest{}
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[40]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3148,7 +3329,7 @@ func (x *WatchIncidentRequest) String() string {
 func (*WatchIncidentRequest) ProtoMessage() {}
 
 func (x *WatchIncidentRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[40]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3161,7 +3342,7 @@ func (x *WatchIncidentRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchIncidentRequest.ProtoReflect.Descriptor instead.
 func (*WatchIncidentRequest) Descriptor() ([]byte, []int) {
-	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{40}
+	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *WatchIncidentRequest) GetIncident() string {
@@ -3186,7 +3367,7 @@ type WatchIncidentResponse struct {
 
 func (x *WatchIncidentResponse) Reset() {
 	*x = WatchIncidentResponse{}
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[41]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3198,7 +3379,7 @@ func (x *WatchIncidentResponse) String() string {
 func (*WatchIncidentResponse) ProtoMessage() {}
 
 func (x *WatchIncidentResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[41]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3211,7 +3392,7 @@ func (x *WatchIncidentResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchIncidentResponse.ProtoReflect.Descriptor instead.
 func (*WatchIncidentResponse) Descriptor() ([]byte, []int) {
-	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{41}
+	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *WatchIncidentResponse) GetIncident() *Incident {
@@ -3250,7 +3431,7 @@ type ReadHistoryRequest struct {
 
 func (x *ReadHistoryRequest) Reset() {
 	*x = ReadHistoryRequest{}
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[42]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3262,7 +3443,7 @@ func (x *ReadHistoryRequest) String() string {
 func (*ReadHistoryRequest) ProtoMessage() {}
 
 func (x *ReadHistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[42]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3275,7 +3456,7 @@ func (x *ReadHistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadHistoryRequest.ProtoReflect.Descriptor instead.
 func (*ReadHistoryRequest) Descriptor() ([]byte, []int) {
-	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{42}
+	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *ReadHistoryRequest) GetIncident() string {
@@ -3310,7 +3491,7 @@ type ReadHistoryResponse struct {
 
 func (x *ReadHistoryResponse) Reset() {
 	*x = ReadHistoryResponse{}
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[43]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3322,7 +3503,7 @@ func (x *ReadHistoryResponse) String() string {
 func (*ReadHistoryResponse) ProtoMessage() {}
 
 func (x *ReadHistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[43]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3335,7 +3516,7 @@ func (x *ReadHistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadHistoryResponse.ProtoReflect.Descriptor instead.
 func (*ReadHistoryResponse) Descriptor() ([]byte, []int) {
-	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{43}
+	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ReadHistoryResponse) GetRecord() *v1.SignedRecord {
@@ -3358,7 +3539,7 @@ type DumpProjectionRequest struct {
 
 func (x *DumpProjectionRequest) Reset() {
 	*x = DumpProjectionRequest{}
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[44]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3370,7 +3551,7 @@ func (x *DumpProjectionRequest) String() string {
 func (*DumpProjectionRequest) ProtoMessage() {}
 
 func (x *DumpProjectionRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[44]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3383,7 +3564,7 @@ func (x *DumpProjectionRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DumpProjectionRequest.ProtoReflect.Descriptor instead.
 func (*DumpProjectionRequest) Descriptor() ([]byte, []int) {
-	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{44}
+	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *DumpProjectionRequest) GetName() string {
@@ -3411,7 +3592,7 @@ type DumpProjectionResponse struct {
 
 func (x *DumpProjectionResponse) Reset() {
 	*x = DumpProjectionResponse{}
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[45]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3423,7 +3604,7 @@ func (x *DumpProjectionResponse) String() string {
 func (*DumpProjectionResponse) ProtoMessage() {}
 
 func (x *DumpProjectionResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[45]
+	mi := &file_emergency_dashboard_v1_query_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3436,7 +3617,7 @@ func (x *DumpProjectionResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DumpProjectionResponse.ProtoReflect.Descriptor instead.
 func (*DumpProjectionResponse) Descriptor() ([]byte, []int) {
-	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{45}
+	return file_emergency_dashboard_v1_query_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *DumpProjectionResponse) GetChunk() []byte {
@@ -3450,7 +3631,7 @@ var File_emergency_dashboard_v1_query_proto protoreflect.FileDescriptor
 
 const file_emergency_dashboard_v1_query_proto_rawDesc = "" +
 	"\n" +
-	"\"emergency/dashboard/v1/query.proto\x12\x16emergency.dashboard.v1\x1a\x19emergency/v1/common.proto\x1a\x19emergency/v1/record.proto\x1a\x1bemergency/v1/rulebook.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa1\x01\n" +
+	"\"emergency/dashboard/v1/query.proto\x12\x16emergency.dashboard.v1\x1a%emergency/dashboard/v1/incident.proto\x1a\x19emergency/v1/common.proto\x1a\x19emergency/v1/record.proto\x1a\x19emergency/v1/review.proto\x1a\x1bemergency/v1/rulebook.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa1\x01\n" +
 	"\tFreshness\x12\x1a\n" +
 	"\bposition\x18\x01 \x01(\x04R\bposition\x12;\n" +
 	"\vrecorded_at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
@@ -3476,8 +3657,7 @@ const file_emergency_dashboard_v1_query_proto_rawDesc = "" +
 	"\bat_least\x18\x03 \x01(\x04R\aatLeast\"\x95\x01\n" +
 	"\x14ReadIncidentResponse\x12<\n" +
 	"\bincident\x18\x01 \x01(\v2 .emergency.dashboard.v1.IncidentR\bincident\x12?\n" +
-	"\tfreshness\x18\x02 \x01(\v2!.emergency.dashboard.v1.FreshnessR\tfreshness\"\x82\n" +
-	"\n" +
+	"\tfreshness\x18\x02 \x01(\v2!.emergency.dashboard.v1.FreshnessR\tfreshness\"\xce\r\n" +
 	"\bIncident\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x16\n" +
 	"\x06status\x18\x02 \x01(\tR\x06status\x12\x1a\n" +
@@ -3513,7 +3693,18 @@ const file_emergency_dashboard_v1_query_proto_rawDesc = "" +
 	"mergedInto\x122\n" +
 	"\asymptom\x18\x1b \x01(\v2\x18.emergency.v1.RestrictedR\asymptom\x12\x12\n" +
 	"\x04host\x18\x1c \x01(\tR\x04host\x12 \n" +
-	"\vreplication\x18\x1d \x01(\tR\vreplication\"\x91\x02\n" +
+	"\vreplication\x18\x1d \x01(\tR\vreplication\x12F\n" +
+	"\n" +
+	"strategies\x18\x1e \x03(\v2&.emergency.dashboard.v1.StrategyChangeR\n" +
+	"strategies\x12E\n" +
+	"\flate_records\x18\x1f \x03(\v2\".emergency.dashboard.v1.LateRecordR\vlateRecords\x12J\n" +
+	"\vpermissions\x18  \x03(\v2(.emergency.dashboard.v1.AccessPermissionR\vpermissions\x125\n" +
+	"\x06grants\x18! \x03(\v2\x1d.emergency.dashboard.v1.GrantR\x06grants\x12;\n" +
+	"\bdisputes\x18\" \x03(\v2\x1f.emergency.dashboard.v1.DisputeR\bdisputes\x128\n" +
+	"\arulings\x18# \x03(\v2\x1e.emergency.dashboard.v1.RulingR\arulings\x12A\n" +
+	"\n" +
+	"directions\x18$ \x03(\v2!.emergency.dashboard.v1.DirectionR\n" +
+	"directions\"\x91\x02\n" +
 	"\x04Slot\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12&\n" +
 	"\x04team\x18\x02 \x01(\x0e2\x12.emergency.v1.TeamR\x04team\x12\x14\n" +
@@ -3531,7 +3722,7 @@ const file_emergency_dashboard_v1_query_proto_rawDesc = "" +
 	"\x06person\x18\x04 \x01(\tR\x06person\x12\x18\n" +
 	"\achannel\x18\x05 \x01(\tR\achannel\x12\x14\n" +
 	"\x05state\x18\x06 \x01(\tR\x05state\x12\x16\n" +
-	"\x06detail\x18\a \x01(\tR\x06detail\"\x9f\x03\n" +
+	"\x06detail\x18\a \x01(\tR\x06detail\"\x87\x04\n" +
 	"\bRevision\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\abinding\x18\x02 \x01(\tR\abinding\x12\x14\n" +
@@ -3550,7 +3741,17 @@ const file_emergency_dashboard_v1_query_proto_rawDesc = "" +
 	"\x06bug_id\x18\v \x01(\tR\x05bugId\x12\x1a\n" +
 	"\bposition\x18\f \x01(\x04R\bposition\x125\n" +
 	"\x06checks\x18\r \x03(\v2\x1d.emergency.dashboard.v1.CheckR\x06checks\x12\x16\n" +
-	"\x06commit\x18\x0e \x01(\tR\x06commit\"\x9f\x01\n" +
+	"\x06commit\x18\x0e \x01(\tR\x06commit\x121\n" +
+	"\x06origin\x18\x0f \x01(\x0e2\x19.emergency.v1.PatchOriginR\x06origin\x123\n" +
+	"\x05cycle\x18\x10 \x01(\v2\x1d.emergency.dashboard.v1.CycleR\x05cycle\"\xbe\x02\n" +
+	"\x05Cycle\x126\n" +
+	"\aentered\x18\x01 \x01(\v2\x1c.emergency.dashboard.v1.MarkR\aentered\x12\x16\n" +
+	"\x06commit\x18\x02 \x01(\tR\x06commit\x12\x15\n" +
+	"\x06bug_id\x18\x03 \x01(\tR\x05bugId\x125\n" +
+	"\x06checks\x18\x04 \x03(\v2\x1d.emergency.dashboard.v1.CheckR\x06checks\x12:\n" +
+	"\tconcluded\x18\x05 \x01(\v2\x1c.emergency.dashboard.v1.MarkR\tconcluded\x124\n" +
+	"\aoutcome\x18\x06 \x01(\x0e2\x1a.emergency.v1.CycleOutcomeR\aoutcome\x12%\n" +
+	"\x0eoutcome_commit\x18\a \x01(\tR\routcomeCommit\"\x9f\x01\n" +
 	"\x05Check\x12\x1a\n" +
 	"\bposition\x18\x01 \x01(\x04R\bposition\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x0e\n" +
@@ -3750,7 +3951,7 @@ func file_emergency_dashboard_v1_query_proto_rawDescGZIP() []byte {
 	return file_emergency_dashboard_v1_query_proto_rawDescData
 }
 
-var file_emergency_dashboard_v1_query_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
+var file_emergency_dashboard_v1_query_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
 var file_emergency_dashboard_v1_query_proto_goTypes = []any{
 	(*Freshness)(nil),              // 0: emergency.dashboard.v1.Freshness
 	(*WhoAmIRequest)(nil),          // 1: emergency.dashboard.v1.WhoAmIRequest
@@ -3763,144 +3964,168 @@ var file_emergency_dashboard_v1_query_proto_goTypes = []any{
 	(*Slot)(nil),                   // 8: emergency.dashboard.v1.Slot
 	(*PageState)(nil),              // 9: emergency.dashboard.v1.PageState
 	(*Revision)(nil),               // 10: emergency.dashboard.v1.Revision
-	(*Check)(nil),                  // 11: emergency.dashboard.v1.Check
-	(*Veto)(nil),                   // 12: emergency.dashboard.v1.Veto
-	(*Deployment)(nil),             // 13: emergency.dashboard.v1.Deployment
-	(*Obligation)(nil),             // 14: emergency.dashboard.v1.Obligation
-	(*Deadline)(nil),               // 15: emergency.dashboard.v1.Deadline
-	(*DeviationAt)(nil),            // 16: emergency.dashboard.v1.DeviationAt
-	(*ReadTimelineRequest)(nil),    // 17: emergency.dashboard.v1.ReadTimelineRequest
-	(*ReadTimelineResponse)(nil),   // 18: emergency.dashboard.v1.ReadTimelineResponse
-	(*TimelineEntry)(nil),          // 19: emergency.dashboard.v1.TimelineEntry
-	(*RestrictedField)(nil),        // 20: emergency.dashboard.v1.RestrictedField
-	(*ReadOptionsRequest)(nil),     // 21: emergency.dashboard.v1.ReadOptionsRequest
-	(*ReadOptionsResponse)(nil),    // 22: emergency.dashboard.v1.ReadOptionsResponse
-	(*Option)(nil),                 // 23: emergency.dashboard.v1.Option
-	(*ReadInboxRequest)(nil),       // 24: emergency.dashboard.v1.ReadInboxRequest
-	(*ReadInboxResponse)(nil),      // 25: emergency.dashboard.v1.ReadInboxResponse
-	(*InboxItem)(nil),              // 26: emergency.dashboard.v1.InboxItem
-	(*ReadReadinessRequest)(nil),   // 27: emergency.dashboard.v1.ReadReadinessRequest
-	(*ReadReadinessResponse)(nil),  // 28: emergency.dashboard.v1.ReadReadinessResponse
-	(*TeamReadiness)(nil),          // 29: emergency.dashboard.v1.TeamReadiness
-	(*PersonReadiness)(nil),        // 30: emergency.dashboard.v1.PersonReadiness
-	(*ReadRuleBookRequest)(nil),    // 31: emergency.dashboard.v1.ReadRuleBookRequest
-	(*ReadRuleBookResponse)(nil),   // 32: emergency.dashboard.v1.ReadRuleBookResponse
-	(*DirectoryEntry)(nil),         // 33: emergency.dashboard.v1.DirectoryEntry
-	(*ReadLogRequest)(nil),         // 34: emergency.dashboard.v1.ReadLogRequest
-	(*ReadLogResponse)(nil),        // 35: emergency.dashboard.v1.ReadLogResponse
-	(*LogEntry)(nil),               // 36: emergency.dashboard.v1.LogEntry
-	(*LogField)(nil),               // 37: emergency.dashboard.v1.LogField
-	(*ReadRestrictedRequest)(nil),  // 38: emergency.dashboard.v1.ReadRestrictedRequest
-	(*ReadRestrictedResponse)(nil), // 39: emergency.dashboard.v1.ReadRestrictedResponse
-	(*WatchIncidentRequest)(nil),   // 40: emergency.dashboard.v1.WatchIncidentRequest
-	(*WatchIncidentResponse)(nil),  // 41: emergency.dashboard.v1.WatchIncidentResponse
-	(*ReadHistoryRequest)(nil),     // 42: emergency.dashboard.v1.ReadHistoryRequest
-	(*ReadHistoryResponse)(nil),    // 43: emergency.dashboard.v1.ReadHistoryResponse
-	(*DumpProjectionRequest)(nil),  // 44: emergency.dashboard.v1.DumpProjectionRequest
-	(*DumpProjectionResponse)(nil), // 45: emergency.dashboard.v1.DumpProjectionResponse
-	(*timestamppb.Timestamp)(nil),  // 46: google.protobuf.Timestamp
-	(v1.Role)(0),                   // 47: emergency.v1.Role
-	(v1.SystemKind)(0),             // 48: emergency.v1.SystemKind
-	(v1.Severity)(0),               // 49: emergency.v1.Severity
-	(v1.ReasonClass)(0),            // 50: emergency.v1.ReasonClass
-	(*v1.Restricted)(nil),          // 51: emergency.v1.Restricted
-	(v1.Team)(0),                   // 52: emergency.v1.Team
-	(v1.Deviation)(0),              // 53: emergency.v1.Deviation
-	(*v1.Actor)(nil),               // 54: emergency.v1.Actor
-	(*v1.Policy)(nil),              // 55: emergency.v1.Policy
-	(*v1.Key)(nil),                 // 56: emergency.v1.Key
-	(*v1.SignedRecord)(nil),        // 57: emergency.v1.SignedRecord
+	(*Cycle)(nil),                  // 11: emergency.dashboard.v1.Cycle
+	(*Check)(nil),                  // 12: emergency.dashboard.v1.Check
+	(*Veto)(nil),                   // 13: emergency.dashboard.v1.Veto
+	(*Deployment)(nil),             // 14: emergency.dashboard.v1.Deployment
+	(*Obligation)(nil),             // 15: emergency.dashboard.v1.Obligation
+	(*Deadline)(nil),               // 16: emergency.dashboard.v1.Deadline
+	(*DeviationAt)(nil),            // 17: emergency.dashboard.v1.DeviationAt
+	(*ReadTimelineRequest)(nil),    // 18: emergency.dashboard.v1.ReadTimelineRequest
+	(*ReadTimelineResponse)(nil),   // 19: emergency.dashboard.v1.ReadTimelineResponse
+	(*TimelineEntry)(nil),          // 20: emergency.dashboard.v1.TimelineEntry
+	(*RestrictedField)(nil),        // 21: emergency.dashboard.v1.RestrictedField
+	(*ReadOptionsRequest)(nil),     // 22: emergency.dashboard.v1.ReadOptionsRequest
+	(*ReadOptionsResponse)(nil),    // 23: emergency.dashboard.v1.ReadOptionsResponse
+	(*Option)(nil),                 // 24: emergency.dashboard.v1.Option
+	(*ReadInboxRequest)(nil),       // 25: emergency.dashboard.v1.ReadInboxRequest
+	(*ReadInboxResponse)(nil),      // 26: emergency.dashboard.v1.ReadInboxResponse
+	(*InboxItem)(nil),              // 27: emergency.dashboard.v1.InboxItem
+	(*ReadReadinessRequest)(nil),   // 28: emergency.dashboard.v1.ReadReadinessRequest
+	(*ReadReadinessResponse)(nil),  // 29: emergency.dashboard.v1.ReadReadinessResponse
+	(*TeamReadiness)(nil),          // 30: emergency.dashboard.v1.TeamReadiness
+	(*PersonReadiness)(nil),        // 31: emergency.dashboard.v1.PersonReadiness
+	(*ReadRuleBookRequest)(nil),    // 32: emergency.dashboard.v1.ReadRuleBookRequest
+	(*ReadRuleBookResponse)(nil),   // 33: emergency.dashboard.v1.ReadRuleBookResponse
+	(*DirectoryEntry)(nil),         // 34: emergency.dashboard.v1.DirectoryEntry
+	(*ReadLogRequest)(nil),         // 35: emergency.dashboard.v1.ReadLogRequest
+	(*ReadLogResponse)(nil),        // 36: emergency.dashboard.v1.ReadLogResponse
+	(*LogEntry)(nil),               // 37: emergency.dashboard.v1.LogEntry
+	(*LogField)(nil),               // 38: emergency.dashboard.v1.LogField
+	(*ReadRestrictedRequest)(nil),  // 39: emergency.dashboard.v1.ReadRestrictedRequest
+	(*ReadRestrictedResponse)(nil), // 40: emergency.dashboard.v1.ReadRestrictedResponse
+	(*WatchIncidentRequest)(nil),   // 41: emergency.dashboard.v1.WatchIncidentRequest
+	(*WatchIncidentResponse)(nil),  // 42: emergency.dashboard.v1.WatchIncidentResponse
+	(*ReadHistoryRequest)(nil),     // 43: emergency.dashboard.v1.ReadHistoryRequest
+	(*ReadHistoryResponse)(nil),    // 44: emergency.dashboard.v1.ReadHistoryResponse
+	(*DumpProjectionRequest)(nil),  // 45: emergency.dashboard.v1.DumpProjectionRequest
+	(*DumpProjectionResponse)(nil), // 46: emergency.dashboard.v1.DumpProjectionResponse
+	(*timestamppb.Timestamp)(nil),  // 47: google.protobuf.Timestamp
+	(v1.Role)(0),                   // 48: emergency.v1.Role
+	(v1.SystemKind)(0),             // 49: emergency.v1.SystemKind
+	(v1.Severity)(0),               // 50: emergency.v1.Severity
+	(v1.ReasonClass)(0),            // 51: emergency.v1.ReasonClass
+	(*v1.Restricted)(nil),          // 52: emergency.v1.Restricted
+	(*StrategyChange)(nil),         // 53: emergency.dashboard.v1.StrategyChange
+	(*LateRecord)(nil),             // 54: emergency.dashboard.v1.LateRecord
+	(*AccessPermission)(nil),       // 55: emergency.dashboard.v1.AccessPermission
+	(*Grant)(nil),                  // 56: emergency.dashboard.v1.Grant
+	(*Dispute)(nil),                // 57: emergency.dashboard.v1.Dispute
+	(*Ruling)(nil),                 // 58: emergency.dashboard.v1.Ruling
+	(*Direction)(nil),              // 59: emergency.dashboard.v1.Direction
+	(v1.Team)(0),                   // 60: emergency.v1.Team
+	(v1.PatchOrigin)(0),            // 61: emergency.v1.PatchOrigin
+	(*Mark)(nil),                   // 62: emergency.dashboard.v1.Mark
+	(v1.CycleOutcome)(0),           // 63: emergency.v1.CycleOutcome
+	(v1.Deviation)(0),              // 64: emergency.v1.Deviation
+	(*v1.Actor)(nil),               // 65: emergency.v1.Actor
+	(*v1.Policy)(nil),              // 66: emergency.v1.Policy
+	(*v1.Key)(nil),                 // 67: emergency.v1.Key
+	(*v1.SignedRecord)(nil),        // 68: emergency.v1.SignedRecord
 }
 var file_emergency_dashboard_v1_query_proto_depIdxs = []int32{
-	46, // 0: emergency.dashboard.v1.Freshness.recorded_at:type_name -> google.protobuf.Timestamp
-	46, // 1: emergency.dashboard.v1.Freshness.answered_at:type_name -> google.protobuf.Timestamp
-	47, // 2: emergency.dashboard.v1.WhoAmIResponse.roles:type_name -> emergency.v1.Role
-	48, // 3: emergency.dashboard.v1.WhoAmIResponse.system:type_name -> emergency.v1.SystemKind
+	47, // 0: emergency.dashboard.v1.Freshness.recorded_at:type_name -> google.protobuf.Timestamp
+	47, // 1: emergency.dashboard.v1.Freshness.answered_at:type_name -> google.protobuf.Timestamp
+	48, // 2: emergency.dashboard.v1.WhoAmIResponse.roles:type_name -> emergency.v1.Role
+	49, // 3: emergency.dashboard.v1.WhoAmIResponse.system:type_name -> emergency.v1.SystemKind
 	7,  // 4: emergency.dashboard.v1.ListIncidentsResponse.incidents:type_name -> emergency.dashboard.v1.Incident
 	7,  // 5: emergency.dashboard.v1.ReadIncidentResponse.incident:type_name -> emergency.dashboard.v1.Incident
 	0,  // 6: emergency.dashboard.v1.ReadIncidentResponse.freshness:type_name -> emergency.dashboard.v1.Freshness
-	49, // 7: emergency.dashboard.v1.Incident.severity:type_name -> emergency.v1.Severity
-	50, // 8: emergency.dashboard.v1.Incident.reason_class:type_name -> emergency.v1.ReasonClass
-	46, // 9: emergency.dashboard.v1.Incident.declared_at:type_name -> google.protobuf.Timestamp
-	46, // 10: emergency.dashboard.v1.Incident.overall_due_at:type_name -> google.protobuf.Timestamp
-	46, // 11: emergency.dashboard.v1.Incident.overall_met_at:type_name -> google.protobuf.Timestamp
+	50, // 7: emergency.dashboard.v1.Incident.severity:type_name -> emergency.v1.Severity
+	51, // 8: emergency.dashboard.v1.Incident.reason_class:type_name -> emergency.v1.ReasonClass
+	47, // 9: emergency.dashboard.v1.Incident.declared_at:type_name -> google.protobuf.Timestamp
+	47, // 10: emergency.dashboard.v1.Incident.overall_due_at:type_name -> google.protobuf.Timestamp
+	47, // 11: emergency.dashboard.v1.Incident.overall_met_at:type_name -> google.protobuf.Timestamp
 	8,  // 12: emergency.dashboard.v1.Incident.slots:type_name -> emergency.dashboard.v1.Slot
 	9,  // 13: emergency.dashboard.v1.Incident.pages:type_name -> emergency.dashboard.v1.PageState
 	10, // 14: emergency.dashboard.v1.Incident.revisions:type_name -> emergency.dashboard.v1.Revision
-	12, // 15: emergency.dashboard.v1.Incident.vetoes:type_name -> emergency.dashboard.v1.Veto
-	13, // 16: emergency.dashboard.v1.Incident.deployments:type_name -> emergency.dashboard.v1.Deployment
-	14, // 17: emergency.dashboard.v1.Incident.obligations:type_name -> emergency.dashboard.v1.Obligation
-	15, // 18: emergency.dashboard.v1.Incident.deadlines:type_name -> emergency.dashboard.v1.Deadline
-	16, // 19: emergency.dashboard.v1.Incident.deviations:type_name -> emergency.dashboard.v1.DeviationAt
-	51, // 20: emergency.dashboard.v1.Incident.symptom:type_name -> emergency.v1.Restricted
-	52, // 21: emergency.dashboard.v1.Slot.team:type_name -> emergency.v1.Team
-	46, // 22: emergency.dashboard.v1.Slot.due_at:type_name -> google.protobuf.Timestamp
-	51, // 23: emergency.dashboard.v1.Slot.contact_path:type_name -> emergency.v1.Restricted
-	52, // 24: emergency.dashboard.v1.PageState.team:type_name -> emergency.v1.Team
-	11, // 25: emergency.dashboard.v1.Revision.checks:type_name -> emergency.dashboard.v1.Check
-	46, // 26: emergency.dashboard.v1.Check.at:type_name -> google.protobuf.Timestamp
-	46, // 27: emergency.dashboard.v1.Deployment.started_at:type_name -> google.protobuf.Timestamp
-	47, // 28: emergency.dashboard.v1.Obligation.owner_role:type_name -> emergency.v1.Role
-	46, // 29: emergency.dashboard.v1.Obligation.due_at:type_name -> google.protobuf.Timestamp
-	46, // 30: emergency.dashboard.v1.Deadline.due_at:type_name -> google.protobuf.Timestamp
-	53, // 31: emergency.dashboard.v1.DeviationAt.deviation:type_name -> emergency.v1.Deviation
-	19, // 32: emergency.dashboard.v1.ReadTimelineResponse.entries:type_name -> emergency.dashboard.v1.TimelineEntry
-	0,  // 33: emergency.dashboard.v1.ReadTimelineResponse.freshness:type_name -> emergency.dashboard.v1.Freshness
-	46, // 34: emergency.dashboard.v1.TimelineEntry.recorded_at:type_name -> google.protobuf.Timestamp
-	54, // 35: emergency.dashboard.v1.TimelineEntry.actor:type_name -> emergency.v1.Actor
-	53, // 36: emergency.dashboard.v1.TimelineEntry.deviations:type_name -> emergency.v1.Deviation
-	20, // 37: emergency.dashboard.v1.TimelineEntry.restricted:type_name -> emergency.dashboard.v1.RestrictedField
-	23, // 38: emergency.dashboard.v1.ReadOptionsResponse.options:type_name -> emergency.dashboard.v1.Option
-	0,  // 39: emergency.dashboard.v1.ReadOptionsResponse.freshness:type_name -> emergency.dashboard.v1.Freshness
-	26, // 40: emergency.dashboard.v1.ReadInboxResponse.items:type_name -> emergency.dashboard.v1.InboxItem
-	46, // 41: emergency.dashboard.v1.InboxItem.due_at:type_name -> google.protobuf.Timestamp
-	29, // 42: emergency.dashboard.v1.ReadReadinessResponse.teams:type_name -> emergency.dashboard.v1.TeamReadiness
-	52, // 43: emergency.dashboard.v1.TeamReadiness.team:type_name -> emergency.v1.Team
-	30, // 44: emergency.dashboard.v1.TeamReadiness.on_duty:type_name -> emergency.dashboard.v1.PersonReadiness
-	46, // 45: emergency.dashboard.v1.PersonReadiness.last_reached_at:type_name -> google.protobuf.Timestamp
-	46, // 46: emergency.dashboard.v1.ReadRuleBookRequest.at:type_name -> google.protobuf.Timestamp
-	55, // 47: emergency.dashboard.v1.ReadRuleBookResponse.policy:type_name -> emergency.v1.Policy
-	33, // 48: emergency.dashboard.v1.ReadRuleBookResponse.persons:type_name -> emergency.dashboard.v1.DirectoryEntry
-	56, // 49: emergency.dashboard.v1.ReadRuleBookResponse.systems:type_name -> emergency.v1.Key
-	47, // 50: emergency.dashboard.v1.DirectoryEntry.roles:type_name -> emergency.v1.Role
-	36, // 51: emergency.dashboard.v1.ReadLogResponse.entries:type_name -> emergency.dashboard.v1.LogEntry
-	46, // 52: emergency.dashboard.v1.LogEntry.at:type_name -> google.protobuf.Timestamp
-	37, // 53: emergency.dashboard.v1.LogEntry.fields:type_name -> emergency.dashboard.v1.LogField
-	7,  // 54: emergency.dashboard.v1.WatchIncidentResponse.incident:type_name -> emergency.dashboard.v1.Incident
-	19, // 55: emergency.dashboard.v1.WatchIncidentResponse.entries:type_name -> emergency.dashboard.v1.TimelineEntry
-	0,  // 56: emergency.dashboard.v1.WatchIncidentResponse.freshness:type_name -> emergency.dashboard.v1.Freshness
-	57, // 57: emergency.dashboard.v1.ReadHistoryResponse.record:type_name -> emergency.v1.SignedRecord
-	1,  // 58: emergency.dashboard.v1.QueryService.WhoAmI:input_type -> emergency.dashboard.v1.WhoAmIRequest
-	3,  // 59: emergency.dashboard.v1.QueryService.ListIncidents:input_type -> emergency.dashboard.v1.ListIncidentsRequest
-	5,  // 60: emergency.dashboard.v1.QueryService.ReadIncident:input_type -> emergency.dashboard.v1.ReadIncidentRequest
-	17, // 61: emergency.dashboard.v1.QueryService.ReadTimeline:input_type -> emergency.dashboard.v1.ReadTimelineRequest
-	21, // 62: emergency.dashboard.v1.QueryService.ReadOptions:input_type -> emergency.dashboard.v1.ReadOptionsRequest
-	24, // 63: emergency.dashboard.v1.QueryService.ReadInbox:input_type -> emergency.dashboard.v1.ReadInboxRequest
-	27, // 64: emergency.dashboard.v1.QueryService.ReadReadiness:input_type -> emergency.dashboard.v1.ReadReadinessRequest
-	31, // 65: emergency.dashboard.v1.QueryService.ReadRuleBook:input_type -> emergency.dashboard.v1.ReadRuleBookRequest
-	34, // 66: emergency.dashboard.v1.QueryService.ReadLog:input_type -> emergency.dashboard.v1.ReadLogRequest
-	38, // 67: emergency.dashboard.v1.QueryService.ReadRestricted:input_type -> emergency.dashboard.v1.ReadRestrictedRequest
-	40, // 68: emergency.dashboard.v1.QueryService.WatchIncident:input_type -> emergency.dashboard.v1.WatchIncidentRequest
-	42, // 69: emergency.dashboard.v1.QueryService.ReadHistory:input_type -> emergency.dashboard.v1.ReadHistoryRequest
-	44, // 70: emergency.dashboard.v1.QueryService.DumpProjection:input_type -> emergency.dashboard.v1.DumpProjectionRequest
-	2,  // 71: emergency.dashboard.v1.QueryService.WhoAmI:output_type -> emergency.dashboard.v1.WhoAmIResponse
-	4,  // 72: emergency.dashboard.v1.QueryService.ListIncidents:output_type -> emergency.dashboard.v1.ListIncidentsResponse
-	6,  // 73: emergency.dashboard.v1.QueryService.ReadIncident:output_type -> emergency.dashboard.v1.ReadIncidentResponse
-	18, // 74: emergency.dashboard.v1.QueryService.ReadTimeline:output_type -> emergency.dashboard.v1.ReadTimelineResponse
-	22, // 75: emergency.dashboard.v1.QueryService.ReadOptions:output_type -> emergency.dashboard.v1.ReadOptionsResponse
-	25, // 76: emergency.dashboard.v1.QueryService.ReadInbox:output_type -> emergency.dashboard.v1.ReadInboxResponse
-	28, // 77: emergency.dashboard.v1.QueryService.ReadReadiness:output_type -> emergency.dashboard.v1.ReadReadinessResponse
-	32, // 78: emergency.dashboard.v1.QueryService.ReadRuleBook:output_type -> emergency.dashboard.v1.ReadRuleBookResponse
-	35, // 79: emergency.dashboard.v1.QueryService.ReadLog:output_type -> emergency.dashboard.v1.ReadLogResponse
-	39, // 80: emergency.dashboard.v1.QueryService.ReadRestricted:output_type -> emergency.dashboard.v1.ReadRestrictedResponse
-	41, // 81: emergency.dashboard.v1.QueryService.WatchIncident:output_type -> emergency.dashboard.v1.WatchIncidentResponse
-	43, // 82: emergency.dashboard.v1.QueryService.ReadHistory:output_type -> emergency.dashboard.v1.ReadHistoryResponse
-	45, // 83: emergency.dashboard.v1.QueryService.DumpProjection:output_type -> emergency.dashboard.v1.DumpProjectionResponse
-	71, // [71:84] is the sub-list for method output_type
-	58, // [58:71] is the sub-list for method input_type
-	58, // [58:58] is the sub-list for extension type_name
-	58, // [58:58] is the sub-list for extension extendee
-	0,  // [0:58] is the sub-list for field type_name
+	13, // 15: emergency.dashboard.v1.Incident.vetoes:type_name -> emergency.dashboard.v1.Veto
+	14, // 16: emergency.dashboard.v1.Incident.deployments:type_name -> emergency.dashboard.v1.Deployment
+	15, // 17: emergency.dashboard.v1.Incident.obligations:type_name -> emergency.dashboard.v1.Obligation
+	16, // 18: emergency.dashboard.v1.Incident.deadlines:type_name -> emergency.dashboard.v1.Deadline
+	17, // 19: emergency.dashboard.v1.Incident.deviations:type_name -> emergency.dashboard.v1.DeviationAt
+	52, // 20: emergency.dashboard.v1.Incident.symptom:type_name -> emergency.v1.Restricted
+	53, // 21: emergency.dashboard.v1.Incident.strategies:type_name -> emergency.dashboard.v1.StrategyChange
+	54, // 22: emergency.dashboard.v1.Incident.late_records:type_name -> emergency.dashboard.v1.LateRecord
+	55, // 23: emergency.dashboard.v1.Incident.permissions:type_name -> emergency.dashboard.v1.AccessPermission
+	56, // 24: emergency.dashboard.v1.Incident.grants:type_name -> emergency.dashboard.v1.Grant
+	57, // 25: emergency.dashboard.v1.Incident.disputes:type_name -> emergency.dashboard.v1.Dispute
+	58, // 26: emergency.dashboard.v1.Incident.rulings:type_name -> emergency.dashboard.v1.Ruling
+	59, // 27: emergency.dashboard.v1.Incident.directions:type_name -> emergency.dashboard.v1.Direction
+	60, // 28: emergency.dashboard.v1.Slot.team:type_name -> emergency.v1.Team
+	47, // 29: emergency.dashboard.v1.Slot.due_at:type_name -> google.protobuf.Timestamp
+	52, // 30: emergency.dashboard.v1.Slot.contact_path:type_name -> emergency.v1.Restricted
+	60, // 31: emergency.dashboard.v1.PageState.team:type_name -> emergency.v1.Team
+	12, // 32: emergency.dashboard.v1.Revision.checks:type_name -> emergency.dashboard.v1.Check
+	61, // 33: emergency.dashboard.v1.Revision.origin:type_name -> emergency.v1.PatchOrigin
+	11, // 34: emergency.dashboard.v1.Revision.cycle:type_name -> emergency.dashboard.v1.Cycle
+	62, // 35: emergency.dashboard.v1.Cycle.entered:type_name -> emergency.dashboard.v1.Mark
+	12, // 36: emergency.dashboard.v1.Cycle.checks:type_name -> emergency.dashboard.v1.Check
+	62, // 37: emergency.dashboard.v1.Cycle.concluded:type_name -> emergency.dashboard.v1.Mark
+	63, // 38: emergency.dashboard.v1.Cycle.outcome:type_name -> emergency.v1.CycleOutcome
+	47, // 39: emergency.dashboard.v1.Check.at:type_name -> google.protobuf.Timestamp
+	47, // 40: emergency.dashboard.v1.Deployment.started_at:type_name -> google.protobuf.Timestamp
+	48, // 41: emergency.dashboard.v1.Obligation.owner_role:type_name -> emergency.v1.Role
+	47, // 42: emergency.dashboard.v1.Obligation.due_at:type_name -> google.protobuf.Timestamp
+	47, // 43: emergency.dashboard.v1.Deadline.due_at:type_name -> google.protobuf.Timestamp
+	64, // 44: emergency.dashboard.v1.DeviationAt.deviation:type_name -> emergency.v1.Deviation
+	20, // 45: emergency.dashboard.v1.ReadTimelineResponse.entries:type_name -> emergency.dashboard.v1.TimelineEntry
+	0,  // 46: emergency.dashboard.v1.ReadTimelineResponse.freshness:type_name -> emergency.dashboard.v1.Freshness
+	47, // 47: emergency.dashboard.v1.TimelineEntry.recorded_at:type_name -> google.protobuf.Timestamp
+	65, // 48: emergency.dashboard.v1.TimelineEntry.actor:type_name -> emergency.v1.Actor
+	64, // 49: emergency.dashboard.v1.TimelineEntry.deviations:type_name -> emergency.v1.Deviation
+	21, // 50: emergency.dashboard.v1.TimelineEntry.restricted:type_name -> emergency.dashboard.v1.RestrictedField
+	24, // 51: emergency.dashboard.v1.ReadOptionsResponse.options:type_name -> emergency.dashboard.v1.Option
+	0,  // 52: emergency.dashboard.v1.ReadOptionsResponse.freshness:type_name -> emergency.dashboard.v1.Freshness
+	27, // 53: emergency.dashboard.v1.ReadInboxResponse.items:type_name -> emergency.dashboard.v1.InboxItem
+	47, // 54: emergency.dashboard.v1.InboxItem.due_at:type_name -> google.protobuf.Timestamp
+	30, // 55: emergency.dashboard.v1.ReadReadinessResponse.teams:type_name -> emergency.dashboard.v1.TeamReadiness
+	60, // 56: emergency.dashboard.v1.TeamReadiness.team:type_name -> emergency.v1.Team
+	31, // 57: emergency.dashboard.v1.TeamReadiness.on_duty:type_name -> emergency.dashboard.v1.PersonReadiness
+	47, // 58: emergency.dashboard.v1.PersonReadiness.last_reached_at:type_name -> google.protobuf.Timestamp
+	47, // 59: emergency.dashboard.v1.ReadRuleBookRequest.at:type_name -> google.protobuf.Timestamp
+	66, // 60: emergency.dashboard.v1.ReadRuleBookResponse.policy:type_name -> emergency.v1.Policy
+	34, // 61: emergency.dashboard.v1.ReadRuleBookResponse.persons:type_name -> emergency.dashboard.v1.DirectoryEntry
+	67, // 62: emergency.dashboard.v1.ReadRuleBookResponse.systems:type_name -> emergency.v1.Key
+	48, // 63: emergency.dashboard.v1.DirectoryEntry.roles:type_name -> emergency.v1.Role
+	37, // 64: emergency.dashboard.v1.ReadLogResponse.entries:type_name -> emergency.dashboard.v1.LogEntry
+	47, // 65: emergency.dashboard.v1.LogEntry.at:type_name -> google.protobuf.Timestamp
+	38, // 66: emergency.dashboard.v1.LogEntry.fields:type_name -> emergency.dashboard.v1.LogField
+	7,  // 67: emergency.dashboard.v1.WatchIncidentResponse.incident:type_name -> emergency.dashboard.v1.Incident
+	20, // 68: emergency.dashboard.v1.WatchIncidentResponse.entries:type_name -> emergency.dashboard.v1.TimelineEntry
+	0,  // 69: emergency.dashboard.v1.WatchIncidentResponse.freshness:type_name -> emergency.dashboard.v1.Freshness
+	68, // 70: emergency.dashboard.v1.ReadHistoryResponse.record:type_name -> emergency.v1.SignedRecord
+	1,  // 71: emergency.dashboard.v1.QueryService.WhoAmI:input_type -> emergency.dashboard.v1.WhoAmIRequest
+	3,  // 72: emergency.dashboard.v1.QueryService.ListIncidents:input_type -> emergency.dashboard.v1.ListIncidentsRequest
+	5,  // 73: emergency.dashboard.v1.QueryService.ReadIncident:input_type -> emergency.dashboard.v1.ReadIncidentRequest
+	18, // 74: emergency.dashboard.v1.QueryService.ReadTimeline:input_type -> emergency.dashboard.v1.ReadTimelineRequest
+	22, // 75: emergency.dashboard.v1.QueryService.ReadOptions:input_type -> emergency.dashboard.v1.ReadOptionsRequest
+	25, // 76: emergency.dashboard.v1.QueryService.ReadInbox:input_type -> emergency.dashboard.v1.ReadInboxRequest
+	28, // 77: emergency.dashboard.v1.QueryService.ReadReadiness:input_type -> emergency.dashboard.v1.ReadReadinessRequest
+	32, // 78: emergency.dashboard.v1.QueryService.ReadRuleBook:input_type -> emergency.dashboard.v1.ReadRuleBookRequest
+	35, // 79: emergency.dashboard.v1.QueryService.ReadLog:input_type -> emergency.dashboard.v1.ReadLogRequest
+	39, // 80: emergency.dashboard.v1.QueryService.ReadRestricted:input_type -> emergency.dashboard.v1.ReadRestrictedRequest
+	41, // 81: emergency.dashboard.v1.QueryService.WatchIncident:input_type -> emergency.dashboard.v1.WatchIncidentRequest
+	43, // 82: emergency.dashboard.v1.QueryService.ReadHistory:input_type -> emergency.dashboard.v1.ReadHistoryRequest
+	45, // 83: emergency.dashboard.v1.QueryService.DumpProjection:input_type -> emergency.dashboard.v1.DumpProjectionRequest
+	2,  // 84: emergency.dashboard.v1.QueryService.WhoAmI:output_type -> emergency.dashboard.v1.WhoAmIResponse
+	4,  // 85: emergency.dashboard.v1.QueryService.ListIncidents:output_type -> emergency.dashboard.v1.ListIncidentsResponse
+	6,  // 86: emergency.dashboard.v1.QueryService.ReadIncident:output_type -> emergency.dashboard.v1.ReadIncidentResponse
+	19, // 87: emergency.dashboard.v1.QueryService.ReadTimeline:output_type -> emergency.dashboard.v1.ReadTimelineResponse
+	23, // 88: emergency.dashboard.v1.QueryService.ReadOptions:output_type -> emergency.dashboard.v1.ReadOptionsResponse
+	26, // 89: emergency.dashboard.v1.QueryService.ReadInbox:output_type -> emergency.dashboard.v1.ReadInboxResponse
+	29, // 90: emergency.dashboard.v1.QueryService.ReadReadiness:output_type -> emergency.dashboard.v1.ReadReadinessResponse
+	33, // 91: emergency.dashboard.v1.QueryService.ReadRuleBook:output_type -> emergency.dashboard.v1.ReadRuleBookResponse
+	36, // 92: emergency.dashboard.v1.QueryService.ReadLog:output_type -> emergency.dashboard.v1.ReadLogResponse
+	40, // 93: emergency.dashboard.v1.QueryService.ReadRestricted:output_type -> emergency.dashboard.v1.ReadRestrictedResponse
+	42, // 94: emergency.dashboard.v1.QueryService.WatchIncident:output_type -> emergency.dashboard.v1.WatchIncidentResponse
+	44, // 95: emergency.dashboard.v1.QueryService.ReadHistory:output_type -> emergency.dashboard.v1.ReadHistoryResponse
+	46, // 96: emergency.dashboard.v1.QueryService.DumpProjection:output_type -> emergency.dashboard.v1.DumpProjectionResponse
+	84, // [84:97] is the sub-list for method output_type
+	71, // [71:84] is the sub-list for method input_type
+	71, // [71:71] is the sub-list for extension type_name
+	71, // [71:71] is the sub-list for extension extendee
+	0,  // [0:71] is the sub-list for field type_name
 }
 
 func init() { file_emergency_dashboard_v1_query_proto_init() }
@@ -3908,13 +4133,14 @@ func file_emergency_dashboard_v1_query_proto_init() {
 	if File_emergency_dashboard_v1_query_proto != nil {
 		return
 	}
+	file_emergency_dashboard_v1_incident_proto_init()
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_emergency_dashboard_v1_query_proto_rawDesc), len(file_emergency_dashboard_v1_query_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   46,
+			NumMessages:   47,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
