@@ -26,7 +26,7 @@ var groups = [][]string{
 	{"proto/emergency/v1"},
 	{"pkg/rulebook"},
 	{"pkg/procedure"},
-	{"pkg/history", "pkg/bundle", "pkg/publog", "pkg/dossier", "pkg/recording"},
+	{"pkg/history", "pkg/bundle", "pkg/publog", "pkg/dossier", "pkg/prefill", "pkg/recording"},
 	{"pkg/verify"},
 	{"proto/emergency", "pkg/artefacts", "pkg/natsd", "pkg/identity", "pkg/telemetry", "pkg/config", "pkg/vault", "pkg/patch", "pkg/gitrepo", "pkg/worktree"},
 	{"pkg/dispatch", "pkg/projection", "pkg/effect", "pkg/timer", "pkg/rpc", "pkg/service"},

@@ -226,7 +226,7 @@ func decideAnnotate(d *decision, c *emergencyv1.AnnotateLogRequest) *Refusal {
 
 func closeFields(f *fields, c *emergencyv1.CloseRequest) {
 	f.want(c.GetOutcome() != 0, "outcome", "fixed, not fixed or not needed")
-	f.reason(c.GetSummary(), 10)
+	f.said("summary", c.GetSummary(), 10)
 }
 
 // decideClose closes; it states facts, never approval (10.20). Debts count as implied, so no gap between cause and

@@ -14,12 +14,20 @@ import (
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 )
 
-// fields collects the first thing that is wrong with a command's form (G2).
-type fields struct{ refusal *Refusal }
+// fields collects the first thing that is wrong with a command's form (G2), or everything for a form that is being filled in.
+type fields struct {
+	refusal *Refusal
+	all     bool
+	wrong   []WrongField
+}
 
 // want refuses with the field's name and what it must be, unless ok.
 func (f *fields) want(ok bool, field, must string, args ...any) {
 	if ok || f.refusal != nil {
+		return
+	}
+	if f.all {
+		f.wrong = append(f.wrong, WrongField{field, fmt.Sprintf(must, args...)})
 		return
 	}
 	f.refusal = refuse(ReasonField, "field %s must be %s", field, fmt.Sprintf(must, args...)).allow("", field, "correct %s", field)
@@ -70,8 +78,10 @@ func (f *fields) binding(b *emergencyv1.Binding) {
 	f.want(digestForm.MatchString(b.GetDigest()), "binding.digest", "64 lower-case hex digits")
 }
 
-func (f *fields) reason(s string, least int) {
-	f.want(utf8.RuneCountInString(strings.TrimSpace(s)) >= least, "reason", "at least %d characters", least)
+func (f *fields) reason(s string, least int) { f.said("reason", s, least) }
+
+func (f *fields) said(name, s string, least int) {
+	f.want(utf8.RuneCountInString(strings.TrimSpace(s)) >= least, name, "at least %d characters", least)
 }
 
 func (f *fields) word(name, s string) { f.want(wordForm.MatchString(s), name, "a short word") }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"cacert.org/emergency/pkg/prefill"
 	"cacert.org/emergency/pkg/procedure"
 	"cacert.org/emergency/pkg/rulebook"
 	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
@@ -158,6 +159,11 @@ func (a *app) scene(ctx context.Context) (*scene, error) {
 	}
 	s.state, err = c.State(ctx, id)
 	return s, err
+}
+
+// known is what the history says for the person's next command.
+func (s *scene) known() prefill.Known {
+	return prefill.Known{State: s.state, Book: s.book, Person: s.person, Now: s.client.Now()}
 }
 
 // fresh is the common part of one more command on the same incident.

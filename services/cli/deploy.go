@@ -5,13 +5,13 @@ package cli
 import (
 	"context"
 	"errors"
-	"fmt"
 	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	"cacert.org/emergency/pkg/history"
+	"cacert.org/emergency/pkg/prefill"
 	"cacert.org/emergency/pkg/procedure"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 )
@@ -72,7 +72,7 @@ func (a *app) deploy(ctx context.Context, d *deployment) error {
 	if err := a.dryRun(ctx, s, r); err != nil {
 		return err
 	}
-	observer := confirmedObserver(s, r)
+	observer := s.known().Observer(r)
 	req := &emergencyv1.StartApplyRequest{Meta: s.fresh(), Binding: bind(r), Host: s.state.Host(), Observer: observer, NoObserverReason: d.reason, ByHand: d.byHand}
 	seen := "nobody observing, which is a deviation"
 	if observer != "" {
@@ -96,17 +96,6 @@ func (a *app) refusal(s *scene, command, subject string) *procedure.Refusal {
 		}
 	}
 	return nil
-}
-
-// confirmedObserver is the latest one who is not the executor.
-func confirmedObserver(s *scene, r *procedure.Revision) string {
-	for i := len(s.state.Observers) - 1; i >= 0; i-- {
-		o := s.state.Observers[i]
-		if o.Revision == r.ID && !o.After && o.By != s.person && s.book.Has(o.By, emergencyv1.Role_ROLE_CRITICAL_ADMIN, s.client.Now()) {
-			return o.By
-		}
-	}
-	return ""
 }
 
 func (a *app) handWork(s *scene, r *procedure.Revision) error {
@@ -164,7 +153,7 @@ Never asks for anything but that you want it. Follows until the agent has proven
 				return err
 			}
 			if d.reason == "" {
-				d.reason = backOutReason(s.state, r)
+				d.reason = prefill.BackOutReason(s.state, r)
 			}
 			c, err := a.act(cmd.Context(), &emergencyv1.BackOutRequest{Meta: s.meta, Binding: bind(r), Reason: d.reason}, "%s is being backed out on %s", r.ID, s.state.Host())
 			if err != nil {
@@ -176,14 +165,6 @@ Never asks for anything but that you want it. Follows until the agent has proven
 	a.waitFlags(cmd, d)
 	cmd.ValidArgsFunction = a.completeRevisions
 	return cmd
-}
-
-// backOutReason says what the history knows, so that nobody has to type while the host is half changed.
-func backOutReason(s *procedure.State, r *procedure.Revision) string {
-	if apply := s.ApplyOf(r.ID); apply != nil {
-		return fmt.Sprintf("the deployment of %s on %s is %s (position %d)", r.ID, apply.Host, applyWords(apply.State), apply.Last)
-	}
-	return "the deployment of " + r.ID + " is to be taken back"
 }
 
 func (a *app) rollBackCmd() *cobra.Command {
@@ -203,7 +184,7 @@ has proven that the tree before the patch is back.`, `
 				return err
 			}
 			if observer == "" {
-				observer = secondPair(s, r)
+				observer = s.known().SecondPair(r)
 			}
 			if no := a.refusal(s, "RollBack", r.ID); no != nil && observer == "" {
 				return no
@@ -223,18 +204,6 @@ has proven that the tree before the patch is back.`, `
 	_ = cmd.RegisterFlagCompletionFunc("observer", a.completePersons) // fails only for a flag that does not exist
 	cmd.ValidArgsFunction = a.completeRevisions
 	return cmd
-}
-
-// secondPair is the other critical admin of the deployment, as seen by the one who acts now.
-func secondPair(s *scene, r *procedure.Revision) string {
-	apply := s.state.ApplyOf(r.ID)
-	switch {
-	case apply == nil:
-		return ""
-	case apply.Observer == s.person:
-		return apply.Executor
-	}
-	return apply.Observer
 }
 
 // errEnded ends the following; errFailed when the agent has reported a failure, and no tree after it.

@@ -4,13 +4,11 @@ package cli
 
 import (
 	"context"
-	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
 
-	"cacert.org/emergency/pkg/procedure"
+	"cacert.org/emergency/pkg/prefill"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 )
 
@@ -73,7 +71,7 @@ func (a *app) fileDispute(ctx context.Context, d *filing) error {
 	if req.Concern, err = s.concern(d.concern); err != nil {
 		return err
 	}
-	s.prefill(req)
+	s.known().Dispute(req)
 	if d.draft {
 		return writeForm(a.proc.Stdout, "A dispute about "+s.state.Incident+", as it would be filed now. Change what is not right.\nFile it: "+a.typing("epatch dispute file --from FILE"), []part{
 			{"concern", "one of " + either(words(emergencyv1.DisputeConcern(0))), word(req.Concern)}, {"claimants", "one a line", strings.Join(req.Claimants, "\n")},
@@ -130,16 +128,7 @@ func (s *scene) concern(typed string) (emergencyv1.DisputeConcern, error) {
 	if typed != "" {
 		return parse[emergencyv1.DisputeConcern]("concern", typed)
 	}
-	owed := map[string]emergencyv1.DisputeConcern{
-		"DISPUTE/S3": emergencyv1.DisputeConcern_DISPUTE_CONCERN_STRATEGY_3, "DISPUTE/S2": emergencyv1.DisputeConcern_DISPUTE_CONCERN_STRATEGY_2,
-		"DISPUTE/REFERRED": emergencyv1.DisputeConcern_DISPUTE_CONCERN_STRATEGY_1,
-	}
-	var open []emergencyv1.DisputeConcern
-	for _, o := range procedure.Debts(s.state) {
-		if c := owed[o.Kind]; c != 0 && o.Open() && !slices.Contains(open, c) {
-			open = append(open, c)
-		}
-	}
+	open := prefill.OwedDisputes(s.state)
 	switch len(open) {
 	case 0:
 		return emergencyv1.DisputeConcern(s.state.Strategy), nil // the first three are the strategies
@@ -151,41 +140,4 @@ func (s *scene) concern(typed string) (emergencyv1.DisputeConcern, error) {
 		err = err.hint("epatch dispute file --concern %s", word(c))
 	}
 	return 0, err
-}
-
-// prefill says what the history knows (DRP 1.4).
-func (s *scene) prefill(req *emergencyv1.FileDisputeRequest) {
-	if len(req.Claimants) == 0 {
-		req.Claimants = []string{s.person}
-	}
-	if len(req.Respondents) == 0 {
-		req.Respondents = []string{"the emergency teams"}
-	}
-	if req.Complaint == "" {
-		req.Complaint = s.complaint(req.Concern)
-	}
-	if req.Relief == "" {
-		req.Relief = "review of the emergency process, with a finding on each deviation, and directions where they are needed"
-	}
-}
-
-// complaint is the seed's own wording, with the deviations that a ruling has to judge.
-func (s *scene) complaint(about emergencyv1.DisputeConcern) string {
-	var b strings.Builder
-	switch about {
-	case emergencyv1.DisputeConcern_DISPUTE_CONCERN_STRATEGY_1, emergencyv1.DisputeConcern_DISPUTE_CONCERN_STRATEGY_2, emergencyv1.DisputeConcern_DISPUTE_CONCERN_STRATEGY_3:
-		fmt.Fprintf(&b, "emergency issue handling under option %d", int(about))
-	case emergencyv1.DisputeConcern_DISPUTE_CONCERN_ACCESS:
-		b.WriteString("remote access to a critical system in an emergency")
-	case emergencyv1.DisputeConcern_DISPUTE_CONCERN_OTHER, emergencyv1.DisputeConcern_DISPUTE_CONCERN_REVIEW, emergencyv1.DisputeConcern_DISPUTE_CONCERN_UNSPECIFIED:
-		b.WriteString("emergency issue handling")
-	}
-	fmt.Fprintf(&b, " (incident %s on %s)", s.state.Incident, s.state.Declared.System)
-	if len(s.state.Deviations) == 0 {
-		b.WriteString("\nno deviation is recorded")
-	}
-	for _, d := range s.state.Deviations {
-		fmt.Fprintf(&b, "\ndeviation at position %d: %s", d.Position, word(d.Deviation))
-	}
-	return b.String()
 }

@@ -15,6 +15,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"cacert.org/emergency/pkg/dossier"
+	"cacert.org/emergency/pkg/prefill"
 	"cacert.org/emergency/pkg/procedure"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 )
@@ -68,7 +69,7 @@ func (a *app) documentation(ctx context.Context, args []string, opt documentOpti
 		return err
 	}
 	if opt.strategy == 0 {
-		opt.strategy = toDocument(s.state)
+		opt.strategy = prefill.ToDocument(s.state)
 	}
 	var text string
 	switch {
@@ -87,14 +88,6 @@ func (a *app) documentation(ctx context.Context, args []string, opt documentOpti
 		return err
 	}
 	return a.signOff(ctx, s, req)
-}
-
-// toDocument is the strategy that waits for its documentation: the one of the last change to the host, or else the present one.
-func toDocument(s *procedure.State) uint32 {
-	if n := len(s.Applies); n > 0 {
-		return s.Applies[n-1].Strategy
-	}
-	return s.Strategy
 }
 
 func (a *app) draft(ctx context.Context, id string, strategy uint32) (string, error) {

@@ -63,7 +63,7 @@ agent is asked for the tree again.`, `
 			if err != nil {
 				return err
 			}
-			req := &emergencyv1.ConfirmObserverRequest{Meta: s.meta, Binding: bind(r), Kind: emergencyv1.ObserverKind_OBSERVER_KIND_BEFORE, Executor: observed(s, r)}
+			req := &emergencyv1.ConfirmObserverRequest{Meta: s.meta, Binding: bind(r), Kind: emergencyv1.ObserverKind_OBSERVER_KIND_BEFORE, Executor: s.known().Observed(r)}
 			done := fmt.Sprintf("you observe the deployment of %s", r.ID)
 			if after {
 				req.Kind, done = emergencyv1.ObserverKind_OBSERVER_KIND_AFTER, fmt.Sprintf("checked afterwards: the host holds the reviewed tree of %s", r.ID)
@@ -77,17 +77,6 @@ agent is asked for the tree again.`, `
 	cmd.Flags().BoolVar(&after, "after", false, "an independent check after the deployment")
 	cmd.ValidArgsFunction = a.completeRevisions
 	return cmd
-}
-
-// observed is the executor, as far as it is known.
-func observed(s *scene, r *procedure.Revision) string {
-	switch apply := s.state.ApplyOf(r.ID); {
-	case apply != nil:
-		return apply.Executor
-	case r.Forward != nil && r.Forward.To != s.person:
-		return r.Forward.To
-	}
-	return ""
 }
 
 func (a *app) dryRunCmd() *cobra.Command {

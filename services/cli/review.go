@@ -12,6 +12,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"cacert.org/emergency/pkg/history"
+	"cacert.org/emergency/pkg/prefill"
 	"cacert.org/emergency/pkg/procedure"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 )
@@ -28,12 +29,12 @@ type judgement struct {
 	noForward       bool
 }
 
-// phase is after the deployment for a revision in the regular update cycle, whether the person says so or not.
+// phase is after the deployment if the person says so, or for a revision in the regular update cycle.
 func phase(r *procedure.Revision, after bool) emergencyv1.Phase {
-	if after || r.Cycle != nil {
+	if after {
 		return emergencyv1.Phase_PHASE_AFTER
 	}
-	return emergencyv1.Phase_PHASE_BEFORE
+	return prefill.Phase(r)
 }
 
 func (a *app) reviewCmd() *cobra.Command {
@@ -158,37 +159,17 @@ func (a *app) secondReview(ctx context.Context, j *judgement) error {
 func (a *app) forward(ctx context.Context, s *scene, r *procedure.Revision, j *judgement) error {
 	plan := j.plan
 	if plan == "" {
-		plan = rollbackPlan(s.state, r)
+		plan = prefill.RollbackPlan(s.state, r)
 	}
 	to, who := j.to, "the critical team"
 	if to == "" {
-		to = executor(s.state)
+		to = prefill.Executor(s.state)
 	}
 	if to != "" {
 		who = to
 	}
 	_, err := a.act(ctx, &emergencyv1.ForwardRequest{Meta: s.fresh(), Binding: bind(r), RollbackPlan: plan, To: to, LocalTest: j.local}, "%s forwarded to %s", r.ID, who)
 	return err
-}
-
-// rollbackPlan is how the system itself goes back, in words for whoever has to do it by hand.
-func rollbackPlan(s *procedure.State, r *procedure.Revision) string {
-	return fmt.Sprintf("Restore tree %s (commit %s) on %s: epatch back-out after a failed apply, epatch roll-back after a verified one. By hand: bring the files of that commit to the host and have the agent report the tree.",
-		r.BaseTree, r.BaseCommit, s.Host())
-}
-
-// executor is the holder of the slot to deploy, empty if there is not exactly one.
-func executor(s *procedure.State) string {
-	person, n := "", 0
-	for _, sl := range s.Slots {
-		if sl.Step == emergencyv1.ResponderStep_RESPONDER_STEP_EXECUTE && sl.Person != "" && sl.State != procedure.SlotOpen {
-			person, n = sl.Person, n+1
-		}
-	}
-	if n != 1 {
-		return ""
-	}
-	return person
 }
 
 func (a *app) forwardCmd() *cobra.Command {

@@ -161,14 +161,11 @@ func (s *scene) listedContact(person string) (string, error) {
 	if person == "" {
 		person = s.person
 	}
-	var channels []string
-	for _, c := range s.book.Contacts(person) {
-		channels = append(channels, c.GetChannel())
-	}
-	if len(channels) == 0 {
+	contact := s.known().Contact(person)
+	if contact == "" {
 		return "", usage("the rule book has no address of %s; say how %s is reached with --contact", person, person).hint("for the next time: epatch contacts set mail=... sms=...")
 	}
-	return "as in the rule book: " + strings.Join(channels, ", "), nil
+	return contact, nil
 }
 
 func (a *app) declineCmd() *cobra.Command {

@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"cacert.org/emergency/pkg/procedure"
+	"cacert.org/emergency/pkg/rpc/command"
 )
 
 // Captured is what Send and Call return in an offline client, as an error: nothing was recorded. The command, with the person's
@@ -38,7 +39,7 @@ type capturedFile struct {
 // capture signs a command as done now and writes it to the file, which must not be there yet: nothing captured is ever lost by
 // another capture.
 func (c *Client) capture(ctx context.Context, cmd procedure.Command) error {
-	if _, err := methodOf(cmd); err != nil {
+	if _, err := command.Method(cmd); err != nil {
 		return err
 	}
 	if cmd.GetMeta().GetApproval() == nil || cmd.GetMeta().GetCapturedAt() == nil {
@@ -68,7 +69,7 @@ func (c *Client) capture(ctx context.Context, cmd procedure.Command) error {
 // markCaptured dates a command, if it is being captured, before it is signed.
 func (c *Client) markCaptured(cmd procedure.Command) {
 	if c.cfg.Offline {
-		m := meta(cmd, c.requestID())
+		m := command.Meta(cmd, c.requestID())
 		m.CapturedAt, m.ExpectedPosition = timestamppb.New(c.Now()), nil
 	}
 }

@@ -10,6 +10,7 @@ import (
 
 	"cacert.org/emergency/pkg/history"
 	"cacert.org/emergency/pkg/procedure"
+	"cacert.org/emergency/pkg/rpc/command"
 	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
 )
 
@@ -84,7 +85,7 @@ func (c *Client) again(ctx context.Context, run func(ctx context.Context, alive 
 		if lost.IsZero() {
 			lost = c.Now()
 		}
-		if !errors.Is(err, io.EOF) && !passing(err) || c.Now().Sub(lost) > c.cfg.Patience {
+		if !errors.Is(err, io.EOF) && !command.Passing(err) || c.Now().Sub(lost) > c.cfg.Patience {
 			return err
 		}
 		if c.cfg.OnRetry != nil {
