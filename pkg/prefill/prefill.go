@@ -326,10 +326,21 @@ func (k Known) fillArbitration(cmd procedure.Command, subject string) bool {
 		}
 	case *emergencyv1.FormAppealPanelRequest:
 		c.Dispute = subject
+	case *emergencyv1.RedactRequest:
+		c.Event, c.Commitment = valueOf(subject)
+	case *emergencyv1.DiscloseRequest:
+		c.Event, c.Commitment = valueOf(subject)
 	default:
 		return false
 	}
 	return true
+}
+
+// valueOf reads the subject of what is about one restricted value: position and commitment.
+func valueOf(subject string) (event uint64, commitment string) {
+	at, commitment, _ := strings.Cut(subject, " ")
+	event, _ = strconv.ParseUint(at, 10, 64) // no number leaves it open
+	return event, commitment
 }
 
 // document asks for a reason for every deviation.

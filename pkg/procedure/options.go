@@ -21,7 +21,7 @@ type Option struct {
 	Refusal *Refusal
 	// Who could give it, by role.
 	Who []string
-	// Next is set when it is the step that waits for this person; Due is when it is due, if that is known.
+	// Next is set when it is the step that waits for this person, or leads to it; Due is when it is due, if that is known.
 	Next bool
 	Due  time.Time
 }
@@ -55,7 +55,29 @@ func Options(s *State, env Env) []Option {
 		}
 		list = append(list, o)
 	}
+	leadTo(list, steps, env)
 	return list
+}
+
+// leadTo marks what leads to a step that waits for the person and is refused yet: the command that its refusal names, where the
+// person can give that, as the dry run before a deployment.
+func leadTo(list []Option, steps []Step, env Env) {
+	for _, o := range list {
+		step := slices.IndexFunc(steps, func(st Step) bool {
+			return st.Command == o.Command && (st.Subject == "" || st.Subject == o.Subject) && st.waitsFor(personOf(env), env)
+		})
+		if o.Refusal == nil || step < 0 {
+			continue
+		}
+		for _, way := range o.Refusal.Allow {
+			at := slices.IndexFunc(list, func(x Option) bool {
+				return x.Refusal == nil && x.Command == way.Command && way.Command != "" && x.Subject == way.Subject
+			})
+			if at >= 0 && !list[at].Next {
+				list[at].Next, list[at].Due = true, steps[step].Due
+			}
+		}
+	}
 }
 
 func personOf(env Env) string {

@@ -301,3 +301,68 @@ func TestWaiverNamesItsOwnLead(t *testing.T) {
 		}
 	}
 }
+
+// What a step lacks that waits for somebody is that person's next: the dry run, for whoever is to deploy, and for nobody else.
+func TestWhatLeadsToAStepIsNext(t *testing.T) {
+	t.Parallel()
+	w := given(t, pt.Story(pt.Forwarded), pt.Does("carl", pt.Observe())).World()
+	next := func(person string) (list []string) {
+		for _, o := range procedure.Options(w.State, procedure.Env{Now: w.Now, Book: w.Book, Actor: procedure.Actor{KeyID: w.Book.KeysOf(person, w.Now)[0]}}) {
+			if o.Next && (o.Command == "DryRun" || o.Command == "StartApply") {
+				list = append(list, o.Command)
+			}
+		}
+		return list
+	}
+	if got := next("carla"); !slices.Equal(got, []string{"DryRun"}) {
+		t.Errorf("carla's next: %v", got)
+	}
+	if got := next("carl"); len(got) > 0 {
+		t.Errorf("carl's next: %v", got)
+	}
+	w = given(t, pt.Story(pt.Observed)).World()
+	if got := next("carla"); !slices.Equal(got, []string{"StartApply"}) {
+		t.Errorf("after the dry run: %v", got)
+	}
+}
+
+// A form says everything that it lacks at once, each under the name of its field.
+func TestWrongFields(t *testing.T) {
+	t.Parallel()
+	names := func(c procedure.Command) (list []string) {
+		for _, w := range procedure.WrongFields(c) {
+			list = append(list, w.Field)
+		}
+		return list
+	}
+	if got := names(&emergencyv1.CloseRequest{}); !slices.Equal(got, []string{"outcome", "summary"}) {
+		t.Errorf("an empty closing lacks %v", got)
+	}
+	if got := names(&emergencyv1.CloseRequest{Outcome: emergencyv1.Outcome_OUTCOME_FIXED, Summary: "login works again"}); len(got) > 0 {
+		t.Errorf("a whole one lacks %v", got)
+	}
+	if got := names(&emergencyv1.RecordFirstReviewRequest{}); !slices.Contains(got, "binding.revision") || !slices.Contains(got, "verdict") {
+		t.Errorf("an empty review lacks %v", got)
+	}
+}
+
+// What is foreseen is what is decided, as far as nothing has to be found out.
+func TestForesee(t *testing.T) {
+	t.Parallel()
+	w := given(t, pt.Story(pt.Registered)).World()
+	foresee := func(person string, c procedure.Command) *procedure.Refusal {
+		return procedure.Foresee(w.State, c, procedure.Env{Now: w.Now, Book: w.Book, Actor: procedure.Actor{KeyID: w.Book.KeysOf(person, w.Now)[0]}})
+	}
+	r := w.State.Current()
+	review := &emergencyv1.RecordFirstReviewRequest{Meta: &emergencyv1.CommandMeta{Incident: w.State.Incident}, Binding: &emergencyv1.Binding{Revision: r.ID, Digest: r.Binding}, Verdict: approve}
+	if no := foresee("anna", review); no != nil {
+		t.Errorf("anna: %v", no)
+	}
+	if no := foresee("tina", review); no == nil || no.Reason != procedure.ReasonRole {
+		t.Errorf("tina: %v", no)
+	}
+	review.Binding.Digest = strings.Repeat("0", 64)
+	if no := foresee("anna", review); no == nil || no.Reason != procedure.ReasonBindingUnknown {
+		t.Errorf("another binding: %v", no)
+	}
+}

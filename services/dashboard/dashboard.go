@@ -4,6 +4,7 @@ package dashboard
 
 import (
 	"context"
+	"crypto"
 	"errors"
 	"log/slog"
 	"net/http"
@@ -13,7 +14,6 @@ import (
 	"google.golang.org/grpc"
 
 	"cacert.org/emergency/pkg/history"
-	"cacert.org/emergency/pkg/procedure"
 	"cacert.org/emergency/pkg/projection"
 	"cacert.org/emergency/pkg/service"
 	"cacert.org/emergency/pkg/timer"
@@ -34,7 +34,7 @@ type Config struct {
 	// Incidents is the folded state of all incidents; the same runner feeds it and Projections.
 	Incidents *projection.Incidents
 
-	// Peers are connections to the services by owner, for restricted values. One that is missing is away.
+	// Peers are connections to the services by owner, for restricted values, patches and the commands that people give in pages. One that is missing is away.
 	Peers map[string]grpc.ClientConnInterface
 
 	// PublicURL is where the pages are reached, such as https://emergency.cacert.org, for the links of the Atom feed; they are
@@ -53,6 +53,10 @@ type Config struct {
 	// itself. Optional.
 	Typed   func(command, subject, incident string) string
 	Process func(context.Context) pages.Process
+
+	// DemoSigner is the key of a demo person, in a development system that has it; people of the demo then sign in pages without a
+	// passkey. Optional.
+	DemoSigner func(person string) (crypto.Signer, error)
 
 	// KeepAlive is after how long without a change a watcher gets the present state again; 15 seconds if 0.
 	KeepAlive time.Duration
@@ -88,8 +92,8 @@ func New(cfg Config) (*Server, error) {
 	}
 	var err error
 	s.people, err = pages.New(pages.Config{
-		Clock: cfg.Clock, Log: cfg.Log, Query: s, Incidents: cfg.Incidents, Records: s.records, Reader: s.running, Review: cfg.Peers[procedure.OwnerReview],
-		Typed: cfg.Typed, Process: cfg.Process, Assets: paths, Development: cfg.Development, KeepAlive: cfg.KeepAlive,
+		Clock: cfg.Clock, Log: cfg.Log, Query: s, Incidents: cfg.Incidents, Records: s.records, Reader: s.running, Peers: cfg.Peers,
+		Typed: cfg.Typed, Process: cfg.Process, Assets: paths, Development: cfg.Development, DemoSigner: cfg.DemoSigner, KeepAlive: cfg.KeepAlive,
 	})
 	return s, err
 }

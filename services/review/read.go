@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 
+	"cacert.org/emergency/pkg/gitrepo"
 	"cacert.org/emergency/pkg/patch"
 	"cacert.org/emergency/pkg/procedure"
 	"cacert.org/emergency/pkg/service"
@@ -44,6 +45,33 @@ func (s *Server) ReadPatch(ctx context.Context, req *reviewv1.ReadPatchRequest) 
 	}
 	s.Log.InfoContext(ctx, "patch read", "incident", st.Incident, "revision", r.ID, "by_key", service.Caller(ctx).KeyID)
 	return &reviewv1.ReadPatchResponse{Bytes: data, Sha256: r.Artefact.GetSha256(), Diff: diff}, nil
+}
+
+// ComputePatch says what bytes that are not registered make of a commit: what their registration has to say. Who may ask is for the
+// server: services alone.
+func (s *Server) ComputePatch(ctx context.Context, req *reviewv1.ComputePatchRequest) (*reviewv1.ComputePatchResponse, error) {
+	st, err := s.Dispatch.State(ctx, req.GetIncident())
+	if err != nil {
+		return nil, service.Retryable(err)
+	}
+	base := req.GetBase()
+	if base == "" {
+		base = st.ReleaseRef()
+	}
+	if err := s.repo.Fetch(ctx); err != nil { // a branch is meant as it is now
+		return nil, repositoryAway(err)
+	}
+	out := &reviewv1.ComputePatchResponse{}
+	c, err := s.repo.ResolveCommit(ctx, base)
+	if err == nil {
+		var result gitrepo.Result
+		if result, err = s.compute(ctx, c.ID, req.GetBytes()); err == nil {
+			out.BaseCommit, out.BaseTree, out.ResultTree = c.ID, result.BaseTree, result.ResultTree
+			return out, nil
+		}
+	}
+	out.Problem, err = problem(err)
+	return out, err
 }
 
 // mayRead lets agents and services read patches, and the people who may read an event's restricted values.

@@ -78,7 +78,8 @@ type look struct {
 	width  int64
 	lang   string
 	dark   bool
-	still  bool // without JavaScript
+	still  bool          // without JavaScript
+	within time.Duration // how long the tab is in use; testenv.Patience if 0
 }
 
 const height = 900
@@ -87,7 +88,7 @@ const height = 900
 func open(t *testing.T, browser context.Context, env *testenv.Env, l look) *tab {
 	t.Helper()
 	ctx, stop := chromedp.NewContext(browser, chromedp.WithNewBrowserContext())
-	ctx, cancel := context.WithTimeout(ctx, testenv.Patience)
+	ctx, cancel := context.WithTimeout(ctx, max(l.within, testenv.Patience))
 	t.Cleanup(func() { cancel(); stop() })
 	x := &tab{t: t, ctx: ctx, env: env, hosts: map[string]bool{}}
 	check(t, chromedp.Listen(ctx, x.hear))
@@ -217,6 +218,12 @@ func (x *tab) wellMade(what string) {
 	if wide := eval[string](x, tooWide); wide != "" {
 		x.t.Errorf("%s: wider than the page: %s", what, wide)
 	}
+	x.quiet(what)
+}
+
+// quiet checks that no page has complained, and none has asked another host.
+func (x *tab) quiet(what string) {
+	x.t.Helper()
 	x.mu.Lock()
 	defer x.mu.Unlock()
 	for _, p := range x.problems {

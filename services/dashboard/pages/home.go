@@ -21,12 +21,16 @@ type homeView struct {
 	Overdue  []debt
 	Teams    []readyTeam
 	AnyStale bool
+	// Declares is set for who may declare an emergency; Refused says why not, and who could.
+	Declares bool
+	Refused  *refusalView
 }
 
 // waiting is one thing that waits for the viewer.
 type waiting struct {
 	What, Incident string
 	Typed          string
+	Act            *act // where it is done; nil where no page does it
 	Due            *when
 	Late           bool
 	Foreign        bool // What is in the language of the rules
@@ -71,6 +75,12 @@ func (p *Pages) home(v *viewer, _ *http.Request) (*content, error) {
 	if len(data.Then) > 0 {
 		data.First, data.Then = &data.Then[0], data.Then[1:]
 	}
+	if refusal := p.declares(v); refusal != nil {
+		said := v.refusal(refusal)
+		data.Refused = &said
+	} else {
+		data.Declares = true
+	}
 	for _, d := range p.debts(v) {
 		if d.State == "overdue" {
 			data.Overdue = append(data.Overdue, d)
@@ -83,10 +93,21 @@ func (p *Pages) home(v *viewer, _ *http.Request) (*content, error) {
 	return &content{Title: "home.title", Section: "home", Template: "home", Data: data}, nil
 }
 
+// declares asks the rules whether the viewer may declare an emergency.
+func (p *Pages) declares(v *viewer) *procedure.Refusal {
+	info, _ := commandNamed("Declare")
+	st := procedure.NewState("")
+	return procedure.Foresee(st, p.begin(v, st, info, "", ""), p.env(v))
+}
+
 func (p *Pages) waiting(v *viewer, i *dashboardv1.InboxItem) waiting {
 	w := waiting{Incident: i.GetIncident(), Typed: p.cfg.Typed(i.GetCommand(), i.GetSubject(), i.GetIncident()), Due: v.moment(i.GetDueAt())}
 	w.Late = w.Due != nil && v.now.After(w.Due.at)
-	kind := debtKind(i.GetSubject())
+	kind, subject := debtKind(i.GetSubject()), i.GetSubject()
+	if kind != "" {
+		subject = owedSubject(kind)
+	}
+	p.cfg.Incidents.View(i.GetIncident(), func(st *procedure.State) { w.Act = p.act(v, st, i.GetCommand(), subject) })
 	switch {
 	case kind != "":
 		w.What, w.Typed = v.say("home.owed", v.debt(kind)), p.cfg.Typed(i.GetCommand(), "", i.GetIncident())
@@ -105,6 +126,18 @@ func debtKind(id string) string {
 		return ""
 	}
 	return id[:at]
+}
+
+// owedSubject is what a command is about that meets an obligation of a kind: DOCUMENT/S2 asks for the documentation of S2. Most
+// commands then find by themselves what is current.
+func owedSubject(kind string) string {
+	if strategy, ok := strings.CutPrefix(kind, "DOCUMENT/"); ok {
+		return strategy
+	}
+	if strings.HasPrefix(kind, "DISPUTE/") {
+		return kind
+	}
+	return ""
 }
 
 // cards are the incidents that are wanted, the newest first, and drills after what is real.

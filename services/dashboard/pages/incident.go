@@ -41,6 +41,14 @@ type incidentView struct {
 	Cannot     []option
 	Latest     []entry
 	Entries    int
+	Recorded   *recorded // what the viewer has just done
+}
+
+// recorded is what has become of a command that was signed in a page.
+type recorded struct {
+	Event event
+	// Behind is set while this page does not show it yet.
+	Behind bool
 }
 
 // then is a place in the history that is looked at.
@@ -71,6 +79,7 @@ type deviation struct {
 // option is something the viewer can do, or why not.
 type option struct {
 	What, Typed  string
+	Act          *act // where it is done; nil where no page does it
 	Reason, Rule string
 	Ways         []string
 	Who          []person
@@ -79,6 +88,7 @@ type option struct {
 
 func (p *Pages) incident(v *viewer, r *http.Request) (*content, error) {
 	id := r.PathValue("incident")
+	done := p.recorded(v, id, r.URL.Query().Get("recorded"))
 	st, err := p.state(v, id)
 	if err != nil {
 		return nil, err
@@ -87,6 +97,7 @@ func (p *Pages) incident(v *viewer, r *http.Request) (*content, error) {
 	if err != nil {
 		return nil, err
 	}
+	data.Recorded = done
 	p.options(v, st, data)
 	entries, err := p.entries(v, id, 0)
 	if err != nil {
@@ -157,9 +168,8 @@ func (v *viewer) change(st *procedure.State, c procedure.StrategyChange) strateg
 
 // options adds what the viewer can do, by the checks that decide.
 func (p *Pages) options(v *viewer, st *procedure.State, d *incidentView) {
-	env := procedure.Env{Now: v.now, Actor: procedure.Actor{KeyID: v.Key}, Book: v.book}
-	for _, o := range procedure.Options(st, env) {
-		x := option{What: v.command(o.Command, o.Subject), Typed: p.cfg.Typed(o.Command, o.Subject, st.Incident), Due: v.when(o.Due)}
+	for _, o := range procedure.Options(st, p.env(v)) {
+		x := option{What: v.command(o.Command, o.Subject), Typed: p.cfg.Typed(o.Command, o.Subject, st.Incident), Due: v.when(o.Due), Act: p.act(v, st, o.Command, o.Subject)}
 		switch {
 		case o.Next:
 			d.Next = append(d.Next, x)

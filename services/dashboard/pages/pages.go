@@ -4,9 +4,11 @@ package pages
 
 import (
 	"context"
+	"crypto"
 	"errors"
 	"log/slog"
 	"net/http"
+	"strings"
 	"sync"
 	"time"
 
@@ -19,7 +21,7 @@ import (
 	"cacert.org/emergency/services/dashboard/view"
 )
 
-// Config is what the pages are given. All of it is required but Review, Typed and Process.
+// Config is what the pages are given. All of it is required but Peers, Typed, Process and DemoSigner.
 type Config struct {
 	Clock timer.Clock
 	Log   *slog.Logger
@@ -31,8 +33,8 @@ type Config struct {
 	Records   *view.Records
 	Reader    func() (*projection.Runner, error)
 
-	// Review is the connection to the service that keeps the patches. Without one they are away.
-	Review grpc.ClientConnInterface
+	// Peers are connections to the services by owner, for patches and for the commands that people sign. One that is missing is away.
+	Peers map[string]grpc.ClientConnInterface
 	// Typed is what to type for a command about a subject in an incident; empty for what nobody types.
 	Typed func(command, subject, incident string) string
 	// Process tells what the process knows about itself.
@@ -42,6 +44,8 @@ type Config struct {
 	Assets map[string]string
 	// Development lets people on this machine choose who they are, and says so on every page.
 	Development bool
+	// DemoSigner is the key of a demo person, with which a person who was chosen signs in development.
+	DemoSigner func(person string) (crypto.Signer, error)
 	// KeepAlive is after how long without a change an open page hears that it is still true; 15 seconds if 0.
 	KeepAlive time.Duration
 }
@@ -108,6 +112,10 @@ func (p *Pages) Mount(mux *http.ServeMux) {
 		"GET /incidents/{incident}/events/{position}":  p.event,
 		"POST /incidents/{incident}/events/{position}": p.event,
 		"GET /incidents/{incident}/patches/{revision}": p.patch,
+		"GET /incidents/{incident}/act/{command}":      p.actPage,
+		"POST /incidents/{incident}/act/{command}":     p.actGiven,
+		"GET /declare":                                 p.actPage,
+		"POST /declare":                                p.actGiven,
 		"GET /obligations":                             p.obligations,
 		"GET /rulebook":                                p.ruleBook,
 		"GET /board":                                   p.board,
@@ -115,6 +123,8 @@ func (p *Pages) Mount(mux *http.ServeMux) {
 	} {
 		add(pattern, p.page(build))
 	}
+	add("POST /incidents/{incident}/act/{command}/sign", p.actSigned)
+	add("POST /declare/sign", p.actSigned)
 	add("GET /sign-in", p.signInPage)
 	add("POST /sign-in", p.signIn)
 	add("POST /sign-out", p.signOut)
@@ -130,13 +140,24 @@ func headers(next http.HandlerFunc) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Security-Policy", contentPolicy)
 		w.Header().Set("Cache-Control", "no-store")
-		r.Body = http.MaxBytesReader(w, r.Body, maxForm)
+		r.Body = http.MaxBytesReader(w, r.Body, formLimit(r))
 		next(w, r)
 	})
 }
 
-// maxForm is more than any form of these pages has.
+// maxForm is more than any form of these pages has but those of commands.
 const maxForm = 16 << 10
+
+// formLimit is how many bytes a form may have: a command's has room for its texts, that of a patch for the patch.
+func formLimit(r *http.Request) int64 {
+	switch name := r.PathValue("command"); {
+	case name == "RegisterPatch":
+		return maxPatchAct
+	case name != "" || strings.HasPrefix(r.URL.Path, "/declare"):
+		return maxAct
+	}
+	return maxForm
+}
 
 // content is what a page shows inside the frame.
 type content struct {

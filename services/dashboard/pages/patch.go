@@ -84,11 +84,12 @@ func (p *Pages) diff(v *viewer, st *procedure.State, rev *procedure.Revision, d 
 	if refusal := procedure.MayRead(st, v.book, v.Person, v.now, patchEvent, procedure.RestrictedField{Field: "bytes"}); refusal != nil {
 		return refusal
 	}
-	if p.cfg.Review == nil {
+	conn, ok := p.cfg.Peers[procedure.OwnerReview]
+	if !ok {
 		return service.Away("no connection to the review service, which keeps the patch")
 	}
 	p.cfg.Log.InfoContext(v.ctx, "patch shown", "incident", st.Incident, "revision", rev.ID, "person", v.Person, "key", v.Key)
-	answer, err := reviewv1.NewReviewReaderServiceClient(p.cfg.Review).ReadPatch(v.ctx, &reviewv1.ReadPatchRequest{Incident: st.Incident, Revision: rev.ID})
+	answer, err := reviewv1.NewReviewReaderServiceClient(conn).ReadPatch(v.ctx, &reviewv1.ReadPatchRequest{Incident: st.Incident, Revision: rev.ID})
 	if refusal, ok := rpc.RefusalOf(err); ok {
 		return refusal
 	}

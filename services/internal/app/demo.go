@@ -4,11 +4,13 @@ package app
 
 import (
 	"context"
+	"crypto"
 	"crypto/x509"
 	"encoding/pem"
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -215,4 +217,12 @@ func (n *Node) asPerson(ctx context.Context, person string, cmd procedure.Comman
 		return fmt.Errorf("demo rule book: %s by %s: %w", procedure.CommandName(cmd), person, err)
 	}
 	return nil
+}
+
+// demoSigner is the key of a demo person, which this process has made and keeps in the person's profile folder.
+func (n *Node) demoSigner(person string) (crypto.Signer, error) {
+	if !slices.ContainsFunc(DemoPeople(), func(p DemoPerson) bool { return p.ID == person }) {
+		return nil, fmt.Errorf("%q is no person of the demo", person)
+	}
+	return identity.LoadKey(n.set.path("people", person, identity.KeyFile), true)
 }

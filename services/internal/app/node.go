@@ -122,6 +122,7 @@ func (n *Node) open(ctx context.Context) error {
 		func() error { return n.openServices(ctx) },
 		func() error { return n.openReader(ctx) },
 		func() error { return n.foundDemo(ctx, keys) },
+		func() error { return n.reader.CatchUp(ctx) }, // so that the people of a new demo are known to the first who asks
 	} {
 		if err := step(); err != nil {
 			return err

@@ -24,6 +24,7 @@ import (
 	"cacert.org/emergency/pkg/service"
 	"cacert.org/emergency/pkg/telemetry"
 	restrictedv1 "cacert.org/emergency/proto/emergency/restricted/v1"
+	reviewv1 "cacert.org/emergency/proto/emergency/review/v1"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 	"cacert.org/emergency/services/cli"
 	"cacert.org/emergency/services/dashboard"
@@ -38,7 +39,10 @@ import (
 
 // onlyServices are the methods that one service calls on another and nobody else may (hardening.md 1.6).
 func onlyServices() []string {
-	return []string{"/emergency.deployment.v1.AgentService/RunJob", "/emergency.restricted.v1.RestrictedService/Reveal", "/emergency.restricted.v1.RestrictedService/Erase"}
+	return []string{
+		"/emergency.deployment.v1.AgentService/RunJob", "/emergency.restricted.v1.RestrictedService/Reveal", "/emergency.restricted.v1.RestrictedService/Erase",
+		reviewv1.ReviewReaderService_ComputePatch_FullMethodName,
+	}
 }
 
 // Run serves until ctx ends. ready is called with the addresses once everything answers.
@@ -156,7 +160,7 @@ func (n *Node) guard(ctx context.Context) error {
 func (n *Node) dashboardConfig() dashboard.Config {
 	return dashboard.Config{
 		Clock: n.set.Clock, Log: n.log, Store: n.store, Keys: n.keys, Incidents: n.incidents, Peers: n.peers(), Development: true,
-		Metrics: n.tel.Handler(), Typed: cli.Typed, Process: n.process,
+		Metrics: n.tel.Handler(), Typed: cli.Typed, Process: n.process, DemoSigner: n.demoSigner,
 	}
 }
 

@@ -143,6 +143,143 @@ func (x *ReadPatchResponse) GetDiff() []byte {
 	return nil
 }
 
+// ComputePatchRequest is a patch, and what it is for.
+type ComputePatchRequest struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Incident.
+	Incident string `protobuf:"bytes,1,opt,name=incident,proto3" json:"incident,omitempty"`
+	// Commit or branch that the patch applies to; the branch that the critical host runs if empty.
+	Base string `protobuf:"bytes,2,opt,name=base,proto3" json:"base,omitempty"`
+	// Unified diff or git bundle.
+	Bytes         []byte `protobuf:"bytes,3,opt,name=bytes,proto3" json:"bytes,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ComputePatchRequest) Reset() {
+	*x = ComputePatchRequest{}
+	mi := &file_emergency_review_v1_review_proto_msgTypes[2]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ComputePatchRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ComputePatchRequest) ProtoMessage() {}
+
+func (x *ComputePatchRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_emergency_review_v1_review_proto_msgTypes[2]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ComputePatchRequest.ProtoReflect.Descriptor instead.
+func (*ComputePatchRequest) Descriptor() ([]byte, []int) {
+	return file_emergency_review_v1_review_proto_rawDescGZIP(), []int{2}
+}
+
+func (x *ComputePatchRequest) GetIncident() string {
+	if x != nil {
+		return x.Incident
+	}
+	return ""
+}
+
+func (x *ComputePatchRequest) GetBase() string {
+	if x != nil {
+		return x.Base
+	}
+	return ""
+}
+
+func (x *ComputePatchRequest) GetBytes() []byte {
+	if x != nil {
+		return x.Bytes
+	}
+	return nil
+}
+
+// ComputePatchResponse is what the patch makes of the commit.
+type ComputePatchResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Full id of the commit.
+	BaseCommit string `protobuf:"bytes,1,opt,name=base_commit,json=baseCommit,proto3" json:"base_commit,omitempty"`
+	// Tree of that commit.
+	BaseTree string `protobuf:"bytes,2,opt,name=base_tree,json=baseTree,proto3" json:"base_tree,omitempty"`
+	// Tree after the patch.
+	ResultTree string `protobuf:"bytes,3,opt,name=result_tree,json=resultTree,proto3" json:"result_tree,omitempty"`
+	// Why the bytes are no acceptable patch; then nothing else is said.
+	Problem       string `protobuf:"bytes,4,opt,name=problem,proto3" json:"problem,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ComputePatchResponse) Reset() {
+	*x = ComputePatchResponse{}
+	mi := &file_emergency_review_v1_review_proto_msgTypes[3]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ComputePatchResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ComputePatchResponse) ProtoMessage() {}
+
+func (x *ComputePatchResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_emergency_review_v1_review_proto_msgTypes[3]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ComputePatchResponse.ProtoReflect.Descriptor instead.
+func (*ComputePatchResponse) Descriptor() ([]byte, []int) {
+	return file_emergency_review_v1_review_proto_rawDescGZIP(), []int{3}
+}
+
+func (x *ComputePatchResponse) GetBaseCommit() string {
+	if x != nil {
+		return x.BaseCommit
+	}
+	return ""
+}
+
+func (x *ComputePatchResponse) GetBaseTree() string {
+	if x != nil {
+		return x.BaseTree
+	}
+	return ""
+}
+
+func (x *ComputePatchResponse) GetResultTree() string {
+	if x != nil {
+		return x.ResultTree
+	}
+	return ""
+}
+
+func (x *ComputePatchResponse) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
 var File_emergency_review_v1_review_proto protoreflect.FileDescriptor
 
 const file_emergency_review_v1_review_proto_rawDesc = "" +
@@ -154,7 +291,18 @@ const file_emergency_review_v1_review_proto_rawDesc = "" +
 	"\x11ReadPatchResponse\x12\x14\n" +
 	"\x05bytes\x18\x01 \x01(\fR\x05bytes\x12\x16\n" +
 	"\x06sha256\x18\x02 \x01(\tR\x06sha256\x12\x12\n" +
-	"\x04diff\x18\x03 \x01(\fR\x04diff2\xcd\b\n" +
+	"\x04diff\x18\x03 \x01(\fR\x04diff\"[\n" +
+	"\x13ComputePatchRequest\x12\x1a\n" +
+	"\bincident\x18\x01 \x01(\tR\bincident\x12\x12\n" +
+	"\x04base\x18\x02 \x01(\tR\x04base\x12\x14\n" +
+	"\x05bytes\x18\x03 \x01(\fR\x05bytes\"\x8f\x01\n" +
+	"\x14ComputePatchResponse\x12\x1f\n" +
+	"\vbase_commit\x18\x01 \x01(\tR\n" +
+	"baseCommit\x12\x1b\n" +
+	"\tbase_tree\x18\x02 \x01(\tR\bbaseTree\x12\x1f\n" +
+	"\vresult_tree\x18\x03 \x01(\tR\n" +
+	"resultTree\x12\x18\n" +
+	"\aproblem\x18\x04 \x01(\tR\aproblem2\xcd\b\n" +
 	"\rReviewService\x12X\n" +
 	"\rRegisterPatch\x12\".emergency.v1.RegisterPatchRequest\x1a#.emergency.v1.RegisterPatchResponse\x12d\n" +
 	"\x11RecordFirstReview\x12&.emergency.v1.RecordFirstReviewRequest\x1a'.emergency.v1.RecordFirstReviewResponse\x12I\n" +
@@ -168,9 +316,10 @@ const file_emergency_review_v1_review_proto_rawDesc = "" +
 	"\fOverruleVeto\x12!.emergency.v1.OverruleVetoRequest\x1a\".emergency.v1.OverruleVetoResponse\x12F\n" +
 	"\aForward\x12\x1c.emergency.v1.ForwardRequest\x1a\x1d.emergency.v1.ForwardResponse\x12a\n" +
 	"\x10EnterUpdateCycle\x12%.emergency.v1.EnterUpdateCycleRequest\x1a&.emergency.v1.EnterUpdateCycleResponse\x12j\n" +
-	"\x13ConcludeUpdateCycle\x12(.emergency.v1.ConcludeUpdateCycleRequest\x1a).emergency.v1.ConcludeUpdateCycleResponse2q\n" +
+	"\x13ConcludeUpdateCycle\x12(.emergency.v1.ConcludeUpdateCycleRequest\x1a).emergency.v1.ConcludeUpdateCycleResponse2\xd6\x01\n" +
 	"\x13ReviewReaderService\x12Z\n" +
-	"\tReadPatch\x12%.emergency.review.v1.ReadPatchRequest\x1a&.emergency.review.v1.ReadPatchResponseB9Z7cacert.org/emergency/proto/emergency/review/v1;reviewv1b\x06proto3"
+	"\tReadPatch\x12%.emergency.review.v1.ReadPatchRequest\x1a&.emergency.review.v1.ReadPatchResponse\x12c\n" +
+	"\fComputePatch\x12(.emergency.review.v1.ComputePatchRequest\x1a).emergency.review.v1.ComputePatchResponseB9Z7cacert.org/emergency/proto/emergency/review/v1;reviewv1b\x06proto3"
 
 var (
 	file_emergency_review_v1_review_proto_rawDescOnce sync.Once
@@ -184,64 +333,68 @@ func file_emergency_review_v1_review_proto_rawDescGZIP() []byte {
 	return file_emergency_review_v1_review_proto_rawDescData
 }
 
-var file_emergency_review_v1_review_proto_msgTypes = make([]protoimpl.MessageInfo, 2)
+var file_emergency_review_v1_review_proto_msgTypes = make([]protoimpl.MessageInfo, 4)
 var file_emergency_review_v1_review_proto_goTypes = []any{
 	(*ReadPatchRequest)(nil),               // 0: emergency.review.v1.ReadPatchRequest
 	(*ReadPatchResponse)(nil),              // 1: emergency.review.v1.ReadPatchResponse
-	(*v1.RegisterPatchRequest)(nil),        // 2: emergency.v1.RegisterPatchRequest
-	(*v1.RecordFirstReviewRequest)(nil),    // 3: emergency.v1.RecordFirstReviewRequest
-	(*v1.TransferRequest)(nil),             // 4: emergency.v1.TransferRequest
-	(*v1.ConfirmTestServerRequest)(nil),    // 5: emergency.v1.ConfirmTestServerRequest
-	(*v1.ReportTestRequest)(nil),           // 6: emergency.v1.ReportTestRequest
-	(*v1.RecordSecondReviewRequest)(nil),   // 7: emergency.v1.RecordSecondReviewRequest
-	(*v1.RaiseVetoRequest)(nil),            // 8: emergency.v1.RaiseVetoRequest
-	(*v1.WithdrawVetoRequest)(nil),         // 9: emergency.v1.WithdrawVetoRequest
-	(*v1.OverruleVetoRequest)(nil),         // 10: emergency.v1.OverruleVetoRequest
-	(*v1.ForwardRequest)(nil),              // 11: emergency.v1.ForwardRequest
-	(*v1.EnterUpdateCycleRequest)(nil),     // 12: emergency.v1.EnterUpdateCycleRequest
-	(*v1.ConcludeUpdateCycleRequest)(nil),  // 13: emergency.v1.ConcludeUpdateCycleRequest
-	(*v1.RegisterPatchResponse)(nil),       // 14: emergency.v1.RegisterPatchResponse
-	(*v1.RecordFirstReviewResponse)(nil),   // 15: emergency.v1.RecordFirstReviewResponse
-	(*v1.TransferResponse)(nil),            // 16: emergency.v1.TransferResponse
-	(*v1.ConfirmTestServerResponse)(nil),   // 17: emergency.v1.ConfirmTestServerResponse
-	(*v1.ReportTestResponse)(nil),          // 18: emergency.v1.ReportTestResponse
-	(*v1.RecordSecondReviewResponse)(nil),  // 19: emergency.v1.RecordSecondReviewResponse
-	(*v1.RaiseVetoResponse)(nil),           // 20: emergency.v1.RaiseVetoResponse
-	(*v1.WithdrawVetoResponse)(nil),        // 21: emergency.v1.WithdrawVetoResponse
-	(*v1.OverruleVetoResponse)(nil),        // 22: emergency.v1.OverruleVetoResponse
-	(*v1.ForwardResponse)(nil),             // 23: emergency.v1.ForwardResponse
-	(*v1.EnterUpdateCycleResponse)(nil),    // 24: emergency.v1.EnterUpdateCycleResponse
-	(*v1.ConcludeUpdateCycleResponse)(nil), // 25: emergency.v1.ConcludeUpdateCycleResponse
+	(*ComputePatchRequest)(nil),            // 2: emergency.review.v1.ComputePatchRequest
+	(*ComputePatchResponse)(nil),           // 3: emergency.review.v1.ComputePatchResponse
+	(*v1.RegisterPatchRequest)(nil),        // 4: emergency.v1.RegisterPatchRequest
+	(*v1.RecordFirstReviewRequest)(nil),    // 5: emergency.v1.RecordFirstReviewRequest
+	(*v1.TransferRequest)(nil),             // 6: emergency.v1.TransferRequest
+	(*v1.ConfirmTestServerRequest)(nil),    // 7: emergency.v1.ConfirmTestServerRequest
+	(*v1.ReportTestRequest)(nil),           // 8: emergency.v1.ReportTestRequest
+	(*v1.RecordSecondReviewRequest)(nil),   // 9: emergency.v1.RecordSecondReviewRequest
+	(*v1.RaiseVetoRequest)(nil),            // 10: emergency.v1.RaiseVetoRequest
+	(*v1.WithdrawVetoRequest)(nil),         // 11: emergency.v1.WithdrawVetoRequest
+	(*v1.OverruleVetoRequest)(nil),         // 12: emergency.v1.OverruleVetoRequest
+	(*v1.ForwardRequest)(nil),              // 13: emergency.v1.ForwardRequest
+	(*v1.EnterUpdateCycleRequest)(nil),     // 14: emergency.v1.EnterUpdateCycleRequest
+	(*v1.ConcludeUpdateCycleRequest)(nil),  // 15: emergency.v1.ConcludeUpdateCycleRequest
+	(*v1.RegisterPatchResponse)(nil),       // 16: emergency.v1.RegisterPatchResponse
+	(*v1.RecordFirstReviewResponse)(nil),   // 17: emergency.v1.RecordFirstReviewResponse
+	(*v1.TransferResponse)(nil),            // 18: emergency.v1.TransferResponse
+	(*v1.ConfirmTestServerResponse)(nil),   // 19: emergency.v1.ConfirmTestServerResponse
+	(*v1.ReportTestResponse)(nil),          // 20: emergency.v1.ReportTestResponse
+	(*v1.RecordSecondReviewResponse)(nil),  // 21: emergency.v1.RecordSecondReviewResponse
+	(*v1.RaiseVetoResponse)(nil),           // 22: emergency.v1.RaiseVetoResponse
+	(*v1.WithdrawVetoResponse)(nil),        // 23: emergency.v1.WithdrawVetoResponse
+	(*v1.OverruleVetoResponse)(nil),        // 24: emergency.v1.OverruleVetoResponse
+	(*v1.ForwardResponse)(nil),             // 25: emergency.v1.ForwardResponse
+	(*v1.EnterUpdateCycleResponse)(nil),    // 26: emergency.v1.EnterUpdateCycleResponse
+	(*v1.ConcludeUpdateCycleResponse)(nil), // 27: emergency.v1.ConcludeUpdateCycleResponse
 }
 var file_emergency_review_v1_review_proto_depIdxs = []int32{
-	2,  // 0: emergency.review.v1.ReviewService.RegisterPatch:input_type -> emergency.v1.RegisterPatchRequest
-	3,  // 1: emergency.review.v1.ReviewService.RecordFirstReview:input_type -> emergency.v1.RecordFirstReviewRequest
-	4,  // 2: emergency.review.v1.ReviewService.Transfer:input_type -> emergency.v1.TransferRequest
-	5,  // 3: emergency.review.v1.ReviewService.ConfirmTestServer:input_type -> emergency.v1.ConfirmTestServerRequest
-	6,  // 4: emergency.review.v1.ReviewService.ReportTest:input_type -> emergency.v1.ReportTestRequest
-	7,  // 5: emergency.review.v1.ReviewService.RecordSecondReview:input_type -> emergency.v1.RecordSecondReviewRequest
-	8,  // 6: emergency.review.v1.ReviewService.RaiseVeto:input_type -> emergency.v1.RaiseVetoRequest
-	9,  // 7: emergency.review.v1.ReviewService.WithdrawVeto:input_type -> emergency.v1.WithdrawVetoRequest
-	10, // 8: emergency.review.v1.ReviewService.OverruleVeto:input_type -> emergency.v1.OverruleVetoRequest
-	11, // 9: emergency.review.v1.ReviewService.Forward:input_type -> emergency.v1.ForwardRequest
-	12, // 10: emergency.review.v1.ReviewService.EnterUpdateCycle:input_type -> emergency.v1.EnterUpdateCycleRequest
-	13, // 11: emergency.review.v1.ReviewService.ConcludeUpdateCycle:input_type -> emergency.v1.ConcludeUpdateCycleRequest
+	4,  // 0: emergency.review.v1.ReviewService.RegisterPatch:input_type -> emergency.v1.RegisterPatchRequest
+	5,  // 1: emergency.review.v1.ReviewService.RecordFirstReview:input_type -> emergency.v1.RecordFirstReviewRequest
+	6,  // 2: emergency.review.v1.ReviewService.Transfer:input_type -> emergency.v1.TransferRequest
+	7,  // 3: emergency.review.v1.ReviewService.ConfirmTestServer:input_type -> emergency.v1.ConfirmTestServerRequest
+	8,  // 4: emergency.review.v1.ReviewService.ReportTest:input_type -> emergency.v1.ReportTestRequest
+	9,  // 5: emergency.review.v1.ReviewService.RecordSecondReview:input_type -> emergency.v1.RecordSecondReviewRequest
+	10, // 6: emergency.review.v1.ReviewService.RaiseVeto:input_type -> emergency.v1.RaiseVetoRequest
+	11, // 7: emergency.review.v1.ReviewService.WithdrawVeto:input_type -> emergency.v1.WithdrawVetoRequest
+	12, // 8: emergency.review.v1.ReviewService.OverruleVeto:input_type -> emergency.v1.OverruleVetoRequest
+	13, // 9: emergency.review.v1.ReviewService.Forward:input_type -> emergency.v1.ForwardRequest
+	14, // 10: emergency.review.v1.ReviewService.EnterUpdateCycle:input_type -> emergency.v1.EnterUpdateCycleRequest
+	15, // 11: emergency.review.v1.ReviewService.ConcludeUpdateCycle:input_type -> emergency.v1.ConcludeUpdateCycleRequest
 	0,  // 12: emergency.review.v1.ReviewReaderService.ReadPatch:input_type -> emergency.review.v1.ReadPatchRequest
-	14, // 13: emergency.review.v1.ReviewService.RegisterPatch:output_type -> emergency.v1.RegisterPatchResponse
-	15, // 14: emergency.review.v1.ReviewService.RecordFirstReview:output_type -> emergency.v1.RecordFirstReviewResponse
-	16, // 15: emergency.review.v1.ReviewService.Transfer:output_type -> emergency.v1.TransferResponse
-	17, // 16: emergency.review.v1.ReviewService.ConfirmTestServer:output_type -> emergency.v1.ConfirmTestServerResponse
-	18, // 17: emergency.review.v1.ReviewService.ReportTest:output_type -> emergency.v1.ReportTestResponse
-	19, // 18: emergency.review.v1.ReviewService.RecordSecondReview:output_type -> emergency.v1.RecordSecondReviewResponse
-	20, // 19: emergency.review.v1.ReviewService.RaiseVeto:output_type -> emergency.v1.RaiseVetoResponse
-	21, // 20: emergency.review.v1.ReviewService.WithdrawVeto:output_type -> emergency.v1.WithdrawVetoResponse
-	22, // 21: emergency.review.v1.ReviewService.OverruleVeto:output_type -> emergency.v1.OverruleVetoResponse
-	23, // 22: emergency.review.v1.ReviewService.Forward:output_type -> emergency.v1.ForwardResponse
-	24, // 23: emergency.review.v1.ReviewService.EnterUpdateCycle:output_type -> emergency.v1.EnterUpdateCycleResponse
-	25, // 24: emergency.review.v1.ReviewService.ConcludeUpdateCycle:output_type -> emergency.v1.ConcludeUpdateCycleResponse
-	1,  // 25: emergency.review.v1.ReviewReaderService.ReadPatch:output_type -> emergency.review.v1.ReadPatchResponse
-	13, // [13:26] is the sub-list for method output_type
-	0,  // [0:13] is the sub-list for method input_type
+	2,  // 13: emergency.review.v1.ReviewReaderService.ComputePatch:input_type -> emergency.review.v1.ComputePatchRequest
+	16, // 14: emergency.review.v1.ReviewService.RegisterPatch:output_type -> emergency.v1.RegisterPatchResponse
+	17, // 15: emergency.review.v1.ReviewService.RecordFirstReview:output_type -> emergency.v1.RecordFirstReviewResponse
+	18, // 16: emergency.review.v1.ReviewService.Transfer:output_type -> emergency.v1.TransferResponse
+	19, // 17: emergency.review.v1.ReviewService.ConfirmTestServer:output_type -> emergency.v1.ConfirmTestServerResponse
+	20, // 18: emergency.review.v1.ReviewService.ReportTest:output_type -> emergency.v1.ReportTestResponse
+	21, // 19: emergency.review.v1.ReviewService.RecordSecondReview:output_type -> emergency.v1.RecordSecondReviewResponse
+	22, // 20: emergency.review.v1.ReviewService.RaiseVeto:output_type -> emergency.v1.RaiseVetoResponse
+	23, // 21: emergency.review.v1.ReviewService.WithdrawVeto:output_type -> emergency.v1.WithdrawVetoResponse
+	24, // 22: emergency.review.v1.ReviewService.OverruleVeto:output_type -> emergency.v1.OverruleVetoResponse
+	25, // 23: emergency.review.v1.ReviewService.Forward:output_type -> emergency.v1.ForwardResponse
+	26, // 24: emergency.review.v1.ReviewService.EnterUpdateCycle:output_type -> emergency.v1.EnterUpdateCycleResponse
+	27, // 25: emergency.review.v1.ReviewService.ConcludeUpdateCycle:output_type -> emergency.v1.ConcludeUpdateCycleResponse
+	1,  // 26: emergency.review.v1.ReviewReaderService.ReadPatch:output_type -> emergency.review.v1.ReadPatchResponse
+	3,  // 27: emergency.review.v1.ReviewReaderService.ComputePatch:output_type -> emergency.review.v1.ComputePatchResponse
+	14, // [14:28] is the sub-list for method output_type
+	0,  // [0:14] is the sub-list for method input_type
 	0,  // [0:0] is the sub-list for extension type_name
 	0,  // [0:0] is the sub-list for extension extendee
 	0,  // [0:0] is the sub-list for field type_name
@@ -258,7 +411,7 @@ func file_emergency_review_v1_review_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_emergency_review_v1_review_proto_rawDesc), len(file_emergency_review_v1_review_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   2,
+			NumMessages:   4,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -574,7 +574,8 @@ var ReviewService_ServiceDesc = grpc.ServiceDesc{
 }
 
 const (
-	ReviewReaderService_ReadPatch_FullMethodName = "/emergency.review.v1.ReviewReaderService/ReadPatch"
+	ReviewReaderService_ReadPatch_FullMethodName    = "/emergency.review.v1.ReviewReaderService/ReadPatch"
+	ReviewReaderService_ComputePatch_FullMethodName = "/emergency.review.v1.ReviewReaderService/ComputePatch"
 )
 
 // ReviewReaderServiceClient is the client API for ReviewReaderService service.
@@ -585,6 +586,9 @@ const (
 type ReviewReaderServiceClient interface {
 	// ReadPatch returns the bytes of a registered revision to those who take part and to agents.
 	ReadPatch(ctx context.Context, in *ReadPatchRequest, opts ...grpc.CallOption) (*ReadPatchResponse, error)
+	// ComputePatch says what a patch that is not registered makes of a commit, so that a page can prepare its registration for a person
+	// who has no repository at hand. For services alone; nothing is kept.
+	ComputePatch(ctx context.Context, in *ComputePatchRequest, opts ...grpc.CallOption) (*ComputePatchResponse, error)
 }
 
 type reviewReaderServiceClient struct {
@@ -605,6 +609,16 @@ func (c *reviewReaderServiceClient) ReadPatch(ctx context.Context, in *ReadPatch
 	return out, nil
 }
 
+func (c *reviewReaderServiceClient) ComputePatch(ctx context.Context, in *ComputePatchRequest, opts ...grpc.CallOption) (*ComputePatchResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ComputePatchResponse)
+	err := c.cc.Invoke(ctx, ReviewReaderService_ComputePatch_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ReviewReaderServiceServer is the server API for ReviewReaderService service.
 // All implementations must embed UnimplementedReviewReaderServiceServer
 // for forward compatibility.
@@ -613,6 +627,9 @@ func (c *reviewReaderServiceClient) ReadPatch(ctx context.Context, in *ReadPatch
 type ReviewReaderServiceServer interface {
 	// ReadPatch returns the bytes of a registered revision to those who take part and to agents.
 	ReadPatch(context.Context, *ReadPatchRequest) (*ReadPatchResponse, error)
+	// ComputePatch says what a patch that is not registered makes of a commit, so that a page can prepare its registration for a person
+	// who has no repository at hand. For services alone; nothing is kept.
+	ComputePatch(context.Context, *ComputePatchRequest) (*ComputePatchResponse, error)
 	mustEmbedUnimplementedReviewReaderServiceServer()
 }
 
@@ -625,6 +642,9 @@ type UnimplementedReviewReaderServiceServer struct{}
 
 func (UnimplementedReviewReaderServiceServer) ReadPatch(context.Context, *ReadPatchRequest) (*ReadPatchResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method ReadPatch not implemented")
+}
+func (UnimplementedReviewReaderServiceServer) ComputePatch(context.Context, *ComputePatchRequest) (*ComputePatchResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ComputePatch not implemented")
 }
 func (UnimplementedReviewReaderServiceServer) mustEmbedUnimplementedReviewReaderServiceServer() {}
 func (UnimplementedReviewReaderServiceServer) testEmbeddedByValue()                             {}
@@ -665,6 +685,24 @@ func _ReviewReaderService_ReadPatch_Handler(srv interface{}, ctx context.Context
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ReviewReaderService_ComputePatch_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ComputePatchRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ReviewReaderServiceServer).ComputePatch(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ReviewReaderService_ComputePatch_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ReviewReaderServiceServer).ComputePatch(ctx, req.(*ComputePatchRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ReviewReaderService_ServiceDesc is the grpc.ServiceDesc for ReviewReaderService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -675,6 +713,10 @@ var ReviewReaderService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "ReadPatch",
 			Handler:    _ReviewReaderService_ReadPatch_Handler,
+		},
+		{
+			MethodName: "ComputePatch",
+			Handler:    _ReviewReaderService_ComputePatch_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

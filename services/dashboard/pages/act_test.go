@@ -1,0 +1,144 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package pages_test
+
+import (
+	"html"
+	"net/http"
+	"net/url"
+	"regexp"
+	"strings"
+	"testing"
+
+	"cacert.org/emergency/pkg/procedure"
+	"cacert.org/emergency/pkg/rpc/command"
+	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
+	"cacert.org/emergency/services/internal/testenv"
+)
+
+var carried = regexp.MustCompile(`<input type="hidden" name="(command|payload|subject|kind)" value="([^"]*)">`)
+
+// toSign is what a statement page carries to the signature.
+func toSign(t *testing.T, a answer) url.Values {
+	t.Helper()
+	if a.StatusCode != http.StatusOK || !strings.Contains(a.body, "This is what you sign") {
+		t.Fatalf("no statement, but %s\n%s", a.Status, text(a.body))
+	}
+	form := url.Values{"demo": {"1"}}
+	for _, m := range carried.FindAllStringSubmatch(a.body, -1) {
+		form.Set(m[1], html.UnescapeString(m[2]))
+	}
+	return form
+}
+
+// done is where a signed command leads.
+func done(t *testing.T, a answer) string {
+	t.Helper()
+	if a.StatusCode != http.StatusSeeOther {
+		t.Fatalf("not recorded, but %s\n%s", a.Status, text(a.body))
+	}
+	return a.Header.Get("Location")
+}
+
+func declaration() url.Values {
+	return url.Values{
+		"filled": {"1"}, "system": {"webdb"}, "symptom": {"login answers 500"}, "severity": {"SEVERITY_HIGH"}, "reason_class": {"REASON_CLASS_OUTAGE"}, "reason": {"no member can log in"},
+	}
+}
+
+// TestActing: a form says what is missing and keeps what was typed; what is signed acts once, however often it is posted; whoever
+// may not is told why.
+func TestActing(t *testing.T) {
+	t.Parallel()
+	env := testenv.Start(t, testenv.Options{NoAgents: true})
+	carla := plain(t, env).as("carla")
+	has(t, "the form", carla.page("/declare"), `name="symptom"`, `name="reason_class"`, "at least 10 characters")
+
+	short := declaration()
+	short.Set("reason", "broken")
+	short.Del("reason_class")
+	a := carla.do("POST", "/declare", short)
+	if a.StatusCode != http.StatusUnprocessableEntity {
+		t.Errorf("an incomplete form: %s", a.Status)
+	}
+	has(t, "an incomplete form", a.body, `aria-invalid="true"`, "login answers 500</textarea>", "Something is missing", "at least 10 characters")
+
+	sign := toSign(t, carla.do("POST", "/declare", declaration()))
+	path := done(t, carla.do("POST", "/declare/sign", sign))
+	if again := done(t, carla.do("POST", "/declare/sign", sign)); again != path {
+		t.Errorf("posted twice it leads to %s, once to %s", again, path)
+	}
+	id := strings.TrimPrefix(strings.TrimSuffix(path, "?recorded=1"), "/incidents/")
+	body := carla.page(path)
+	has(t, "after declaring", body, "Recorded at position", "/incidents/"+id+"/events/1")
+	story := env.Story()
+	story.ID = id
+	if st := story.State(); st.Declared.By != "carla" || st.Declared.Severity != emergencyv1.Severity_SEVERITY_HIGH {
+		t.Errorf("declared: %+v", st.Declared)
+	}
+
+	t.Run("one press", func(t *testing.T) {
+		slot := "/incidents/" + id + "/act/Respond?subject=critical%2F1"
+		has(t, "home", carla.page("/home"), `action="`+html.EscapeString(slot)+`"`, "Accept", "decline")
+		said := carla.do("POST", slot, url.Values{"subject": {"critical/1"}})
+		has(t, "what accepting signs", text(said.body), "critical/1", "as in the rule book: mail, sms", "You are carla")
+		carla.page(done(t, carla.do("POST", "/incidents/"+id+"/act/Respond/sign", toSign(t, said))))
+		if sl, _ := story.State().Slot("critical/1"); sl.Person != "carla" || sl.State != procedure.SlotStandby {
+			t.Errorf("%+v", sl)
+		}
+	})
+	t.Run("declined", func(t *testing.T) {
+		carl := plain(t, env).as("carl")
+		form := "/incidents/" + id + "/act/Respond?kind=decline&subject=critical%2F2"
+		has(t, "form", carl.page(form), `name="decline.reason"`)
+		said := carl.do("POST", form, url.Values{"filled": {"1"}, "kind": {"decline"}, "subject": {"critical/2"}, "decline.reason": {"on a plane"}})
+		carl.page(done(t, carl.do("POST", "/incidents/"+id+"/act/Respond/sign", toSign(t, said))))
+		if st := story.State(); len(st.Declined) != 1 || st.Declined[0].Person != "carl" {
+			t.Errorf("%+v", st.Declined)
+		}
+	})
+	t.Run("not allowed", func(t *testing.T) {
+		tina := plain(t, env).as("tina")
+		a := tina.do("POST", "/declare", declaration())
+		if a.StatusCode != http.StatusUnprocessableEntity {
+			t.Errorf("a tester declares: %s", a.Status)
+		}
+		has(t, "a tester declares", text(a.body), "The rules would not take this now", "carla")
+		has(t, "a tester's home", text(tina.page("/home")), "You cannot declare an emergency")
+	})
+	t.Run("another's statement", func(t *testing.T) {
+		sign := toSign(t, carla.do("POST", "/incidents/"+id+"/act/CallOut", url.Values{"filled": {"1"}}))
+		anna := plain(t, env).as("anna")
+		if a := anna.do("POST", "/incidents/"+id+"/act/CallOut/sign", sign); a.StatusCode != http.StatusBadRequest || !strings.Contains(a.body, "for somebody else") {
+			t.Errorf("anna signs what carla prepared: %s\n%s", a.Status, text(a.body))
+		}
+		other := toSign(t, carla.do("POST", "/incidents/"+id+"/act/CallOut", url.Values{"filled": {"1"}, "message": {"come"}}))
+		sign.Set("payload", other.Get("payload"))
+		if a := carla.do("POST", "/incidents/"+id+"/act/CallOut/sign", sign); a.StatusCode != http.StatusBadRequest || !strings.Contains(a.body, "is not this command") {
+			t.Errorf("payload and command do not belong together: %s\n%s", a.Status, text(a.body))
+		}
+	})
+	t.Run("from another site", func(t *testing.T) {
+		if a := carla.do("POST", "/incidents/"+id+"/act/CallOut", url.Values{}, "Origin", "https://evil.example", "Sec-Fetch-Site", "cross-site"); a.StatusCode != http.StatusForbidden {
+			t.Errorf("%s", a.Status)
+		}
+	})
+	t.Run("unknown", func(t *testing.T) {
+		for _, path := range []string{"/incidents/" + id + "/act/Nothing", "/incidents/" + id + "/act/Tick", "/incidents/" + id + "/act/Connect", "/incidents/" + id + "/act/Declare", "/incidents/e20200101.1/act/Close"} {
+			if a := carla.get(path); a.StatusCode != http.StatusNotFound {
+				t.Errorf("%s: %s", path, a.Status)
+			}
+		}
+	})
+	t.Run("every form", func(t *testing.T) {
+		for _, c := range procedure.Commands() {
+			if _, err := command.Method(c.New()); err != nil || len(c.Roles) == 0 || c.RuleBook || c.Name == "Declare" || c.Name == "Connect" || c.Name == "AbsorbDuplicate" {
+				continue
+			}
+			for _, lang := range []string{"en", "de"} {
+				carla.header.Set("Accept-Language", lang)
+				wellFormed(t, carla, "/incidents/"+id+"/act/"+c.Name, lang)
+			}
+		}
+	})
+}
