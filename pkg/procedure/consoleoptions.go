@@ -65,6 +65,12 @@ func consoleSteps(s *State) []Step {
 	case GrantLive:
 		return step("3.5", g.Subject+" works on "+g.Host+", watched by "+g.Watcher, "Terminate", watcher)
 	case GrantFrozen:
+		if g.full() && g.Extended.Position == 0 {
+			return step("3.5", "the recording of "+g.ID+" is full: extend the session or end it", "ExtendSession", watcher)
+		}
+		if g.full() {
+			return step("3.5", "the recording of "+g.ID+" is full: end the session", "Terminate", watcher)
+		}
 		return step("3.5", "the session of "+g.ID+" is frozen", "Resume", watcher)
 	case GrantExpired, GrantTerminated:
 		return step("3.6", "disable the access of "+g.ID, "Disable", admin)

@@ -53,6 +53,9 @@ func decideResume(d *decision, c *emergencyv1.ResumeRequest) *Refusal {
 	if d.person != g.Watcher {
 		return refuse(ReasonWatcherRole, "%s watches %s, and lets it go on", g.Watcher, g.ID).allow("ArmWatch", g.ID, "take the watch over by name first")
 	}
+	if g.full() {
+		return g.refuseFull()
+	}
 	if g.Armed.Position < g.Frozen.Position {
 		return refuse(ReasonWatcherAbsent, "%s was frozen at %s, and the watch was not armed since", g.ID, stamp(g.Frozen.At)).allow("ArmWatch", g.ID, "arm the watch again")
 	}
@@ -64,6 +67,20 @@ func decideResume(d *decision, c *emergencyv1.ResumeRequest) *Refusal {
 	}
 	d.emit(&emergencyv1.SessionResumed{Grant: g.ID, InputDiscarded: max(g.InputDiscarded, d.console().InputDiscarded)})
 	return nil
+}
+
+// full tells whether the session is frozen because its recording is full, and was not extended since.
+func (g *Grant) full() bool {
+	return g.State == GrantFrozen && g.FreezeCause == emergencyv1.SessionCause_SESSION_CAUSE_RECORDING_FULL && g.Extended.Position < g.Frozen.Position
+}
+
+// refuseFull says what a session with a full recording needs.
+func (g *Grant) refuseFull() *Refusal {
+	r := refuse(ReasonLimit, "the recording of %s is full", g.ID)
+	if g.Extended.Position > 0 {
+		return r.allow("Terminate", g.ID, "it was extended at %s, and once is all there is: end it; a new grant has a new recording", stamp(g.Extended.At))
+	}
+	return r.allow("ExtendSession", g.ID, "its watcher extends it, once, or ends it")
 }
 
 func markFields(f *fields, c *emergencyv1.MarkSessionRequest) {
@@ -112,14 +129,15 @@ func extendFields(f *fields, c *emergencyv1.ExtendSessionRequest) {
 	f.reason(c.GetReason(), 20)
 }
 
-// decideExtend extends a session once, by its watcher, with a reason.
+// decideExtend extends a session once, by its watcher, with a reason: its time and the size of its recording. One that was frozen
+// because its recording is full waits for just this decision.
 func decideExtend(d *decision, c *emergencyv1.ExtendSessionRequest) *Refusal {
 	g, refusal := d.grantOf(c.GetGrant())
 	if refusal != nil {
 		return refusal
 	}
 	switch {
-	case g.State != GrantLive:
+	case g.State != GrantLive && !g.full():
 		return d.grantState(g)
 	case g.Extended.Position > 0:
 		return refuse(ReasonLimit, "%s was extended at %s; once is all there is", g.ID, stamp(g.Extended.At)).allow("GrantAccess", "", "a new grant is needed for more time")

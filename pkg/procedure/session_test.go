@@ -18,6 +18,7 @@ var (
 	terminate = &emergencyv1.TerminateRequest{Grant: "G1"}
 	disable   = &emergencyv1.DisableRequest{Grant: "G1"}
 	extend    = &emergencyv1.ExtendSessionRequest{Grant: "G1", Reason: "the cause is found, the cure is not"}
+	full      = pt.Does("gateway", &emergencyv1.FreezeRequest{Grant: "G1", Cause: emergencyv1.SessionCause_SESSION_CAUSE_RECORDING_FULL})
 )
 
 // grantIs checks the last grant.
@@ -114,6 +115,17 @@ func TestMarkSession(t *testing.T) {
 	})
 }
 
+// A session whose recording is full goes on only after it was extended.
+func TestResumeWithAFullRecording(t *testing.T) {
+	t.Parallel()
+	live, armed := pt.Story(pt.Live), pt.Does("carl", pt.Arm())
+	run(t, []row{
+		{name: "not extended", given: history(live, full, armed), when: resume, by: "carl", refused: procedure.ReasonLimit},
+		{name: "extended", given: history(live, full, pt.Does("carl", extend), armed), when: resume, by: "carl", then: events("SessionResumed")},
+		{name: "extended before it was full", given: history(live, pt.Does("carl", extend), full, armed), when: resume, by: "carl", refused: procedure.ReasonLimit},
+	})
+}
+
 func TestExtendSession(t *testing.T) {
 	t.Parallel()
 	live := pt.Story(pt.Live)
@@ -133,6 +145,9 @@ func TestExtendSession(t *testing.T) {
 		{name: "by another admin", given: history(live), when: extend, by: "carla", refused: procedure.ReasonLimit},
 		{name: "without a reason", given: history(live), when: &emergencyv1.ExtendSessionRequest{Grant: "G1", Reason: "more time"}, by: "carl", refused: procedure.ReasonField},
 		{name: "while frozen", given: history(pt.Story(pt.Frozen)), when: extend, by: "carl", refused: procedure.ReasonGrantState},
+		{name: "frozen with a full recording", given: history(live, full), when: extend, by: "carl", then: events("SessionExtended"), check: ends(30)},
+		{name: "with a full recording once more", given: history(live, pt.Does("carl", by(1)), full), when: extend, by: "carl", refused: procedure.ReasonLimit},
+		{name: "frozen by the watcher, whatever the recording", given: history(live, pt.Does("carl", freeze)), when: extend, by: "carl", refused: procedure.ReasonGrantState},
 		{name: "after the end", given: history(pt.Story(pt.Terminated)), when: extend, by: "carl", refused: procedure.ReasonGrantState},
 	})
 }

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/crypto/ssh/knownhosts"
 
 	"cacert.org/emergency/pkg/procedure"
+	"cacert.org/emergency/pkg/recording"
 	"cacert.org/emergency/pkg/service"
 	"cacert.org/emergency/services/deployment/broker"
 )
@@ -26,6 +27,9 @@ type ConsoleConfig struct {
 	// Targets is the address of each host's sshd, host to host:port, and KnownHosts the file that pins their keys.
 	Targets    map[string]string
 	KnownHosts string
+	// Recording is how many bytes a session's recording may have until its watcher has to extend or end the session; the most that
+	// is allowed (64 MiB) if zero.
+	Recording int64
 }
 
 func (c ConsoleConfig) check(a AccessConfig) error {
@@ -38,6 +42,8 @@ func (c ConsoleConfig) check(a AccessConfig) error {
 		return errors.New("deployment: the console has no file of known hosts; sessions open only on hosts whose key is pinned")
 	case a.Account == "":
 		return errors.New("deployment: the console has no account to log in to")
+	case c.Recording != 0 && (c.Recording < recording.MinLimit || c.Recording > recordSize):
+		return fmt.Errorf("deployment: a recording of %d bytes: allowed are %d to %d", c.Recording, recording.MinLimit, recordSize)
 	}
 	return nil
 }
@@ -87,6 +93,9 @@ func (s *Server) openConsole(cfg Config) error {
 	c := cfg.Console
 	if c.Listen == "" {
 		return nil
+	}
+	if s.recordSize = c.Recording; s.recordSize == 0 {
+		s.recordSize = recordSize
 	}
 	list, err := loadTargets(c)
 	if err != nil {

@@ -35,7 +35,8 @@ func told(err error) error {
 	return err
 }
 
-// Limits that no policy names: the acknowledgement window (console.md 5), the recording's size and the anchor's patience.
+// Limits that no policy names: the acknowledgement window (console.md 5), the recording's size, which an extension doubles, and the
+// anchor's patience.
 const (
 	window     = 64 << 10
 	windowAge  = 3 * time.Second
@@ -57,7 +58,10 @@ func (r consoleRules) Grant(ctx context.Context, ref broker.Ref) (broker.Grant, 
 	p := st.Policy
 	out.Limits = broker.Limits{
 		Lease: p.Duration("watch.lease"), Silence: p.Duration("watch.freeze_within"), Grace: p.Duration("watch.grace"),
-		Presence: p.Duration("watch.presence"), Max: g.Max + g.Extension, Idle: p.Duration("session.idle"), Window: window, WindowAge: windowAge, Recording: recordSize, Anchor: anchor,
+		Presence: p.Duration("watch.presence"), Max: g.Max + g.Extension, Idle: p.Duration("session.idle"), Window: window, WindowAge: windowAge, Recording: r.s.recordSize, Anchor: anchor,
+	}
+	if g.Extended.Position > 0 {
+		out.Recording += r.s.recordSize
 	}
 	switch {
 	case g.Terminated.Position > 0:
@@ -295,7 +299,7 @@ func causes() map[broker.Cause]emergencyv1.SessionCause {
 		broker.CauseHidden: emergencyv1.SessionCause_SESSION_CAUSE_WATCHER_HIDDEN, broker.CausePresence: emergencyv1.SessionCause_SESSION_CAUSE_PRESENCE,
 		broker.CauseWindow: emergencyv1.SessionCause_SESSION_CAUSE_UNSEEN_OUTPUT, broker.CauseRecorder: emergencyv1.SessionCause_SESSION_CAUSE_RECORDER,
 		broker.CauseAnchor: emergencyv1.SessionCause_SESSION_CAUSE_ANCHOR, broker.CauseRecording: emergencyv1.SessionCause_SESSION_CAUSE_RECORDING_FULL,
-		broker.CauseThaw: emergencyv1.SessionCause_SESSION_CAUSE_TARGET_LOST, broker.CauseUnready: emergencyv1.SessionCause_SESSION_CAUSE_WATCHER_HIDDEN,
+		broker.CauseThaw:   emergencyv1.SessionCause_SESSION_CAUSE_TARGET_LOST,
 		broker.CauseKilled: emergencyv1.SessionCause_SESSION_CAUSE_ADMIN, broker.CauseDisabled: emergencyv1.SessionCause_SESSION_CAUSE_DISABLED,
 		broker.CauseExpired: emergencyv1.SessionCause_SESSION_CAUSE_NOT_OPENED, broker.CauseExit: emergencyv1.SessionCause_SESSION_CAUSE_SUBJECT,
 		broker.CauseConnection: emergencyv1.SessionCause_SESSION_CAUSE_CONNECTION_LOST, broker.CauseTarget: emergencyv1.SessionCause_SESSION_CAUSE_TARGET_LOST,

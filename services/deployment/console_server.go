@@ -143,7 +143,7 @@ func (s *Server) Resume(ctx context.Context, req *emergencyv1.ResumeRequest) (*e
 	}
 	c, err := s.Do(ctx, req, consoleFacts(s.counters(refOf(req))))
 	if err == nil {
-		err = s.broker.Resume(ctx, refOf(req), person, "resumed by the watcher")
+		err = consoleError("4.4 Resume", s.broker.Resume(ctx, refOf(req), person, "resumed by the watcher"))
 	}
 	return &emergencyv1.ResumeResponse{Committed: c}, err
 }
@@ -184,7 +184,7 @@ func (s *Server) ExtendSession(ctx context.Context, req *emergencyv1.ExtendSessi
 		return nil, service.Retryable(err)
 	}
 	if g, ok := st.Grant(req.GetGrant()); ok {
-		err = s.broker.Extend(refOf(req), person, g.Extension, 0)
+		err = consoleError("4.4 ExtendSession", s.broker.Extend(refOf(req), person, g.Extension, s.recordSize))
 	}
 	return &emergencyv1.ExtendSessionResponse{Committed: c}, err
 }

@@ -117,7 +117,7 @@ func (s *Server) Watch(stream grpc.BidiStreamingServer[deploymentv1.WatchRequest
 	ref := broker.Ref{Incident: hello.GetIncident(), Grant: hello.GetGrant()}
 	w, err := s.broker.Watch(ctx, ref, person, mode)
 	if err != nil {
-		return consoleError(err)
+		return consoleError("4.4 ArmWatch", err)
 	}
 	defer w.Close()
 	if err := stream.Send(&deploymentv1.WatchResponse{Message: &deploymentv1.WatchResponse_Welcome{Welcome: &deploymentv1.WatchWelcome{
@@ -129,10 +129,11 @@ func (s *Server) Watch(stream grpc.BidiStreamingServer[deploymentv1.WatchRequest
 	return s.show(ctx, stream, w, ref)
 }
 
-func consoleError(err error) error {
+// consoleError is the broker's refusal as a rule's, under the clause of what was wanted.
+func consoleError(clause string, err error) error {
 	var no *broker.Refusal
 	if errors.As(err, &no) {
-		return refused(procedure.FailedPrecondition, procedure.Reason(no.Reason), "4.4 ArmWatch", no.Text, "look at the grant: epatch status")
+		return refused(procedure.FailedPrecondition, procedure.Reason(no.Reason), clause, no.Text, "look at the grant: epatch status")
 	}
 	return err
 }
@@ -158,7 +159,7 @@ func renewals(stream grpc.BidiStreamingServer[deploymentv1.WatchRequest, deploym
 			continue // which the stream itself is about to tell, with the rest of the session
 		}
 		if err != nil {
-			end(consoleError(err))
+			end(consoleError("4.4 ArmWatch", err))
 			return
 		}
 	}
@@ -203,7 +204,7 @@ func (s *Server) show(ctx context.Context, stream grpc.BidiStreamingServer[deplo
 			if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, io.EOF) {
 				return cause
 			}
-			return consoleError(err)
+			return consoleError("4.4 ArmWatch", err)
 		case <-beat:
 			err = v.state(ctx)
 		}

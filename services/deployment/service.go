@@ -55,6 +55,7 @@ type Server struct {
 
 	broker          *broker.Broker // nil without a console
 	consoleListener net.Listener
+	recordSize      int64
 
 	mu    sync.Mutex
 	modes map[broker.Ref]emergencyv1.FreezeMode // how far each session's last freeze reached

@@ -143,12 +143,7 @@ func (s *session) resume(ctx context.Context, by, reason string) error {
 	<-f.done
 	s.hostMu.Lock()
 	defer s.hostMu.Unlock()
-	err := s.thaw(ctx)
-	if err != nil {
-		cause := CauseUnready
-		if errors.Is(err, errThaw) {
-			cause = CauseThaw
-		}
+	if cause, err := s.thaw(ctx); err != nil {
 		s.recordFrozenAgain(f, cause, err)
 		return err
 	}
@@ -167,23 +162,34 @@ func (s *session) resume(ctx context.Context, by, reason string) error {
 	return nil
 }
 
-var errThaw = errors.New("the host could not let the processes go on")
-
-// thaw asks for everything once more before a process moves: what the rules decided on may be over.
-func (s *session) thaw(ctx context.Context) error {
+// thaw asks for everything once more before a process moves: what the rules decided on may be over. The cause is why the session
+// stays frozen.
+func (s *session) thaw(ctx context.Context) (Cause, error) {
 	s.mu.Lock()
 	cause := s.blocked(s.b.cfg.Clock.Now())
 	s.mu.Unlock()
 	if cause != "" {
-		return refused(ReasonWatcherAbsent, "the session stays frozen: %s", cause)
+		return cause, refused(reasonOf(cause), "the session stays frozen: %s", cause)
 	}
 	ctx, cancel := context.WithTimeout(ctx, callWithin)
 	defer cancel()
 	// Always: a freeze of which nothing was heard may have been done all the same.
 	if err := s.b.cfg.Host.Thaw(ctx, s.grant.Ref, s.grant.Host); err != nil && !errors.Is(err, ErrNoAgent) {
-		return fmt.Errorf("%w: %w", errThaw, err)
+		return CauseThaw, fmt.Errorf("the host could not let the processes go on: %w", err)
 	}
-	return nil
+	return "", nil
+}
+
+// reasonOf is the rule by which a session stays frozen.
+func reasonOf(c Cause) string {
+	switch c {
+	case CauseRecorder, CauseAnchor:
+		return ReasonRecorder
+	case CauseRecording:
+		return ReasonLimit
+	default:
+		return ReasonWatcherAbsent
+	}
 }
 
 // recordFrozenAgain tells the history, which has the session live, that it is not.

@@ -7,12 +7,14 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
 	"cacert.org/emergency/pkg/recording"
+	"cacert.org/emergency/pkg/timer"
 	"cacert.org/emergency/services/deployment/broker"
 	"cacert.org/emergency/services/deployment/broker/brokertest"
 )
@@ -72,6 +74,57 @@ func TestN17RecorderFailureIsNotOnlyLogged(t *testing.T) {
 		t.Errorf("%+v", end)
 	}
 	c.ends()
+}
+
+// slowDisk is a clock that lets the recording's writer wait, as a slow disk does, whenever it takes down what was typed.
+type slowDisk struct {
+	timer.Clock
+	writing chan<- struct{} // told of each such wait
+	until   <-chan struct{}
+}
+
+func (d slowDisk) Now() time.Time {
+	callers := make([]uintptr, 16)
+	frames := runtime.CallersFrames(callers[:runtime.Callers(2, callers)])
+	for f, more := frames.Next(); ; f, more = frames.Next() {
+		if strings.HasSuffix(f.Function, "recording.(*Writer).Typed") {
+			select {
+			case d.writing <- struct{}{}:
+			default:
+			}
+			<-d.until
+		}
+		if !more {
+			return d.Clock.Now()
+		}
+	}
+}
+
+// The disk takes its time over what is typed, and the gate is shut meanwhile: it is in the recording and does not reach the target.
+func TestFrozenWhileTheDiskIsSlow(t *testing.T) {
+	t.Parallel()
+	writing, until := make(chan struct{}, 1), make(chan struct{})
+	r := newRig(t, func(c *broker.Config) { c.Clock = slowDisk{c.Clock, writing, until} })
+	c, e := r.open()
+	mark := filepath.Join(t.TempDir(), "mark")
+	line := "touch " + mark + "\n"
+	c.typed(line)
+	<-writing
+	frozen := make(chan struct{})
+	go func() {
+		defer close(frozen)
+		r.freeze()
+	}()
+	r.status("frozen", func(s broker.Status) bool { return s.State == broker.StateFrozen })
+	close(until)
+	<-frozen
+	r.status("discarded", func(s broker.Status) bool { return s.Discarded == int64(len(line)) })
+	must(t, r.resume())
+	c.typed("echo after-$((1+1))\n")
+	e.sees("after-2")
+	if _, err := os.Stat(mark); err == nil {
+		t.Error("what was still being written when the gate was shut ran")
+	}
 }
 
 // N14: the anchors are there, and they are the recording's; a log that does not take them is not overlooked.

@@ -108,6 +108,7 @@ const (
 	ReasonSurface       = "SSH_SURFACE"
 	ReasonOverloaded    = "OVERLOADED"
 	ReasonKey           = "KEY"
+	ReasonLimit         = "LIMIT"
 )
 
 // Rules is the procedure, as far as the console meets it. A *Refusal means that the rules said no (and recorded that); any
@@ -170,16 +171,15 @@ type Cause string
 
 // Causes of freezes.
 const (
-	CauseWatcher   Cause = "WATCHER"          // the watcher said so
-	CauseLease     Cause = "LEASE_LOST"       // no sign of life from the watcher
-	CauseHidden    Cause = "WATCHER_HIDDEN"   // the watcher's view is not visible
-	CausePresence  Cause = "PRESENCE_OLD"     // the watcher's last step-up is too long ago
-	CauseWindow    Cause = "OUTPUT_UNSEEN"    // output is unacknowledged for too long
-	CauseRecorder  Cause = "RECORDER_LOST"    // the recording cannot be written
-	CauseAnchor    Cause = "NOT_ANCHORED"     // the history does not take the recording's checkpoints
-	CauseRecording Cause = "RECORDING_FULL"   // the recording has reached its size; the watcher decides
-	CauseThaw      Cause = "THAW_FAILED"      // the host could not let the processes go on
-	CauseUnready   Cause = "RESUME_NOT_READY" // what a resumption needs was not there any more
+	CauseWatcher   Cause = "WATCHER"        // the watcher said so
+	CauseLease     Cause = "LEASE_LOST"     // no sign of life from the watcher
+	CauseHidden    Cause = "WATCHER_HIDDEN" // the watcher's view is not visible
+	CausePresence  Cause = "PRESENCE_OLD"   // the watcher's last step-up is too long ago
+	CauseWindow    Cause = "OUTPUT_UNSEEN"  // output is unacknowledged for too long
+	CauseRecorder  Cause = "RECORDER_LOST"  // the recording cannot be written
+	CauseAnchor    Cause = "NOT_ANCHORED"   // the history does not take the recording's checkpoints
+	CauseRecording Cause = "RECORDING_FULL" // the recording has reached its size; the watcher decides
+	CauseThaw      Cause = "THAW_FAILED"    // the host could not let the processes go on
 )
 
 // Causes of ends.

@@ -432,7 +432,7 @@ func TestResumeWithoutWatcherStaysFrozen(t *testing.T) {
 	if err := r.resume(); err == nil {
 		t.Fatal("resumed without a watcher")
 	}
-	event(r, func(f broker.Freezing) bool { return f.Cause == broker.CauseUnready })
+	event(r, func(f broker.Freezing) bool { return f.Cause == broker.CauseLease })
 	if s, _ := r.Broker.Status(brokertest.Ref); s.State != broker.StateFrozen {
 		t.Errorf("%+v", s)
 	}

@@ -81,6 +81,7 @@ func (s *Settings) Flags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.Console.Listen, "console-listen", "", "address of the watched SSH console (strategy 3); without one no remote access is granted here")
 	fs.StringVar(&s.Console.Address, "console-address", "", "host:port under which subjects reach it; console-listen if empty")
 	fs.StringToStringVar(&s.Console.Targets, "console-target", nil, "address of a critical host's sshd, such as critical-1=192.0.2.1:22; may be given several times")
+	fs.Int64Var(&s.Console.Recording, "console-recording", 0, "bytes of a session's recording until its watcher has to extend or end the session (at most 64 MiB, which is the default)")
 	fs.StringVar(&s.Console.KnownHosts, "console-known-hosts", "", "known_hosts file that pins the keys of the targets")
 	fs.StringVar(&s.Access.Account, "console-account", "", "account on the hosts that sessions log in to")
 	fs.DurationVar(&s.Access.MaxLength, "console-max-length", 0, "longest session; only tightens the policy's session.max")
