@@ -330,7 +330,7 @@ func TestReplayStrategy3(t *testing.T) {
 	s.Do("clara", permit("bert"))
 	s.Do("carla", grantTo("bert"))
 	r.rest(t)
-	c := connect3(t, env, s, clock, env.API())
+	c := openSession(t, env, s, clock, env.API())
 	r.keep(t)
 	s.Do("carla", &emergencyv1.FreezeRequest{Grant: "G1", Cause: emergencyv1.SessionCause_SESSION_CAUSE_WATCHER})
 	r.keep(t)

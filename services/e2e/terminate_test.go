@@ -33,7 +33,7 @@ func TestTerminate(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			env, clock := consoleEnv(t)
-			s := session3(t, env, clock, env.API())
+			s := playSession(t, env, clock, env.API())
 			s.do("echo $$ > " + s.at("shell"))
 			s.do(fmt.Sprintf("setsid sh -c 'echo $$ > %s; while :; do sleep 1; done' < /dev/null > /dev/null 2>&1 &", s.at("detached")))
 			s.do(fmt.Sprintf("sh -c 'echo $$ > %s; exec yes' &", s.at("flood")))

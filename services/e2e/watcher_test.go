@@ -32,7 +32,7 @@ func TestWatcherGone(t *testing.T) {
 			t.Parallel()
 			env, clock := consoleEnv(t)
 			relay := env.Relay()
-			s := session3(t, env, clock, relay.Addr)
+			s := playSession(t, env, clock, relay.Addr)
 			loop, beat := s.loop()
 
 			left := time.Now()

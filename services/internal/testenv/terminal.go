@@ -94,6 +94,16 @@ func (x *Terminal) Signal(s os.Signal) {
 	must(x.t, x.cmd.Process.Signal(s))
 }
 
+// Over is whether the program has ended.
+func (x *Terminal) Over() bool {
+	select {
+	case <-x.Ended:
+		return true
+	default:
+		return false
+	}
+}
+
 // Code waits until the program has ended, and returns its exit code.
 func (x *Terminal) Code() int {
 	x.t.Helper()
