@@ -75,18 +75,18 @@ func TestSignStatement(t *testing.T) {
 			t.Parallel()
 			a := must(identity.SignStatement(signer, st))(t)
 			pub := must(x509.MarshalPKIXPublicKey(signer.Public()))(t)
-			got := must(procedure.OpenApproval(a, pub))(t)
+			got := must(procedure.OpenApproval(a, &emergencyv1.Key{PublicKey: pub}))(t)
 			if !proto.Equal(got, st) || a.GetKeyId() != procedure.KeyID(pub) {
 				t.Errorf("opened %v by key %s, want %v", got, a.GetKeyId(), st)
 			}
-			if _, err := procedure.OpenApproval(a, other); err == nil {
+			if _, err := procedure.OpenApproval(a, &emergencyv1.Key{PublicKey: other}); err == nil {
 				t.Error("the approval verifies by another person's key")
 			}
 			if procedure.VerifySignature(pub, procedure.RecordPayloadType, a.GetPayload(), a.GetSignature()) == nil {
 				t.Error("a statement's signature passes as a record's")
 			}
 			a.Payload[len(a.Payload)-1] ^= 1
-			if _, err := procedure.OpenApproval(a, pub); err == nil {
+			if _, err := procedure.OpenApproval(a, &emergencyv1.Key{PublicKey: pub}); err == nil {
 				t.Error("the approval verifies over other bytes")
 			}
 		})

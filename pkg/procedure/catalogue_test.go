@@ -19,7 +19,7 @@ import (
 
 // parts are the messages of emergency.v1 that are neither command, answer nor event, but part of one.
 var parts = []string{
-	"Acceptance", "Actor", "Approval", "Artefact", "Binding", "CalledPage", "Claim", "CommandMeta", "Committed", "Contact", "CriticalSystem",
+	"Acceptance", "Actor", "Approval", "Artefact", "Binding", "CalledPage", "Claim", "CommandMeta", "Committed", "Contact", "CriticalSystem", "Passkey", "PasskeyAssertion",
 	"AttachedDeviation", "Declination", "DeviationReason", "EndResult", "Event", "GateCheck", "Handover", "Judgement", "Key", "Leftover", "LeftoverFound", "Order", "Policy",
 	"PolicyValue", "Record", "RecordingCheckpoint", "Restricted", "ReuseAttempt", "RoleGrant",
 	"SealedContact", "Shift", "SignedRecord", "Statement", "TreeReport",

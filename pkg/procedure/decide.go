@@ -278,6 +278,10 @@ func (d *decision) authenticate() (*emergencyv1.Actor, *Refusal) {
 		return nil, refuse(ReasonKeyRevoked, "key %s was revoked at %s", short(a.KeyID), stamp(entry.RevokedAt)).
 			allow("AddKey", "", "use another key of yours, or have the Board add one")
 	}
+	if entry.Key.GetPasskey() != nil {
+		return nil, refuse(ReasonKeyUnknown, "key %s is a passkey, which signs in a page and identifies no connection", short(a.KeyID)).
+			allow("", "", "connect with a client certificate whose key is in the rule book")
+	}
 	d.person = entry.Key.GetPerson()
 	return &emergencyv1.Actor{Person: d.person, KeyId: a.KeyID, System: entry.Key.GetSystem(), SystemName: entry.Key.GetSystemName()}, nil
 }

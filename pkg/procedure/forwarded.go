@@ -71,7 +71,7 @@ func (d *decision) signer(digest string) (string, *Refusal) {
 	if !entry.RevokedAt.IsZero() && !d.env.Now.Before(entry.RevokedAt) {
 		return "", again(refuse(ReasonKeyRevoked, "the signing key %s was revoked at %s", short(a.GetKeyId()), stamp(entry.RevokedAt)))
 	}
-	st, err := OpenApproval(a, entry.Key.GetPublicKey())
+	st, err := OpenApproval(a, entry.Key)
 	if err != nil {
 		return "", again(refuse(ReasonSignature, "%v", err))
 	}

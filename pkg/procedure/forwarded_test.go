@@ -318,7 +318,9 @@ func TestForwardedBy(t *testing.T) {
 		{name: "of a note, signed too long ago", c: note(), change: signed("carla", func(st *emergencyv1.Statement) {
 			st.SignedAt = stampOf(st.GetSignedAt().AsTime().Add(-5*time.Minute - time.Second))
 		}), refused: procedure.ReasonStepUpRequired},
-		{name: "of a note, signed as long ago as may be", c: note(), change: signed("carla", func(st *emergencyv1.Statement) { st.SignedAt = stampOf(st.GetSignedAt().AsTime().Add(-5 * time.Minute)) })},
+		{name: "of a note, signed as long ago as may be", c: note(), change: signed("carla", func(st *emergencyv1.Statement) {
+			st.SignedAt = stampOf(st.GetSignedAt().AsTime().Add(-5 * time.Minute))
+		})},
 		{name: "of a note, signed in the future", c: note(), change: signed("carla", func(st *emergencyv1.Statement) { st.SignedAt = stampOf(st.GetSignedAt().AsTime().Add(3 * time.Minute)) }), refused: procedure.ReasonStepUpRequired},
 	} {
 		t.Run(x.name, func(t *testing.T) {

@@ -112,7 +112,7 @@ func signedBy(rec *emergencyv1.Record, book *rulebook.Book) (*emergencyv1.Statem
 	if !entry.RevokedAt.IsZero() && !at.Before(entry.RevokedAt) {
 		return nil, fmt.Errorf("%s is signed by key %s, which was revoked at %s", rec.GetCommand(), short(a.GetKeyId()), stamp(entry.RevokedAt))
 	}
-	st, err := OpenApproval(a, entry.Key.GetPublicKey())
+	st, err := OpenApproval(a, entry.Key)
 	if err != nil {
 		return nil, fmt.Errorf("%s by %s: %w", rec.GetCommand(), rec.GetActor().GetPerson(), err)
 	}

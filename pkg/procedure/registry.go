@@ -80,7 +80,7 @@ func exclusiveGrant(person string, held []emergencyv1.Role) *Refusal {
 		allow("RevokeRole", person, "revoke the other role first")
 }
 
-// keyForm checks that a key is whose it says and that its id is its own digest.
+// keyForm checks that a key is whose it says, that its id is its own digest, and that a passkey can be one.
 func keyForm(k *emergencyv1.Key) *Refusal {
 	switch {
 	case KeyID(k.GetPublicKey()) != k.GetKeyId():
@@ -90,7 +90,7 @@ func keyForm(k *emergencyv1.Key) *Refusal {
 	case k.GetSystem() != 0 && k.GetSystemName() == "":
 		return refuse(ReasonField, "a system's key names the system, such as the host it runs on")
 	}
-	return nil
+	return passkeyForm(k)
 }
 
 func policyFields(f *fields, c *emergencyv1.PublishPolicyRequest) {
@@ -152,7 +152,7 @@ func (d *decision) secondSigner(c *emergencyv1.PublishPolicyRequest) (string, *R
 	if !d.env.Book.Has(person, bd, d.env.Now) && !d.env.Book.Has(person, cl, d.env.Now) {
 		return "", refuse(ReasonRole, "%s is neither of the Board nor the critical team lead", person).allow("PublishPolicy", "", "have it signed by %s", d.another(bd, cl))
 	}
-	st, err := OpenApproval(a, entry.Key.GetPublicKey())
+	st, err := OpenApproval(a, entry.Key)
 	if err != nil {
 		return "", refuse(ReasonSignature, "second signature: %v", err)
 	}

@@ -169,7 +169,7 @@ func (d *decision) checkApproval(c Command) *Refusal {
 	if !entry.RevokedAt.IsZero() && !d.env.Now.Before(entry.RevokedAt) {
 		return refuse(ReasonKeyRevoked, "the signing key %s was revoked at %s", short(a.GetKeyId()), stamp(entry.RevokedAt))
 	}
-	st, err := OpenApproval(a, entry.Key.GetPublicKey())
+	st, err := OpenApproval(a, entry.Key)
 	if err != nil {
 		return bad("%v", err)
 	}
@@ -186,12 +186,13 @@ func (d *decision) checkApproval(c Command) *Refusal {
 	return nil
 }
 
-// OpenApproval verifies an approval's signature and returns what was signed.
-func OpenApproval(a *emergencyv1.Approval, publicKey []byte) (*emergencyv1.Statement, error) {
+// OpenApproval verifies an approval's signature by a key of the rule book and returns what was signed. A passkey signs in its own
+// form, every other key in none but the plain one.
+func OpenApproval(a *emergencyv1.Approval, key *emergencyv1.Key) (*emergencyv1.Statement, error) {
 	if a.GetPayloadType() != StatementPayloadType {
 		return nil, fmt.Errorf("the approval is over %q, not over a statement", a.GetPayloadType())
 	}
-	if err := VerifySignature(publicKey, a.GetPayloadType(), a.GetPayload(), a.GetSignature()); err != nil {
+	if err := verifyApproval(a, key); err != nil {
 		return nil, err
 	}
 	var st emergencyv1.Statement
@@ -202,6 +203,18 @@ func OpenApproval(a *emergencyv1.Approval, publicKey []byte) (*emergencyv1.State
 		return nil, errors.New("the signed statement is not of a form that this version knows")
 	}
 	return &st, nil
+}
+
+func verifyApproval(a *emergencyv1.Approval, key *emergencyv1.Key) error {
+	switch byPasskey := a.GetPasskey() != nil; {
+	case byPasskey && key.GetPasskey() == nil:
+		return fmt.Errorf("key %s is no passkey and cannot have signed as one", short(key.GetKeyId()))
+	case byPasskey:
+		return verifyPasskey(key, a)
+	case key.GetPasskey() != nil:
+		return fmt.Errorf("key %s is a passkey and cannot have signed without a browser", short(key.GetKeyId()))
+	}
+	return VerifySignature(key.GetPublicKey(), a.GetPayloadType(), a.GetPayload(), a.GetSignature())
 }
 
 // statementDiff names the first field in which two statements differ.
@@ -262,7 +275,13 @@ func VerifySignature(publicKey []byte, payloadType string, payload, signature []
 	if err != nil {
 		return fmt.Errorf("public key: %w", err)
 	}
-	message := PAE(payloadType, payload)
+	return verifyMessage(key, PAE(payloadType, payload), signature)
+}
+
+// leastRSABits is the shortest RSA key whose signatures count.
+const leastRSABits = 2048
+
+func verifyMessage(key any, message, signature []byte) error {
 	digest := sha256.Sum256(message)
 	ok := false
 	switch k := key.(type) {
@@ -271,7 +290,7 @@ func VerifySignature(publicKey []byte, payloadType string, payload, signature []
 	case *ecdsa.PublicKey:
 		ok = (k.Curve == elliptic.P256() || k.Curve == elliptic.P384()) && ecdsa.VerifyASN1(k, digest[:], signature)
 	case *rsa.PublicKey:
-		ok = k.N.BitLen() >= 2048 && rsa.VerifyPKCS1v15(k, crypto.SHA256, digest[:], signature) == nil
+		ok = k.N.BitLen() >= leastRSABits && rsa.VerifyPKCS1v15(k, crypto.SHA256, digest[:], signature) == nil
 	default:
 		return fmt.Errorf("keys of kind %T are not accepted", key)
 	}

@@ -159,15 +159,30 @@ func (b *Book) Keys() []KeyEntry {
 	return list
 }
 
-// KeysOf lists the ids of a person's keys that hold at a time.
+// KeysOf lists the ids of a person's keys that hold at a time, but for passkeys.
 func (b *Book) KeysOf(person string, at time.Time) []string {
 	var ids []string
-	for _, k := range b.Keys() {
-		if k.Key.GetPerson() == person && (k.RevokedAt.IsZero() || at.Before(k.RevokedAt)) {
-			ids = append(ids, k.Key.GetKeyId())
+	for _, k := range b.keysOf(person, at) {
+		if k.GetPasskey() == nil {
+			ids = append(ids, k.GetKeyId())
 		}
 	}
 	return ids
+}
+
+// PasskeysOf lists a person's passkeys that hold at a time.
+func (b *Book) PasskeysOf(person string, at time.Time) []*emergencyv1.Key {
+	return slices.DeleteFunc(b.keysOf(person, at), func(k *emergencyv1.Key) bool { return k.GetPasskey() == nil })
+}
+
+func (b *Book) keysOf(person string, at time.Time) []*emergencyv1.Key {
+	var list []*emergencyv1.Key
+	for _, k := range b.Keys() {
+		if person != "" && k.Key.GetPerson() == person && (k.RevokedAt.IsZero() || at.Before(k.RevokedAt)) {
+			list = append(list, k.Key)
+		}
+	}
+	return list
 }
 
 // Persons lists the persons of the directory.

@@ -64,7 +64,11 @@ func (s *Server) ReadRuleBook(ctx context.Context, req *dashboardv1.ReadRuleBook
 		out.Policy, out.PolicyDigest = p.Document(), p.Digest
 	}
 	for _, p := range book.Persons() {
-		out.Persons = append(out.Persons, &dashboardv1.DirectoryEntry{Person: p, Roles: book.Roles(p, at), KeyIds: book.KeysOf(p, at)})
+		ids := book.KeysOf(p, at)
+		for _, k := range book.PasskeysOf(p, at) {
+			ids = append(ids, k.GetKeyId())
+		}
+		out.Persons = append(out.Persons, &dashboardv1.DirectoryEntry{Person: p, Roles: book.Roles(p, at), KeyIds: ids})
 	}
 	for _, k := range book.Keys() {
 		if k.Key.GetPerson() == "" && (k.RevokedAt.IsZero() || at.Before(k.RevokedAt)) {

@@ -1059,7 +1059,10 @@ type Approval struct {
 	// Key that signed: SHA-256 of its SubjectPublicKeyInfo, lower-case hex.
 	KeyId string `protobuf:"bytes,3,opt,name=key_id,json=keyId,proto3" json:"key_id,omitempty"`
 	// Signature over the DSSE pre-authentication encoding: Ed25519; ECDSA (ASN.1) over SHA-256; or RSA PKCS #1 v1.5 over SHA-256.
-	Signature     []byte `protobuf:"bytes,4,opt,name=signature,proto3" json:"signature,omitempty"`
+	// By a passkey it is over its authenticator's data and the digest of its client data instead; see passkey.
+	Signature []byte `protobuf:"bytes,4,opt,name=signature,proto3" json:"signature,omitempty"`
+	// Set when a passkey signed. The key is then listed as one, and no other key signs in this form.
+	Passkey       *PasskeyAssertion `protobuf:"bytes,5,opt,name=passkey,proto3" json:"passkey,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1122,6 +1125,69 @@ func (x *Approval) GetSignature() []byte {
 	return nil
 }
 
+func (x *Approval) GetPasskey() *PasskeyAssertion {
+	if x != nil {
+		return x.Passkey
+	}
+	return nil
+}
+
+// PasskeyAssertion is what a passkey's signature is over (WebAuthn Level 3, 7.2): authenticator_data, then SHA-256 of client_data.
+type PasskeyAssertion struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// The authenticator's data, as it came.
+	AuthenticatorData []byte `protobuf:"bytes,1,opt,name=authenticator_data,json=authenticatorData,proto3" json:"authenticator_data,omitempty"`
+	// JSON of the client's data, as the browser encoded it. Its challenge is SHA-256 of the DSSE pre-authentication encoding of the
+	// payload, so that the signature is for the statement and for nothing else.
+	ClientData    []byte `protobuf:"bytes,2,opt,name=client_data,json=clientData,proto3" json:"client_data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PasskeyAssertion) Reset() {
+	*x = PasskeyAssertion{}
+	mi := &file_emergency_v1_common_proto_msgTypes[6]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PasskeyAssertion) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PasskeyAssertion) ProtoMessage() {}
+
+func (x *PasskeyAssertion) ProtoReflect() protoreflect.Message {
+	mi := &file_emergency_v1_common_proto_msgTypes[6]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PasskeyAssertion.ProtoReflect.Descriptor instead.
+func (*PasskeyAssertion) Descriptor() ([]byte, []int) {
+	return file_emergency_v1_common_proto_rawDescGZIP(), []int{6}
+}
+
+func (x *PasskeyAssertion) GetAuthenticatorData() []byte {
+	if x != nil {
+		return x.AuthenticatorData
+	}
+	return nil
+}
+
+func (x *PasskeyAssertion) GetClientData() []byte {
+	if x != nil {
+		return x.ClientData
+	}
+	return nil
+}
+
 // Statement is what a person signs: exactly this act, on exactly these bytes, once.
 type Statement struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -1155,7 +1221,7 @@ type Statement struct {
 
 func (x *Statement) Reset() {
 	*x = Statement{}
-	mi := &file_emergency_v1_common_proto_msgTypes[6]
+	mi := &file_emergency_v1_common_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1167,7 +1233,7 @@ func (x *Statement) String() string {
 func (*Statement) ProtoMessage() {}
 
 func (x *Statement) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_common_proto_msgTypes[6]
+	mi := &file_emergency_v1_common_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1180,7 +1246,7 @@ func (x *Statement) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Statement.ProtoReflect.Descriptor instead.
 func (*Statement) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_common_proto_rawDescGZIP(), []int{6}
+	return file_emergency_v1_common_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Statement) GetIncident() string {
@@ -1280,7 +1346,7 @@ type Claim struct {
 
 func (x *Claim) Reset() {
 	*x = Claim{}
-	mi := &file_emergency_v1_common_proto_msgTypes[7]
+	mi := &file_emergency_v1_common_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1292,7 +1358,7 @@ func (x *Claim) String() string {
 func (*Claim) ProtoMessage() {}
 
 func (x *Claim) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_common_proto_msgTypes[7]
+	mi := &file_emergency_v1_common_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1305,7 +1371,7 @@ func (x *Claim) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Claim.ProtoReflect.Descriptor instead.
 func (*Claim) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_common_proto_rawDescGZIP(), []int{7}
+	return file_emergency_v1_common_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Claim) GetName() string {
@@ -1345,7 +1411,7 @@ type Committed struct {
 
 func (x *Committed) Reset() {
 	*x = Committed{}
-	mi := &file_emergency_v1_common_proto_msgTypes[8]
+	mi := &file_emergency_v1_common_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1357,7 +1423,7 @@ func (x *Committed) String() string {
 func (*Committed) ProtoMessage() {}
 
 func (x *Committed) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_common_proto_msgTypes[8]
+	mi := &file_emergency_v1_common_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1370,7 +1436,7 @@ func (x *Committed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Committed.ProtoReflect.Descriptor instead.
 func (*Committed) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_common_proto_rawDescGZIP(), []int{8}
+	return file_emergency_v1_common_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Committed) GetIncident() string {
@@ -1457,12 +1523,17 @@ const file_emergency_v1_common_proto_rawDesc = "" +
 	"\vcaptured_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\n" +
 	"capturedAt\x12\x1c\n" +
 	"\tforwarded\x18\a \x01(\bR\tforwardedB\x14\n" +
-	"\x12_expected_position\"|\n" +
+	"\x12_expected_position\"\xb6\x01\n" +
 	"\bApproval\x12!\n" +
 	"\fpayload_type\x18\x01 \x01(\tR\vpayloadType\x12\x18\n" +
 	"\apayload\x18\x02 \x01(\fR\apayload\x12\x15\n" +
 	"\x06key_id\x18\x03 \x01(\tR\x05keyId\x12\x1c\n" +
-	"\tsignature\x18\x04 \x01(\fR\tsignature\"\xbd\x03\n" +
+	"\tsignature\x18\x04 \x01(\fR\tsignature\x128\n" +
+	"\apasskey\x18\x05 \x01(\v2\x1e.emergency.v1.PasskeyAssertionR\apasskey\"b\n" +
+	"\x10PasskeyAssertion\x12-\n" +
+	"\x12authenticator_data\x18\x01 \x01(\fR\x11authenticatorData\x12\x1f\n" +
+	"\vclient_data\x18\x02 \x01(\fR\n" +
+	"clientData\"\xbd\x03\n" +
 	"\tStatement\x12\x1a\n" +
 	"\bincident\x18\x01 \x01(\tR\bincident\x12\x18\n" +
 	"\acommand\x18\x02 \x01(\tR\acommand\x12\x16\n" +
@@ -1588,7 +1659,7 @@ func file_emergency_v1_common_proto_rawDescGZIP() []byte {
 }
 
 var file_emergency_v1_common_proto_enumTypes = make([]protoimpl.EnumInfo, 10)
-var file_emergency_v1_common_proto_msgTypes = make([]protoimpl.MessageInfo, 9)
+var file_emergency_v1_common_proto_msgTypes = make([]protoimpl.MessageInfo, 10)
 var file_emergency_v1_common_proto_goTypes = []any{
 	(Role)(0),                     // 0: emergency.v1.Role
 	(SystemKind)(0),               // 1: emergency.v1.SystemKind
@@ -1606,26 +1677,28 @@ var file_emergency_v1_common_proto_goTypes = []any{
 	(*Actor)(nil),                 // 13: emergency.v1.Actor
 	(*CommandMeta)(nil),           // 14: emergency.v1.CommandMeta
 	(*Approval)(nil),              // 15: emergency.v1.Approval
-	(*Statement)(nil),             // 16: emergency.v1.Statement
-	(*Claim)(nil),                 // 17: emergency.v1.Claim
-	(*Committed)(nil),             // 18: emergency.v1.Committed
-	(*timestamppb.Timestamp)(nil), // 19: google.protobuf.Timestamp
+	(*PasskeyAssertion)(nil),      // 16: emergency.v1.PasskeyAssertion
+	(*Statement)(nil),             // 17: emergency.v1.Statement
+	(*Claim)(nil),                 // 18: emergency.v1.Claim
+	(*Committed)(nil),             // 19: emergency.v1.Committed
+	(*timestamppb.Timestamp)(nil), // 20: google.protobuf.Timestamp
 }
 var file_emergency_v1_common_proto_depIdxs = []int32{
 	0,  // 0: emergency.v1.Actor.role:type_name -> emergency.v1.Role
 	1,  // 1: emergency.v1.Actor.system:type_name -> emergency.v1.SystemKind
 	15, // 2: emergency.v1.CommandMeta.approval:type_name -> emergency.v1.Approval
-	19, // 3: emergency.v1.CommandMeta.captured_at:type_name -> google.protobuf.Timestamp
-	0,  // 4: emergency.v1.Statement.role:type_name -> emergency.v1.Role
-	12, // 5: emergency.v1.Statement.binding:type_name -> emergency.v1.Binding
-	17, // 6: emergency.v1.Statement.claims:type_name -> emergency.v1.Claim
-	19, // 7: emergency.v1.Statement.signed_at:type_name -> google.protobuf.Timestamp
-	19, // 8: emergency.v1.Committed.recorded_at:type_name -> google.protobuf.Timestamp
-	9,  // [9:9] is the sub-list for method output_type
-	9,  // [9:9] is the sub-list for method input_type
-	9,  // [9:9] is the sub-list for extension type_name
-	9,  // [9:9] is the sub-list for extension extendee
-	0,  // [0:9] is the sub-list for field type_name
+	20, // 3: emergency.v1.CommandMeta.captured_at:type_name -> google.protobuf.Timestamp
+	16, // 4: emergency.v1.Approval.passkey:type_name -> emergency.v1.PasskeyAssertion
+	0,  // 5: emergency.v1.Statement.role:type_name -> emergency.v1.Role
+	12, // 6: emergency.v1.Statement.binding:type_name -> emergency.v1.Binding
+	18, // 7: emergency.v1.Statement.claims:type_name -> emergency.v1.Claim
+	20, // 8: emergency.v1.Statement.signed_at:type_name -> google.protobuf.Timestamp
+	20, // 9: emergency.v1.Committed.recorded_at:type_name -> google.protobuf.Timestamp
+	10, // [10:10] is the sub-list for method output_type
+	10, // [10:10] is the sub-list for method input_type
+	10, // [10:10] is the sub-list for extension type_name
+	10, // [10:10] is the sub-list for extension extendee
+	0,  // [0:10] is the sub-list for field type_name
 }
 
 func init() { file_emergency_v1_common_proto_init() }
@@ -1640,7 +1713,7 @@ func file_emergency_v1_common_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_emergency_v1_common_proto_rawDesc), len(file_emergency_v1_common_proto_rawDesc)),
 			NumEnums:      10,
-			NumMessages:   9,
+			NumMessages:   10,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -859,7 +859,10 @@ type Key struct {
 	// Kind, if a system's.
 	System SystemKind `protobuf:"varint,4,opt,name=system,proto3,enum=emergency.v1.SystemKind" json:"system,omitempty"`
 	// Name of the system, such as the host an agent runs on.
-	SystemName    string `protobuf:"bytes,5,opt,name=system_name,json=systemName,proto3" json:"system_name,omitempty"`
+	SystemName string `protobuf:"bytes,5,opt,name=system_name,json=systemName,proto3" json:"system_name,omitempty"`
+	// Set if the key is a person's passkey (WebAuthn): it signs statements in a browser, and identifies no connection. ES256, EdDSA or
+	// RS256.
+	Passkey       *Passkey `protobuf:"bytes,6,opt,name=passkey,proto3" json:"passkey,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -929,6 +932,68 @@ func (x *Key) GetSystemName() string {
 	return ""
 }
 
+func (x *Key) GetPasskey() *Passkey {
+	if x != nil {
+		return x.Passkey
+	}
+	return nil
+}
+
+// Passkey says where a passkey is used, and by which name the browser finds it.
+type Passkey struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Relying party id: the host name for which it was made. Only pages of it and of the hosts below it can ask for a signature.
+	RelyingParty string `protobuf:"bytes,1,opt,name=relying_party,json=relyingParty,proto3" json:"relying_party,omitempty"`
+	// Credential id, 1 to 1023 bytes.
+	CredentialId  []byte `protobuf:"bytes,2,opt,name=credential_id,json=credentialId,proto3" json:"credential_id,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Passkey) Reset() {
+	*x = Passkey{}
+	mi := &file_emergency_v1_rulebook_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Passkey) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Passkey) ProtoMessage() {}
+
+func (x *Passkey) ProtoReflect() protoreflect.Message {
+	mi := &file_emergency_v1_rulebook_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Passkey.ProtoReflect.Descriptor instead.
+func (*Passkey) Descriptor() ([]byte, []int) {
+	return file_emergency_v1_rulebook_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *Passkey) GetRelyingParty() string {
+	if x != nil {
+		return x.RelyingParty
+	}
+	return ""
+}
+
+func (x *Passkey) GetCredentialId() []byte {
+	if x != nil {
+		return x.CredentialId
+	}
+	return nil
+}
+
 // AddKeyRequest adds a key. By the person with an existing key, or by the Board.
 type AddKeyRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -942,7 +1007,7 @@ type AddKeyRequest struct {
 
 func (x *AddKeyRequest) Reset() {
 	*x = AddKeyRequest{}
-	mi := &file_emergency_v1_rulebook_proto_msgTypes[14]
+	mi := &file_emergency_v1_rulebook_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -954,7 +1019,7 @@ func (x *AddKeyRequest) String() string {
 func (*AddKeyRequest) ProtoMessage() {}
 
 func (x *AddKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_rulebook_proto_msgTypes[14]
+	mi := &file_emergency_v1_rulebook_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -967,7 +1032,7 @@ func (x *AddKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddKeyRequest.ProtoReflect.Descriptor instead.
 func (*AddKeyRequest) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_rulebook_proto_rawDescGZIP(), []int{14}
+	return file_emergency_v1_rulebook_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *AddKeyRequest) GetMeta() *CommandMeta {
@@ -995,7 +1060,7 @@ type AddKeyResponse struct {
 
 func (x *AddKeyResponse) Reset() {
 	*x = AddKeyResponse{}
-	mi := &file_emergency_v1_rulebook_proto_msgTypes[15]
+	mi := &file_emergency_v1_rulebook_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1007,7 +1072,7 @@ func (x *AddKeyResponse) String() string {
 func (*AddKeyResponse) ProtoMessage() {}
 
 func (x *AddKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_rulebook_proto_msgTypes[15]
+	mi := &file_emergency_v1_rulebook_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1020,7 +1085,7 @@ func (x *AddKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AddKeyResponse.ProtoReflect.Descriptor instead.
 func (*AddKeyResponse) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_rulebook_proto_rawDescGZIP(), []int{15}
+	return file_emergency_v1_rulebook_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *AddKeyResponse) GetCommitted() *Committed {
@@ -1041,7 +1106,7 @@ type KeyAdded struct {
 
 func (x *KeyAdded) Reset() {
 	*x = KeyAdded{}
-	mi := &file_emergency_v1_rulebook_proto_msgTypes[16]
+	mi := &file_emergency_v1_rulebook_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1053,7 +1118,7 @@ func (x *KeyAdded) String() string {
 func (*KeyAdded) ProtoMessage() {}
 
 func (x *KeyAdded) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_rulebook_proto_msgTypes[16]
+	mi := &file_emergency_v1_rulebook_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1066,7 +1131,7 @@ func (x *KeyAdded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyAdded.ProtoReflect.Descriptor instead.
 func (*KeyAdded) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_rulebook_proto_rawDescGZIP(), []int{16}
+	return file_emergency_v1_rulebook_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *KeyAdded) GetKey() *Key {
@@ -1091,7 +1156,7 @@ type RevokeKeyRequest struct {
 
 func (x *RevokeKeyRequest) Reset() {
 	*x = RevokeKeyRequest{}
-	mi := &file_emergency_v1_rulebook_proto_msgTypes[17]
+	mi := &file_emergency_v1_rulebook_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1103,7 +1168,7 @@ func (x *RevokeKeyRequest) String() string {
 func (*RevokeKeyRequest) ProtoMessage() {}
 
 func (x *RevokeKeyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_rulebook_proto_msgTypes[17]
+	mi := &file_emergency_v1_rulebook_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1116,7 +1181,7 @@ func (x *RevokeKeyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeKeyRequest.ProtoReflect.Descriptor instead.
 func (*RevokeKeyRequest) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_rulebook_proto_rawDescGZIP(), []int{17}
+	return file_emergency_v1_rulebook_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *RevokeKeyRequest) GetMeta() *CommandMeta {
@@ -1151,7 +1216,7 @@ type RevokeKeyResponse struct {
 
 func (x *RevokeKeyResponse) Reset() {
 	*x = RevokeKeyResponse{}
-	mi := &file_emergency_v1_rulebook_proto_msgTypes[18]
+	mi := &file_emergency_v1_rulebook_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1163,7 +1228,7 @@ func (x *RevokeKeyResponse) String() string {
 func (*RevokeKeyResponse) ProtoMessage() {}
 
 func (x *RevokeKeyResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_rulebook_proto_msgTypes[18]
+	mi := &file_emergency_v1_rulebook_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1176,7 +1241,7 @@ func (x *RevokeKeyResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeKeyResponse.ProtoReflect.Descriptor instead.
 func (*RevokeKeyResponse) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_rulebook_proto_rawDescGZIP(), []int{18}
+	return file_emergency_v1_rulebook_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *RevokeKeyResponse) GetCommitted() *Committed {
@@ -1199,7 +1264,7 @@ type KeyRevoked struct {
 
 func (x *KeyRevoked) Reset() {
 	*x = KeyRevoked{}
-	mi := &file_emergency_v1_rulebook_proto_msgTypes[19]
+	mi := &file_emergency_v1_rulebook_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1211,7 +1276,7 @@ func (x *KeyRevoked) String() string {
 func (*KeyRevoked) ProtoMessage() {}
 
 func (x *KeyRevoked) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_rulebook_proto_msgTypes[19]
+	mi := &file_emergency_v1_rulebook_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1224,7 +1289,7 @@ func (x *KeyRevoked) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeyRevoked.ProtoReflect.Descriptor instead.
 func (*KeyRevoked) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_rulebook_proto_rawDescGZIP(), []int{19}
+	return file_emergency_v1_rulebook_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *KeyRevoked) GetKeyId() string {
@@ -1252,7 +1317,7 @@ type PersonListed struct {
 
 func (x *PersonListed) Reset() {
 	*x = PersonListed{}
-	mi := &file_emergency_v1_rulebook_proto_msgTypes[20]
+	mi := &file_emergency_v1_rulebook_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1264,7 +1329,7 @@ func (x *PersonListed) String() string {
 func (*PersonListed) ProtoMessage() {}
 
 func (x *PersonListed) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_rulebook_proto_msgTypes[20]
+	mi := &file_emergency_v1_rulebook_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1277,7 +1342,7 @@ func (x *PersonListed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PersonListed.ProtoReflect.Descriptor instead.
 func (*PersonListed) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_rulebook_proto_rawDescGZIP(), []int{20}
+	return file_emergency_v1_rulebook_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *PersonListed) GetPerson() string {
@@ -1308,7 +1373,7 @@ type EstablishRequest struct {
 
 func (x *EstablishRequest) Reset() {
 	*x = EstablishRequest{}
-	mi := &file_emergency_v1_rulebook_proto_msgTypes[21]
+	mi := &file_emergency_v1_rulebook_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1320,7 +1385,7 @@ func (x *EstablishRequest) String() string {
 func (*EstablishRequest) ProtoMessage() {}
 
 func (x *EstablishRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_rulebook_proto_msgTypes[21]
+	mi := &file_emergency_v1_rulebook_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1333,7 +1398,7 @@ func (x *EstablishRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use EstablishRequest.ProtoReflect.Descriptor instead.
 func (*EstablishRequest) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_rulebook_proto_rawDescGZIP(), []int{21}
+	return file_emergency_v1_rulebook_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *EstablishRequest) GetMeta() *CommandMeta {
@@ -1397,7 +1462,7 @@ type Shift struct {
 
 func (x *Shift) Reset() {
 	*x = Shift{}
-	mi := &file_emergency_v1_rulebook_proto_msgTypes[22]
+	mi := &file_emergency_v1_rulebook_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1409,7 +1474,7 @@ func (x *Shift) String() string {
 func (*Shift) ProtoMessage() {}
 
 func (x *Shift) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_rulebook_proto_msgTypes[22]
+	mi := &file_emergency_v1_rulebook_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1422,7 +1487,7 @@ func (x *Shift) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Shift.ProtoReflect.Descriptor instead.
 func (*Shift) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_rulebook_proto_rawDescGZIP(), []int{22}
+	return file_emergency_v1_rulebook_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Shift) GetTeam() Team {
@@ -1475,7 +1540,7 @@ type SetRotaRequest struct {
 
 func (x *SetRotaRequest) Reset() {
 	*x = SetRotaRequest{}
-	mi := &file_emergency_v1_rulebook_proto_msgTypes[23]
+	mi := &file_emergency_v1_rulebook_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1487,7 +1552,7 @@ func (x *SetRotaRequest) String() string {
 func (*SetRotaRequest) ProtoMessage() {}
 
 func (x *SetRotaRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_rulebook_proto_msgTypes[23]
+	mi := &file_emergency_v1_rulebook_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1500,7 +1565,7 @@ func (x *SetRotaRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetRotaRequest.ProtoReflect.Descriptor instead.
 func (*SetRotaRequest) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_rulebook_proto_rawDescGZIP(), []int{23}
+	return file_emergency_v1_rulebook_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SetRotaRequest) GetMeta() *CommandMeta {
@@ -1535,7 +1600,7 @@ type SetRotaResponse struct {
 
 func (x *SetRotaResponse) Reset() {
 	*x = SetRotaResponse{}
-	mi := &file_emergency_v1_rulebook_proto_msgTypes[24]
+	mi := &file_emergency_v1_rulebook_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1547,7 +1612,7 @@ func (x *SetRotaResponse) String() string {
 func (*SetRotaResponse) ProtoMessage() {}
 
 func (x *SetRotaResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_rulebook_proto_msgTypes[24]
+	mi := &file_emergency_v1_rulebook_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1560,7 +1625,7 @@ func (x *SetRotaResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetRotaResponse.ProtoReflect.Descriptor instead.
 func (*SetRotaResponse) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_rulebook_proto_rawDescGZIP(), []int{24}
+	return file_emergency_v1_rulebook_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SetRotaResponse) GetCommitted() *Committed {
@@ -1583,7 +1648,7 @@ type RotaChanged struct {
 
 func (x *RotaChanged) Reset() {
 	*x = RotaChanged{}
-	mi := &file_emergency_v1_rulebook_proto_msgTypes[25]
+	mi := &file_emergency_v1_rulebook_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1595,7 +1660,7 @@ func (x *RotaChanged) String() string {
 func (*RotaChanged) ProtoMessage() {}
 
 func (x *RotaChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_rulebook_proto_msgTypes[25]
+	mi := &file_emergency_v1_rulebook_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1608,7 +1673,7 @@ func (x *RotaChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RotaChanged.ProtoReflect.Descriptor instead.
 func (*RotaChanged) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_rulebook_proto_rawDescGZIP(), []int{25}
+	return file_emergency_v1_rulebook_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RotaChanged) GetTeam() Team {
@@ -1638,7 +1703,7 @@ type Contact struct {
 
 func (x *Contact) Reset() {
 	*x = Contact{}
-	mi := &file_emergency_v1_rulebook_proto_msgTypes[26]
+	mi := &file_emergency_v1_rulebook_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1650,7 +1715,7 @@ func (x *Contact) String() string {
 func (*Contact) ProtoMessage() {}
 
 func (x *Contact) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_rulebook_proto_msgTypes[26]
+	mi := &file_emergency_v1_rulebook_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1663,7 +1728,7 @@ func (x *Contact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Contact.ProtoReflect.Descriptor instead.
 func (*Contact) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_rulebook_proto_rawDescGZIP(), []int{26}
+	return file_emergency_v1_rulebook_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Contact) GetChannel() string {
@@ -1695,7 +1760,7 @@ type SetContactsRequest struct {
 
 func (x *SetContactsRequest) Reset() {
 	*x = SetContactsRequest{}
-	mi := &file_emergency_v1_rulebook_proto_msgTypes[27]
+	mi := &file_emergency_v1_rulebook_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1707,7 +1772,7 @@ func (x *SetContactsRequest) String() string {
 func (*SetContactsRequest) ProtoMessage() {}
 
 func (x *SetContactsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_rulebook_proto_msgTypes[27]
+	mi := &file_emergency_v1_rulebook_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1720,7 +1785,7 @@ func (x *SetContactsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetContactsRequest.ProtoReflect.Descriptor instead.
 func (*SetContactsRequest) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_rulebook_proto_rawDescGZIP(), []int{27}
+	return file_emergency_v1_rulebook_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *SetContactsRequest) GetMeta() *CommandMeta {
@@ -1755,7 +1820,7 @@ type SetContactsResponse struct {
 
 func (x *SetContactsResponse) Reset() {
 	*x = SetContactsResponse{}
-	mi := &file_emergency_v1_rulebook_proto_msgTypes[28]
+	mi := &file_emergency_v1_rulebook_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1767,7 +1832,7 @@ func (x *SetContactsResponse) String() string {
 func (*SetContactsResponse) ProtoMessage() {}
 
 func (x *SetContactsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_rulebook_proto_msgTypes[28]
+	mi := &file_emergency_v1_rulebook_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1780,7 +1845,7 @@ func (x *SetContactsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetContactsResponse.ProtoReflect.Descriptor instead.
 func (*SetContactsResponse) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_rulebook_proto_rawDescGZIP(), []int{28}
+	return file_emergency_v1_rulebook_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *SetContactsResponse) GetCommitted() *Committed {
@@ -1803,7 +1868,7 @@ type SealedContact struct {
 
 func (x *SealedContact) Reset() {
 	*x = SealedContact{}
-	mi := &file_emergency_v1_rulebook_proto_msgTypes[29]
+	mi := &file_emergency_v1_rulebook_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1815,7 +1880,7 @@ func (x *SealedContact) String() string {
 func (*SealedContact) ProtoMessage() {}
 
 func (x *SealedContact) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_rulebook_proto_msgTypes[29]
+	mi := &file_emergency_v1_rulebook_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1828,7 +1893,7 @@ func (x *SealedContact) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SealedContact.ProtoReflect.Descriptor instead.
 func (*SealedContact) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_rulebook_proto_rawDescGZIP(), []int{29}
+	return file_emergency_v1_rulebook_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *SealedContact) GetChannel() string {
@@ -1858,7 +1923,7 @@ type ContactsChanged struct {
 
 func (x *ContactsChanged) Reset() {
 	*x = ContactsChanged{}
-	mi := &file_emergency_v1_rulebook_proto_msgTypes[30]
+	mi := &file_emergency_v1_rulebook_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1870,7 +1935,7 @@ func (x *ContactsChanged) String() string {
 func (*ContactsChanged) ProtoMessage() {}
 
 func (x *ContactsChanged) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_rulebook_proto_msgTypes[30]
+	mi := &file_emergency_v1_rulebook_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1883,7 +1948,7 @@ func (x *ContactsChanged) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ContactsChanged.ProtoReflect.Descriptor instead.
 func (*ContactsChanged) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_rulebook_proto_rawDescGZIP(), []int{30}
+	return file_emergency_v1_rulebook_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ContactsChanged) GetPerson() string {
@@ -1917,7 +1982,7 @@ type RecordReachabilityRequest struct {
 
 func (x *RecordReachabilityRequest) Reset() {
 	*x = RecordReachabilityRequest{}
-	mi := &file_emergency_v1_rulebook_proto_msgTypes[31]
+	mi := &file_emergency_v1_rulebook_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1929,7 +1994,7 @@ func (x *RecordReachabilityRequest) String() string {
 func (*RecordReachabilityRequest) ProtoMessage() {}
 
 func (x *RecordReachabilityRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_rulebook_proto_msgTypes[31]
+	mi := &file_emergency_v1_rulebook_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1942,7 +2007,7 @@ func (x *RecordReachabilityRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordReachabilityRequest.ProtoReflect.Descriptor instead.
 func (*RecordReachabilityRequest) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_rulebook_proto_rawDescGZIP(), []int{31}
+	return file_emergency_v1_rulebook_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RecordReachabilityRequest) GetMeta() *CommandMeta {
@@ -1984,7 +2049,7 @@ type RecordReachabilityResponse struct {
 
 func (x *RecordReachabilityResponse) Reset() {
 	*x = RecordReachabilityResponse{}
-	mi := &file_emergency_v1_rulebook_proto_msgTypes[32]
+	mi := &file_emergency_v1_rulebook_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1996,7 +2061,7 @@ func (x *RecordReachabilityResponse) String() string {
 func (*RecordReachabilityResponse) ProtoMessage() {}
 
 func (x *RecordReachabilityResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_rulebook_proto_msgTypes[32]
+	mi := &file_emergency_v1_rulebook_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2009,7 +2074,7 @@ func (x *RecordReachabilityResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordReachabilityResponse.ProtoReflect.Descriptor instead.
 func (*RecordReachabilityResponse) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_rulebook_proto_rawDescGZIP(), []int{32}
+	return file_emergency_v1_rulebook_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RecordReachabilityResponse) GetCommitted() *Committed {
@@ -2034,7 +2099,7 @@ type ReachabilityRecorded struct {
 
 func (x *ReachabilityRecorded) Reset() {
 	*x = ReachabilityRecorded{}
-	mi := &file_emergency_v1_rulebook_proto_msgTypes[33]
+	mi := &file_emergency_v1_rulebook_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2046,7 +2111,7 @@ func (x *ReachabilityRecorded) String() string {
 func (*ReachabilityRecorded) ProtoMessage() {}
 
 func (x *ReachabilityRecorded) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_v1_rulebook_proto_msgTypes[33]
+	mi := &file_emergency_v1_rulebook_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2059,7 +2124,7 @@ func (x *ReachabilityRecorded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReachabilityRecorded.ProtoReflect.Descriptor instead.
 func (*ReachabilityRecorded) Descriptor() ([]byte, []int) {
-	return file_emergency_v1_rulebook_proto_rawDescGZIP(), []int{33}
+	return file_emergency_v1_rulebook_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ReachabilityRecorded) GetPerson() string {
@@ -2140,7 +2205,7 @@ const file_emergency_v1_rulebook_proto_rawDesc = "" +
 	"\x06person\x18\x01 \x01(\tR\x06person\x12&\n" +
 	"\x04role\x18\x02 \x01(\x0e2\x12.emergency.v1.RoleR\x04role\x12=\n" +
 	"\feffective_at\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\veffectiveAt\x12%\n" +
-	"\x0eboard_decision\x18\x04 \x01(\tR\rboardDecision\"\xa6\x01\n" +
+	"\x0eboard_decision\x18\x04 \x01(\tR\rboardDecision\"\xd7\x01\n" +
 	"\x03Key\x12\x15\n" +
 	"\x06key_id\x18\x01 \x01(\tR\x05keyId\x12\x1d\n" +
 	"\n" +
@@ -2148,7 +2213,11 @@ const file_emergency_v1_rulebook_proto_rawDesc = "" +
 	"\x06person\x18\x03 \x01(\tR\x06person\x120\n" +
 	"\x06system\x18\x04 \x01(\x0e2\x18.emergency.v1.SystemKindR\x06system\x12\x1f\n" +
 	"\vsystem_name\x18\x05 \x01(\tR\n" +
-	"systemName\"c\n" +
+	"systemName\x12/\n" +
+	"\apasskey\x18\x06 \x01(\v2\x15.emergency.v1.PasskeyR\apasskey\"S\n" +
+	"\aPasskey\x12#\n" +
+	"\rrelying_party\x18\x01 \x01(\tR\frelyingParty\x12#\n" +
+	"\rcredential_id\x18\x02 \x01(\fR\fcredentialId\"c\n" +
 	"\rAddKeyRequest\x12-\n" +
 	"\x04meta\x18\x01 \x01(\v2\x19.emergency.v1.CommandMetaR\x04meta\x12#\n" +
 	"\x03key\x18\x02 \x01(\v2\x11.emergency.v1.KeyR\x03key\"G\n" +
@@ -2229,7 +2298,7 @@ func file_emergency_v1_rulebook_proto_rawDescGZIP() []byte {
 	return file_emergency_v1_rulebook_proto_rawDescData
 }
 
-var file_emergency_v1_rulebook_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_emergency_v1_rulebook_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_emergency_v1_rulebook_proto_goTypes = []any{
 	(*PolicyValue)(nil),                // 0: emergency.v1.PolicyValue
 	(*Policy)(nil),                     // 1: emergency.v1.Policy
@@ -2245,85 +2314,87 @@ var file_emergency_v1_rulebook_proto_goTypes = []any{
 	(*RevokeRoleResponse)(nil),         // 11: emergency.v1.RevokeRoleResponse
 	(*RoleRevoked)(nil),                // 12: emergency.v1.RoleRevoked
 	(*Key)(nil),                        // 13: emergency.v1.Key
-	(*AddKeyRequest)(nil),              // 14: emergency.v1.AddKeyRequest
-	(*AddKeyResponse)(nil),             // 15: emergency.v1.AddKeyResponse
-	(*KeyAdded)(nil),                   // 16: emergency.v1.KeyAdded
-	(*RevokeKeyRequest)(nil),           // 17: emergency.v1.RevokeKeyRequest
-	(*RevokeKeyResponse)(nil),          // 18: emergency.v1.RevokeKeyResponse
-	(*KeyRevoked)(nil),                 // 19: emergency.v1.KeyRevoked
-	(*PersonListed)(nil),               // 20: emergency.v1.PersonListed
-	(*EstablishRequest)(nil),           // 21: emergency.v1.EstablishRequest
-	(*Shift)(nil),                      // 22: emergency.v1.Shift
-	(*SetRotaRequest)(nil),             // 23: emergency.v1.SetRotaRequest
-	(*SetRotaResponse)(nil),            // 24: emergency.v1.SetRotaResponse
-	(*RotaChanged)(nil),                // 25: emergency.v1.RotaChanged
-	(*Contact)(nil),                    // 26: emergency.v1.Contact
-	(*SetContactsRequest)(nil),         // 27: emergency.v1.SetContactsRequest
-	(*SetContactsResponse)(nil),        // 28: emergency.v1.SetContactsResponse
-	(*SealedContact)(nil),              // 29: emergency.v1.SealedContact
-	(*ContactsChanged)(nil),            // 30: emergency.v1.ContactsChanged
-	(*RecordReachabilityRequest)(nil),  // 31: emergency.v1.RecordReachabilityRequest
-	(*RecordReachabilityResponse)(nil), // 32: emergency.v1.RecordReachabilityResponse
-	(*ReachabilityRecorded)(nil),       // 33: emergency.v1.ReachabilityRecorded
-	(*timestamppb.Timestamp)(nil),      // 34: google.protobuf.Timestamp
-	(*CommandMeta)(nil),                // 35: emergency.v1.CommandMeta
-	(*Approval)(nil),                   // 36: emergency.v1.Approval
-	(*Committed)(nil),                  // 37: emergency.v1.Committed
-	(Role)(0),                          // 38: emergency.v1.Role
-	(SystemKind)(0),                    // 39: emergency.v1.SystemKind
-	(Team)(0),                          // 40: emergency.v1.Team
-	(*Restricted)(nil),                 // 41: emergency.v1.Restricted
+	(*Passkey)(nil),                    // 14: emergency.v1.Passkey
+	(*AddKeyRequest)(nil),              // 15: emergency.v1.AddKeyRequest
+	(*AddKeyResponse)(nil),             // 16: emergency.v1.AddKeyResponse
+	(*KeyAdded)(nil),                   // 17: emergency.v1.KeyAdded
+	(*RevokeKeyRequest)(nil),           // 18: emergency.v1.RevokeKeyRequest
+	(*RevokeKeyResponse)(nil),          // 19: emergency.v1.RevokeKeyResponse
+	(*KeyRevoked)(nil),                 // 20: emergency.v1.KeyRevoked
+	(*PersonListed)(nil),               // 21: emergency.v1.PersonListed
+	(*EstablishRequest)(nil),           // 22: emergency.v1.EstablishRequest
+	(*Shift)(nil),                      // 23: emergency.v1.Shift
+	(*SetRotaRequest)(nil),             // 24: emergency.v1.SetRotaRequest
+	(*SetRotaResponse)(nil),            // 25: emergency.v1.SetRotaResponse
+	(*RotaChanged)(nil),                // 26: emergency.v1.RotaChanged
+	(*Contact)(nil),                    // 27: emergency.v1.Contact
+	(*SetContactsRequest)(nil),         // 28: emergency.v1.SetContactsRequest
+	(*SetContactsResponse)(nil),        // 29: emergency.v1.SetContactsResponse
+	(*SealedContact)(nil),              // 30: emergency.v1.SealedContact
+	(*ContactsChanged)(nil),            // 31: emergency.v1.ContactsChanged
+	(*RecordReachabilityRequest)(nil),  // 32: emergency.v1.RecordReachabilityRequest
+	(*RecordReachabilityResponse)(nil), // 33: emergency.v1.RecordReachabilityResponse
+	(*ReachabilityRecorded)(nil),       // 34: emergency.v1.ReachabilityRecorded
+	(*timestamppb.Timestamp)(nil),      // 35: google.protobuf.Timestamp
+	(*CommandMeta)(nil),                // 36: emergency.v1.CommandMeta
+	(*Approval)(nil),                   // 37: emergency.v1.Approval
+	(*Committed)(nil),                  // 38: emergency.v1.Committed
+	(Role)(0),                          // 39: emergency.v1.Role
+	(SystemKind)(0),                    // 40: emergency.v1.SystemKind
+	(Team)(0),                          // 41: emergency.v1.Team
+	(*Restricted)(nil),                 // 42: emergency.v1.Restricted
 }
 var file_emergency_v1_rulebook_proto_depIdxs = []int32{
-	34, // 0: emergency.v1.Policy.effective_at:type_name -> google.protobuf.Timestamp
+	35, // 0: emergency.v1.Policy.effective_at:type_name -> google.protobuf.Timestamp
 	0,  // 1: emergency.v1.Policy.values:type_name -> emergency.v1.PolicyValue
 	2,  // 2: emergency.v1.Policy.systems:type_name -> emergency.v1.CriticalSystem
-	35, // 3: emergency.v1.PublishPolicyRequest.meta:type_name -> emergency.v1.CommandMeta
-	36, // 4: emergency.v1.PublishPolicyRequest.second:type_name -> emergency.v1.Approval
-	37, // 5: emergency.v1.PublishPolicyResponse.committed:type_name -> emergency.v1.Committed
-	38, // 6: emergency.v1.RoleGrant.role:type_name -> emergency.v1.Role
-	34, // 7: emergency.v1.RoleGrant.effective_at:type_name -> google.protobuf.Timestamp
-	35, // 8: emergency.v1.GrantRoleRequest.meta:type_name -> emergency.v1.CommandMeta
+	36, // 3: emergency.v1.PublishPolicyRequest.meta:type_name -> emergency.v1.CommandMeta
+	37, // 4: emergency.v1.PublishPolicyRequest.second:type_name -> emergency.v1.Approval
+	38, // 5: emergency.v1.PublishPolicyResponse.committed:type_name -> emergency.v1.Committed
+	39, // 6: emergency.v1.RoleGrant.role:type_name -> emergency.v1.Role
+	35, // 7: emergency.v1.RoleGrant.effective_at:type_name -> google.protobuf.Timestamp
+	36, // 8: emergency.v1.GrantRoleRequest.meta:type_name -> emergency.v1.CommandMeta
 	6,  // 9: emergency.v1.GrantRoleRequest.grant:type_name -> emergency.v1.RoleGrant
-	37, // 10: emergency.v1.GrantRoleResponse.committed:type_name -> emergency.v1.Committed
+	38, // 10: emergency.v1.GrantRoleResponse.committed:type_name -> emergency.v1.Committed
 	6,  // 11: emergency.v1.RoleGranted.grant:type_name -> emergency.v1.RoleGrant
-	35, // 12: emergency.v1.RevokeRoleRequest.meta:type_name -> emergency.v1.CommandMeta
-	38, // 13: emergency.v1.RevokeRoleRequest.role:type_name -> emergency.v1.Role
-	34, // 14: emergency.v1.RevokeRoleRequest.effective_at:type_name -> google.protobuf.Timestamp
-	37, // 15: emergency.v1.RevokeRoleResponse.committed:type_name -> emergency.v1.Committed
-	38, // 16: emergency.v1.RoleRevoked.role:type_name -> emergency.v1.Role
-	34, // 17: emergency.v1.RoleRevoked.effective_at:type_name -> google.protobuf.Timestamp
-	39, // 18: emergency.v1.Key.system:type_name -> emergency.v1.SystemKind
-	35, // 19: emergency.v1.AddKeyRequest.meta:type_name -> emergency.v1.CommandMeta
-	13, // 20: emergency.v1.AddKeyRequest.key:type_name -> emergency.v1.Key
-	37, // 21: emergency.v1.AddKeyResponse.committed:type_name -> emergency.v1.Committed
-	13, // 22: emergency.v1.KeyAdded.key:type_name -> emergency.v1.Key
-	35, // 23: emergency.v1.RevokeKeyRequest.meta:type_name -> emergency.v1.CommandMeta
-	37, // 24: emergency.v1.RevokeKeyResponse.committed:type_name -> emergency.v1.Committed
-	35, // 25: emergency.v1.EstablishRequest.meta:type_name -> emergency.v1.CommandMeta
-	6,  // 26: emergency.v1.EstablishRequest.grants:type_name -> emergency.v1.RoleGrant
-	13, // 27: emergency.v1.EstablishRequest.keys:type_name -> emergency.v1.Key
-	40, // 28: emergency.v1.Shift.team:type_name -> emergency.v1.Team
-	34, // 29: emergency.v1.Shift.from:type_name -> google.protobuf.Timestamp
-	34, // 30: emergency.v1.Shift.until:type_name -> google.protobuf.Timestamp
-	35, // 31: emergency.v1.SetRotaRequest.meta:type_name -> emergency.v1.CommandMeta
-	40, // 32: emergency.v1.SetRotaRequest.team:type_name -> emergency.v1.Team
-	22, // 33: emergency.v1.SetRotaRequest.shifts:type_name -> emergency.v1.Shift
-	37, // 34: emergency.v1.SetRotaResponse.committed:type_name -> emergency.v1.Committed
-	40, // 35: emergency.v1.RotaChanged.team:type_name -> emergency.v1.Team
-	22, // 36: emergency.v1.RotaChanged.shifts:type_name -> emergency.v1.Shift
-	35, // 37: emergency.v1.SetContactsRequest.meta:type_name -> emergency.v1.CommandMeta
-	26, // 38: emergency.v1.SetContactsRequest.contacts:type_name -> emergency.v1.Contact
-	37, // 39: emergency.v1.SetContactsResponse.committed:type_name -> emergency.v1.Committed
-	41, // 40: emergency.v1.SealedContact.address:type_name -> emergency.v1.Restricted
-	29, // 41: emergency.v1.ContactsChanged.contacts:type_name -> emergency.v1.SealedContact
-	35, // 42: emergency.v1.RecordReachabilityRequest.meta:type_name -> emergency.v1.CommandMeta
-	37, // 43: emergency.v1.RecordReachabilityResponse.committed:type_name -> emergency.v1.Committed
-	44, // [44:44] is the sub-list for method output_type
-	44, // [44:44] is the sub-list for method input_type
-	44, // [44:44] is the sub-list for extension type_name
-	44, // [44:44] is the sub-list for extension extendee
-	0,  // [0:44] is the sub-list for field type_name
+	36, // 12: emergency.v1.RevokeRoleRequest.meta:type_name -> emergency.v1.CommandMeta
+	39, // 13: emergency.v1.RevokeRoleRequest.role:type_name -> emergency.v1.Role
+	35, // 14: emergency.v1.RevokeRoleRequest.effective_at:type_name -> google.protobuf.Timestamp
+	38, // 15: emergency.v1.RevokeRoleResponse.committed:type_name -> emergency.v1.Committed
+	39, // 16: emergency.v1.RoleRevoked.role:type_name -> emergency.v1.Role
+	35, // 17: emergency.v1.RoleRevoked.effective_at:type_name -> google.protobuf.Timestamp
+	40, // 18: emergency.v1.Key.system:type_name -> emergency.v1.SystemKind
+	14, // 19: emergency.v1.Key.passkey:type_name -> emergency.v1.Passkey
+	36, // 20: emergency.v1.AddKeyRequest.meta:type_name -> emergency.v1.CommandMeta
+	13, // 21: emergency.v1.AddKeyRequest.key:type_name -> emergency.v1.Key
+	38, // 22: emergency.v1.AddKeyResponse.committed:type_name -> emergency.v1.Committed
+	13, // 23: emergency.v1.KeyAdded.key:type_name -> emergency.v1.Key
+	36, // 24: emergency.v1.RevokeKeyRequest.meta:type_name -> emergency.v1.CommandMeta
+	38, // 25: emergency.v1.RevokeKeyResponse.committed:type_name -> emergency.v1.Committed
+	36, // 26: emergency.v1.EstablishRequest.meta:type_name -> emergency.v1.CommandMeta
+	6,  // 27: emergency.v1.EstablishRequest.grants:type_name -> emergency.v1.RoleGrant
+	13, // 28: emergency.v1.EstablishRequest.keys:type_name -> emergency.v1.Key
+	41, // 29: emergency.v1.Shift.team:type_name -> emergency.v1.Team
+	35, // 30: emergency.v1.Shift.from:type_name -> google.protobuf.Timestamp
+	35, // 31: emergency.v1.Shift.until:type_name -> google.protobuf.Timestamp
+	36, // 32: emergency.v1.SetRotaRequest.meta:type_name -> emergency.v1.CommandMeta
+	41, // 33: emergency.v1.SetRotaRequest.team:type_name -> emergency.v1.Team
+	23, // 34: emergency.v1.SetRotaRequest.shifts:type_name -> emergency.v1.Shift
+	38, // 35: emergency.v1.SetRotaResponse.committed:type_name -> emergency.v1.Committed
+	41, // 36: emergency.v1.RotaChanged.team:type_name -> emergency.v1.Team
+	23, // 37: emergency.v1.RotaChanged.shifts:type_name -> emergency.v1.Shift
+	36, // 38: emergency.v1.SetContactsRequest.meta:type_name -> emergency.v1.CommandMeta
+	27, // 39: emergency.v1.SetContactsRequest.contacts:type_name -> emergency.v1.Contact
+	38, // 40: emergency.v1.SetContactsResponse.committed:type_name -> emergency.v1.Committed
+	42, // 41: emergency.v1.SealedContact.address:type_name -> emergency.v1.Restricted
+	30, // 42: emergency.v1.ContactsChanged.contacts:type_name -> emergency.v1.SealedContact
+	36, // 43: emergency.v1.RecordReachabilityRequest.meta:type_name -> emergency.v1.CommandMeta
+	38, // 44: emergency.v1.RecordReachabilityResponse.committed:type_name -> emergency.v1.Committed
+	45, // [45:45] is the sub-list for method output_type
+	45, // [45:45] is the sub-list for method input_type
+	45, // [45:45] is the sub-list for extension type_name
+	45, // [45:45] is the sub-list for extension extendee
+	0,  // [0:45] is the sub-list for field type_name
 }
 
 func init() { file_emergency_v1_rulebook_proto_init() }
@@ -2338,7 +2409,7 @@ func file_emergency_v1_rulebook_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_emergency_v1_rulebook_proto_rawDesc), len(file_emergency_v1_rulebook_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   34,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

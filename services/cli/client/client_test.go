@@ -320,7 +320,7 @@ func TestSignedOverTheVerifiedHistory(t *testing.T) {
 		t.Fatal(err)
 	}
 	got := r.got[0]
-	st, err := procedure.OpenApproval(got.GetMeta().GetApproval(), r.key.Certificate.Leaf.RawSubjectPublicKeyInfo)
+	st, err := procedure.OpenApproval(got.GetMeta().GetApproval(), &emergencyv1.Key{PublicKey: r.key.Certificate.Leaf.RawSubjectPublicKeyInfo})
 	must(t, err)
 	if st.GetPerson() != "anna" || st.GetRole() != emergencyv1.Role_ROLE_SOFTWARE_ASSESSOR || st.GetRequestId() != got.GetMeta().GetRequestId() ||
 		st.GetPatchSha256() != rev.Artefact.GetSha256() || st.GetBaseTree() != rev.BaseTree || st.GetResultTree() != rev.ResultTree {
