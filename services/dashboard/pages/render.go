@@ -9,6 +9,7 @@ import (
 	"html/template"
 	"net/http"
 	"net/url"
+	"strings"
 	"time"
 
 	"cacert.org/emergency/pkg/procedure"
@@ -88,10 +89,11 @@ func (p *Pages) draw(v *viewer, r *http.Request, c *content, around string) ([]b
 func address(u *url.URL) string {
 	q := u.Query()
 	q.Del("live")
+	path := strings.TrimSuffix(u.EscapedPath(), "/sign") // there is no coming back to a signature, but to its form
 	if len(q) == 0 {
-		return u.EscapedPath()
+		return path
 	}
-	return u.EscapedPath() + "?" + q.Encode()
+	return path + "?" + q.Encode()
 }
 
 func withQuery(u *url.URL, key, value string) string {

@@ -258,7 +258,8 @@ func (p *Pages) notDone(v *viewer, r *http.Request, a *acting, cmd procedure.Com
 	d := c.Data.(statementView)
 	if !refused {
 		said := v.refusal(service.Away("the %s service does not answer", procedure.CommandOwner(cmd)))
-		d.Away, c.Data, c.Status = &said, d, http.StatusServiceUnavailable
+		d.Away = &said
+		c.Data, c.Status = d, http.StatusServiceUnavailable
 		return c, nil
 	}
 	c = p.actFrame(a, "refused.title", "refused", refusedView{d, v.refusal(no)}, v.command(a.info.Name, a.subject))
