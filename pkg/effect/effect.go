@@ -14,6 +14,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"sync"
 	"time"
 
@@ -92,6 +93,7 @@ type Runner struct {
 	mu      sync.Mutex
 	running map[string]bool // keys of the effects under way
 	pending []*item         // in the order of the stream
+	trouble []Trouble       // in the order of their first failure
 	mark    history.Mark
 	unkept  int // records finished since the mark was last written
 }
@@ -259,6 +261,9 @@ func (r *Runner) do(ctx context.Context, e Effect) bool {
 	case err != nil:
 		r.cfg.Log.ErrorContext(ctx, "effect failed", "owner", r.cfg.Owner, "key", e.Key, "error", err)
 		outcome = Failed
+		r.failed(e.Key, err, true)
+	default:
+		r.succeeded(e.Key)
 	}
 	if r.cfg.Meter != nil {
 		r.cfg.Meter.Effect(ctx, r.cfg.Owner, string(outcome))
@@ -351,6 +356,7 @@ func (r *Runner) attempt(ctx context.Context, key string, run func(context.Conte
 		return run(ctx)
 	}
 	return Insist(ctx, func(err error) {
+		r.failed(key, err, false)
 		r.cfg.Log.WarnContext(ctx, "effect will be tried again", "owner", r.cfg.Owner, "key", key, "error", err)
 	}, run)
 }
@@ -385,6 +391,61 @@ func (r *Runner) keep(ctx context.Context) {
 	if err := r.cfg.Ledger.SetMark(ctx, r.cfg.Owner, mark); err != nil {
 		r.cfg.Log.WarnContext(ctx, "effect mark not kept; effects behind it are looked up again after a start", "owner", r.cfg.Owner, "error", err)
 	}
+}
+
+// Trouble is an effect that failed, and is tried again or was given up.
+type Trouble struct {
+	// Key of the effect, which names the event that wants it.
+	Key string
+	// Error of the last try. It is for operators: it may name machines, and is never shown to the public.
+	Error string
+	// Tries that failed.
+	Tries int
+	// GivenUp is set if it is not tried any more.
+	GivenUp bool
+}
+
+// troubleKept bounds how much is remembered of what was given up; what is tried again is all there.
+const troubleKept = 50
+
+// failed remembers a failure of an effect.
+func (r *Runner) failed(key string, err error, givenUp bool) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	i := slices.IndexFunc(r.trouble, func(t Trouble) bool { return t.Key == key })
+	if i < 0 {
+		r.trouble = append(r.trouble, Trouble{Key: key})
+		i = len(r.trouble) - 1
+	}
+	t := &r.trouble[i]
+	t.Error, t.Tries, t.GivenUp = err.Error(), t.Tries+1, givenUp
+	over := -troubleKept
+	for _, t := range r.trouble {
+		if t.GivenUp {
+			over++
+		}
+	}
+	r.trouble = slices.DeleteFunc(r.trouble, func(t Trouble) bool {
+		drop := over > 0 && t.GivenUp
+		if drop {
+			over--
+		}
+		return drop
+	})
+}
+
+// succeeded forgets an effect's failures.
+func (r *Runner) succeeded(key string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.trouble = slices.DeleteFunc(r.trouble, func(t Trouble) bool { return t.Key == key })
+}
+
+// Trouble lists what fails since the runner began, the oldest first.
+func (r *Runner) Trouble() []Trouble {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.trouble)
 }
 
 // Waiting is how many records have effects that are not finished.

@@ -27,7 +27,7 @@ type Book struct {
 	grants   []grant
 	keys     map[string]KeyEntry
 	persons  []string
-	rota     map[emergencyv1.Team][]*emergencyv1.Shift
+	rota     map[emergencyv1.Team]Rota
 	contacts map[string][]*emergencyv1.SealedContact
 	reached  map[reach]Reachability
 }
@@ -50,6 +50,16 @@ type KeyEntry struct {
 	AddedAt time.Time
 	// RevokedAt is when it was revoked; zero while it holds.
 	RevokedAt time.Time
+}
+
+// Grant is a role of a person and when it counts.
+type Grant struct {
+	Role emergencyv1.Role
+	From time.Time
+	// Until is when it was taken away; zero while it holds.
+	Until time.Time
+	// Decision is the Board's decision id.
+	Decision string
 }
 
 // Reachability is the last result of an attempt to reach a person on a channel.
@@ -81,7 +91,7 @@ func (b *Book) clone() *Book {
 		keys: maps.Clone(b.keys), rota: maps.Clone(b.rota), contacts: maps.Clone(b.contacts), reached: maps.Clone(b.reached),
 	}
 	if n.keys == nil {
-		n.keys, n.rota = map[string]KeyEntry{}, map[emergencyv1.Team][]*emergencyv1.Shift{}
+		n.keys, n.rota = map[string]KeyEntry{}, map[emergencyv1.Team]Rota{}
 		n.contacts, n.reached = map[string][]*emergencyv1.SealedContact{}, map[reach]Reachability{}
 	}
 	return n
@@ -118,7 +128,7 @@ func (b *Book) apply(at time.Time, payload proto.Message) error {
 			b.keys[e.GetKeyId()] = k
 		}
 	case *emergencyv1.RotaChanged:
-		b.rota[e.GetTeam()] = e.GetShifts()
+		b.rota[e.GetTeam()] = Rota{Shifts: e.GetShifts(), ChangedAt: at}
 	case *emergencyv1.ContactsChanged:
 		b.contacts[e.GetPerson()] = e.GetContacts()
 	case *emergencyv1.ReachabilityRecorded:
@@ -212,6 +222,20 @@ func (b *Book) Granted(person string, role emergencyv1.Role, at time.Time) bool 
 	return b != nil && slices.ContainsFunc(b.grants, func(g grant) bool { return g.person == person && g.role == role && g.after(at) })
 }
 
+// Grants lists what a person was granted, in the order in which it was.
+func (b *Book) Grants(person string) []Grant {
+	if b == nil {
+		return nil
+	}
+	var list []Grant
+	for _, g := range b.grants {
+		if g.person == person {
+			list = append(list, Grant{g.role, g.from, g.until, g.decision})
+		}
+	}
+	return list
+}
+
 // after tells whether the grant still counts after a time.
 func (g grant) after(at time.Time) bool { return g.until.IsZero() || at.Before(g.until) }
 
@@ -269,25 +293,6 @@ func (b *Book) LatestPolicy() *Policy {
 		return nil
 	}
 	return b.policies[len(b.policies)-1]
-}
-
-// OnDuty lists the persons to call for a team at a time, in the order of calling, each once.
-func (b *Book) OnDuty(team emergencyv1.Team, at time.Time) []string {
-	if b == nil {
-		return nil
-	}
-	shifts := slices.Clone(b.rota[team])
-	sort.SliceStable(shifts, func(i, j int) bool { return shifts[i].GetRank() < shifts[j].GetRank() })
-	var list []string
-	for _, s := range shifts {
-		if at.Before(s.GetFrom().AsTime()) || (s.GetUntil() != nil && !at.Before(s.GetUntil().AsTime())) {
-			continue
-		}
-		if !slices.Contains(list, s.GetPerson()) {
-			list = append(list, s.GetPerson())
-		}
-	}
-	return list
 }
 
 // Contacts lists a person's addresses in order of preference.

@@ -78,6 +78,14 @@ func (s *Service) Waiting() int {
 	return 0
 }
 
+// Trouble lists the effects that fail, the oldest first.
+func (s *Service) Trouble() []effect.Trouble {
+	if r := s.effects.Load(); r != nil {
+		return r.Trouble()
+	}
+	return nil
+}
+
 // New builds it.
 func New(d Deps) (*Service, error) {
 	if err := d.check(); err != nil {

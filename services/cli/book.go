@@ -23,7 +23,7 @@ import (
 func (a *app) bookCommands() []*cobra.Command {
 	return []*cobra.Command{
 		group("rulebook", "Policy, persons, roles, keys, who is on duty", a.bookShowCmd()),
-		group("rota", "Who is called for a team", a.rotaSetCmd()),
+		group("rota", "Who is called for a team", a.rotaShowCmd(), a.rotaPlanCmd(), a.rotaOverrideCmd(), a.rotaSetCmd()),
 		group("contacts", "How a person is reached", a.contactsSetCmd()),
 		group("key", "Keys of the directory", a.keyAddCmd(), a.keyRevokeCmd()),
 		group("role", "Roles of the directory", a.roleGrantCmd(), a.roleRevokeCmd()),
@@ -132,48 +132,6 @@ func (a *app) onDuty(ctx context.Context) error {
 		}
 	}
 	return nil
-}
-
-func (a *app) rotaSetCmd() *cobra.Command {
-	var from, until string
-	list := words(emergencyv1.Team(0))
-	cmd := leaf("set TEAM PERSON...", "Replace the rota of a team; the team leads", `
-The persons are called in this order. Everybody holds from now until it is changed, unless a span is given.`, `
-  epatch rota set critical carla carl
-  epatch rota set testing tina theo --from 2026-12-01 --until 2027-01-01`,
-		cobra.MinimumNArgs(2), func(cmd *cobra.Command, args []string) error {
-			team, err := parse[emergencyv1.Team]("team", args[0])
-			if err != nil {
-				return err
-			}
-			start, err := day("from", from, a.proc.Now())
-			if err != nil {
-				return err
-			}
-			end, err := day("until", until, time.Time{})
-			if err != nil {
-				return err
-			}
-			req := &emergencyv1.SetRotaRequest{Meta: bookMeta(), Team: team}
-			for i, p := range args[1:] {
-				s := &emergencyv1.Shift{Team: team, Person: p, From: timestamppb.New(start), Rank: uint32(i + 1)}
-				if !end.IsZero() {
-					s.Until = timestamppb.New(end)
-				}
-				req.Shifts = append(req.Shifts, s)
-			}
-			_, err = a.act(cmd.Context(), req, "rota of the %s team: %s", args[0], strings.Join(args[1:], ", "))
-			return err
-		})
-	cmd.Flags().StringVar(&from, "from", "", "from when (default: now)")
-	cmd.Flags().StringVar(&until, "until", "", "until when, exclusive (default: until changed)")
-	cmd.ValidArgsFunction = func(c *cobra.Command, args []string, to string) ([]string, cobra.ShellCompDirective) {
-		if len(args) == 0 {
-			return list, noFiles
-		}
-		return a.completePersons(c, args, to)
-	}
-	return cmd
 }
 
 func (a *app) contactsSetCmd() *cobra.Command {

@@ -91,8 +91,13 @@ func (s *Server) linked(r *http.Request) (view answerView, page procedure.Page, 
 
 // linkRequest is the request id of an answer by a link.
 func linkRequest(r *http.Request) string {
-	return "link." + strings.ReplaceAll(r.PathValue("page"), "/", ".") + "." + r.PathValue("mac")
+	return linkPrefix + linkWord(r.PathValue("page")) + "." + r.PathValue("mac")
 }
+
+// linkPrefix begins the request ids of answers by a link; linkWord is how a page's id stands in them.
+const linkPrefix = "link."
+
+func linkWord(page string) string { return strings.ReplaceAll(page, "/", ".") }
 
 // signedIn tells whether the connection's certificate is the called person's.
 func (s *Server) signedIn(r *http.Request, person string) (identity.Caller, bool) {

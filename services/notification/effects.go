@@ -31,10 +31,15 @@ func (s *Server) plan(ctx context.Context, rec *projection.Record, e projection.
 		return s.pages(rec, e, p.GetPages(), "You are called again")
 	case *emergencyv1.CoverageGapFound:
 		return s.tellGap(rec, e, p)
+	case *emergencyv1.DeliveryReported:
+		return s.failedPage(ctx, rec, e, p)
+	case *emergencyv1.ResponderDeclined:
+		return s.answeredByLink(ctx, rec, e)
 	case *emergencyv1.ResponderAccepted:
 		if p.GetUnconfirmed() {
 			return s.tellAsked(rec, e, p.GetPerson(), p.GetSlot())
 		}
+		return s.answeredByLink(ctx, rec, e)
 	case *emergencyv1.ResponderHandedOver:
 		return s.tellAsked(rec, e, p.GetTo(), p.GetSlot())
 	case *emergencyv1.StrategyEscalated:

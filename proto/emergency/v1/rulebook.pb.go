@@ -1455,7 +1455,9 @@ type Shift struct {
 	// Until, exclusive; absent for "until changed".
 	Until *timestamppb.Timestamp `protobuf:"bytes,4,opt,name=until,proto3" json:"until,omitempty"`
 	// Order of calling; lower first.
-	Rank          uint32 `protobuf:"varint,5,opt,name=rank,proto3" json:"rank,omitempty"`
+	Rank uint32 `protobuf:"varint,5,opt,name=rank,proto3" json:"rank,omitempty"`
+	// Stands in for the rotation: while one such shift of the team holds, only such ones count.
+	Override      bool `protobuf:"varint,6,opt,name=override,proto3" json:"override,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1523,6 +1525,13 @@ func (x *Shift) GetRank() uint32 {
 		return x.Rank
 	}
 	return 0
+}
+
+func (x *Shift) GetOverride() bool {
+	if x != nil {
+		return x.Override
+	}
+	return false
 }
 
 // SetRotaRequest replaces the rota of one team.
@@ -2243,13 +2252,14 @@ const file_emergency_v1_rulebook_proto_rawDesc = "" +
 	"\apersons\x18\x03 \x03(\tR\apersons\x12/\n" +
 	"\x06grants\x18\x04 \x03(\v2\x17.emergency.v1.RoleGrantR\x06grants\x12%\n" +
 	"\x04keys\x18\x05 \x03(\v2\x11.emergency.v1.KeyR\x04keys\x12%\n" +
-	"\x0eboard_decision\x18\x06 \x01(\tR\rboardDecision\"\xbd\x01\n" +
+	"\x0eboard_decision\x18\x06 \x01(\tR\rboardDecision\"\xd9\x01\n" +
 	"\x05Shift\x12&\n" +
 	"\x04team\x18\x01 \x01(\x0e2\x12.emergency.v1.TeamR\x04team\x12\x16\n" +
 	"\x06person\x18\x02 \x01(\tR\x06person\x12.\n" +
 	"\x04from\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04from\x120\n" +
 	"\x05until\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x12\n" +
-	"\x04rank\x18\x05 \x01(\rR\x04rank\"\x94\x01\n" +
+	"\x04rank\x18\x05 \x01(\rR\x04rank\x12\x1a\n" +
+	"\boverride\x18\x06 \x01(\bR\boverride\"\x94\x01\n" +
 	"\x0eSetRotaRequest\x12-\n" +
 	"\x04meta\x18\x01 \x01(\v2\x19.emergency.v1.CommandMetaR\x04meta\x12&\n" +
 	"\x04team\x18\x02 \x01(\x0e2\x12.emergency.v1.TeamR\x04team\x12+\n" +
