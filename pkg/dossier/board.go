@@ -80,12 +80,9 @@ type StepTime struct {
 // Board summarises a period, until being exclusive. Each input is one incident's whole history; Position and Asked are not
 // used. What was recorded after the period, or after asked, does not count.
 func Board(from, until, asked time.Time, incidents []Input) (*Summary, error) {
-	if !from.Before(until) {
-		return nil, fmt.Errorf("the period from %s until %s is empty", stamp(from), stamp(until))
-	}
-	s := &Summary{From: from.UTC(), Until: until.UTC(), Finished: !until.After(asked), JudgedAt: until.UTC()}
-	if !s.Finished {
-		s.JudgedAt = asked.UTC()
+	s, err := period(from, until, asked)
+	if err != nil {
+		return nil, err
 	}
 	for _, in := range incidents {
 		f, err := s.read(in)
@@ -109,6 +106,18 @@ func Board(from, until, asked time.Time, incidents []Input) (*Summary, error) {
 			return strings.Compare(a.Incident, b.Incident)
 		})
 		uses.sum()
+	}
+	return s, nil
+}
+
+// period is an empty summary with its times.
+func period(from, until, asked time.Time) (*Summary, error) {
+	if !from.Before(until) {
+		return nil, fmt.Errorf("the period from %s until %s is empty", stamp(from), stamp(until))
+	}
+	s := &Summary{From: from.UTC(), Until: until.UTC(), Finished: !until.After(asked), JudgedAt: until.UTC()}
+	if !s.Finished {
+		s.JudgedAt = asked.UTC()
 	}
 	return s, nil
 }

@@ -76,6 +76,42 @@ func TestBoard(t *testing.T) {
 	}
 }
 
+// What is said of obligations over the time ends where the summary stands, and begins with nothing before the declaration.
+func TestOwedOver(t *testing.T) {
+	t.Parallel()
+	from, until := november()
+	drill := pt.NewIncident(t, "x20261124.1")
+	pt.Drill()(drill)
+	list := []dossier.Input{{Entries: entries(drill)}, {Entries: entries(deviating(t))}}
+	for _, asked := range []time.Time{until, pt.T0().Add(5 * time.Minute), pt.T0().Add(30 * time.Hour)} {
+		s, err := dossier.Board(from, until, asked, list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		o, err := dossier.OwedOver(from, until, asked, 40, list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		var open, overdue, met, late int
+		for _, x := range s.Real.Incidents {
+			open, overdue, met, late = open+x.Open, overdue+x.Overdue, met+x.Met, late+x.MetLate
+		}
+		first, last := o.Moments[0], o.Moments[40]
+		if len(o.Moments) != 41 || first.Open != 0 || !last.At.Equal(s.JudgedAt) || last.Open != open || last.Overdue != overdue {
+			t.Errorf("asked at %s: from %+v to %+v, the summary has %d open and %d overdue", asked, first, last, open, overdue)
+		}
+		for _, k := range o.Kinds {
+			open, overdue, met, late = open-k.Open, overdue-k.Overdue, met-k.Met, late-k.MetLate
+		}
+		if open != 0 || overdue != 0 || met != 0 || late != 0 || len(o.Kinds) == 0 {
+			t.Errorf("asked at %s: kinds and summary differ by %d open, %d overdue, %d met, %d late: %+v", asked, open, overdue, met, late, o.Kinds)
+		}
+	}
+	if _, err := dossier.OwedOver(until, from, until, 1, list); err == nil {
+		t.Error("a period that ends before it begins")
+	}
+}
+
 // An unfinished period says so, and counts only what there was when it was asked for.
 func TestUnfinishedPeriod(t *testing.T) {
 	t.Parallel()

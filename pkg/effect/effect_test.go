@@ -428,6 +428,54 @@ func TestTriesAgain(t *testing.T) {
 	}
 }
 
+// An operator can ask what fails: what is tried again and why, what was given up, and not what came to a good end.
+func TestTrouble(t *testing.T) {
+	t.Parallel()
+	r := declared(t)
+	l, acts, again, mended := newLedger(memory.New()), &counts{}, make(chan struct{}), make(chan struct{})
+	stuck := func(context.Context) error {
+		if acts.add("stuck") == 2 { // so the first failure has been seen
+			close(again)
+		}
+		select {
+		case <-mended:
+			return nil
+		default:
+			return errors.New("away")
+		}
+	}
+	plan := notesOnly(func(string) []effect.Effect {
+		return []effect.Effect{
+			{Key: "stuck", Repeatable: true, Run: stuck}, {Key: "good", Run: func(context.Context) error { return nil }},
+			{Key: "never", Run: func(context.Context) error { return errors.New("no such thing") }},
+		}
+	})
+	runner, _ := run(t, r, l, plan)
+	note(t, r, "x")
+	l.await(t, "never")
+	l.await(t, "good")
+	select {
+	case <-again:
+	case <-t.Context().Done():
+		t.Fatal("it is not tried again")
+	}
+	found := map[string]effect.Trouble{}
+	for _, x := range runner.Trouble() {
+		found[x.Key] = x
+	}
+	if x := found["stuck"]; x.Error != "away" || x.Tries < 1 || x.GivenUp {
+		t.Errorf("what is tried again: %+v", x)
+	}
+	if x := found["never"]; x.Error != "no such thing" || x.Tries != 1 || !x.GivenUp {
+		t.Errorf("what was given up: %+v", x)
+	}
+	close(mended)
+	l.await(t, "stuck")
+	if list := runner.Trouble(); len(list) != 1 || list[0].Key != "never" {
+		t.Errorf("after it came to a good end: %+v", list)
+	}
+}
+
 // What is known when the process is told to stop is kept, so that its successor does not report it as unknown.
 func TestStopKeepsWhatIsKnown(t *testing.T) {
 	t.Parallel()

@@ -314,6 +314,9 @@ func decideSetContacts(d *decision, c *emergencyv1.SetContactsRequest) *Refusal 
 	return nil
 }
 
+// ReachedWithin is for how long a success counts: who was not reached since then is not surely reachable (procedure.md 4.6).
+const ReachedWithin = 90 * 24 * time.Hour
+
 func reachFields(f *fields, c *emergencyv1.RecordReachabilityRequest) {
 	f.word("person", c.GetPerson())
 	f.word("channel", c.GetChannel())

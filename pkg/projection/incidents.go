@@ -106,6 +106,13 @@ func (p *Incidents) Parked(incident string) (from uint64, err error) {
 	return x.from, x.err
 }
 
+// AllParked are the ids of the incidents that are not folded to their end.
+func (p *Incidents) AllParked() []string {
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	return slices.Sorted(maps.Keys(p.parked))
+}
+
 // Declared finds the incident that a person declared under a request id; empty if there is none.
 func (p *Incidents) Declared(person, requestID string) string {
 	p.mu.RLock()

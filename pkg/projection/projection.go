@@ -246,6 +246,9 @@ func (r *Runner) Mark() history.Mark {
 	return r.mark
 }
 
+// Projections are those that the runner feeds; all of them have come as far as Mark.
+func (r *Runner) Projections() []Projection { return slices.Clone(r.cfg.Projections) }
+
 // Foreign is how many foreign records were skipped.
 func (r *Runner) Foreign() int {
 	r.mu.Lock()

@@ -6,13 +6,11 @@ import (
 	"context"
 	"time"
 
+	"cacert.org/emergency/pkg/procedure"
 	"cacert.org/emergency/pkg/rulebook"
 	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 )
-
-// staleAfter is after how long without success a person counts as not surely reachable (procedure.md 4.6).
-const staleAfter = 90 * 24 * time.Hour
 
 // ReadReadiness tells who is on duty for each team, and when each was last reached.
 func (s *Server) ReadReadiness(ctx context.Context, _ *dashboardv1.ReadReadinessRequest) (*dashboardv1.ReadReadinessResponse, error) {
@@ -42,7 +40,7 @@ func personReadiness(book *rulebook.Book, person string, now time.Time) *dashboa
 			last = at
 		}
 	}
-	out.LastReachedAt, out.Stale = instant(last), now.Sub(last) > staleAfter
+	out.LastReachedAt, out.Stale = instant(last), now.Sub(last) > procedure.ReachedWithin
 	return out
 }
 

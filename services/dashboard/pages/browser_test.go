@@ -244,7 +244,7 @@ const tooWide = `(() => {
 		.map(e => e.tagName + '.' + e.className + ' ' + Math.round(e.getBoundingClientRect().right) + ' of ' + w + ': ' + e.textContent.slice(0, 60)).join('; ') || 'something';
 })()`
 
-// shoot keeps a picture of the whole page where EPATCH_SCREENSHOTS names a folder; scripts/screenshots.sh does.
+// shoot keeps a picture of the whole page where EPATCH_SCREENSHOTS names a folder, for whoever works on the pages.
 func (x *tab) shoot(name string) {
 	x.t.Helper()
 	dir := os.Getenv("EPATCH_SCREENSHOTS")

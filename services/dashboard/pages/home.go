@@ -348,7 +348,7 @@ func (p *Pages) debtsOf(v *viewer, st *procedure.State, at time.Time) []debt {
 		case o.Overdue(at):
 			d.State, d.Badge = "overdue", v.badge(bad, "debt.state", "overdue")
 		}
-		if d.open() {
+		if d.open() && !v.past { // what was owed then is not to be typed now
 			d.Typed = p.cfg.Typed(o.How, "", st.Incident)
 		}
 		list = append(list, d)

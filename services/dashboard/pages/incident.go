@@ -58,6 +58,7 @@ type then struct {
 	At             *when
 	Since          string
 	Changed        []entry
+	Turned         []turned
 	Before, After  uint64 // neighbours; 0 for none
 }
 

@@ -50,16 +50,6 @@ type Config struct {
 	KeepAlive time.Duration
 }
 
-// Process is what the process knows about itself.
-type Process struct {
-	Version string
-	// Stored is the last sequence of the store; 0 with StoreAway, which says why it is not known.
-	Stored    uint64
-	StoreAway string
-	// Waiting counts, by service, the records with effects that are not finished.
-	Waiting map[string]int
-}
-
 const defaultKeepAlive = 15 * time.Second
 
 // Pages serves them.
@@ -118,6 +108,10 @@ func (p *Pages) Mount(mux *http.ServeMux) {
 		"POST /declare":                                p.actGiven,
 		"GET /obligations":                             p.obligations,
 		"GET /rulebook":                                p.ruleBook,
+		"GET /roster":                                  p.roster,
+		"POST /roster":                                 p.roster,
+		"GET /rota":                                    p.rota,
+		"GET /drills":                                  p.drills,
 		"GET /board":                                   p.board,
 		"GET /system":                                  p.system,
 	} {
@@ -125,6 +119,8 @@ func (p *Pages) Mount(mux *http.ServeMux) {
 	}
 	add("POST /incidents/{incident}/act/{command}/sign", p.actSigned)
 	add("POST /declare/sign", p.actSigned)
+	add("GET /rota.ics", p.calendar)
+	add("GET /board.csv", p.boardTable)
 	add("GET /sign-in", p.signInPage)
 	add("POST /sign-in", p.signIn)
 	add("POST /sign-out", p.signOut)

@@ -28,7 +28,7 @@ type dashboardIncident = dashboardv1.Incident
 func paths(id string) []string {
 	return []string{
 		"/home", "/incidents", "/incidents/" + id, "/incidents/" + id + "/at?position=20", "/incidents/" + id + "/timeline", "/incidents/" + id + "/events/1",
-		"/incidents/" + id + "/patches/P1r1", "/obligations?show=all", "/rulebook", "/board", "/system",
+		"/incidents/" + id + "/patches/P1r1", "/obligations?show=all", "/rulebook", "/roster", "/rota", "/drills", "/board", "/system",
 	}
 }
 
@@ -54,6 +54,11 @@ func TestReading(t *testing.T) {
 	t.Run("restricted values", func(t *testing.T) { restrictedValues(t, h) })
 	t.Run("patch", func(t *testing.T) { patchPage(t, h, bad) })
 	t.Run("slider", func(t *testing.T) { sliderPage(t, h) })
+	t.Run("roster", func(t *testing.T) { rosterPage(t, h) })
+	t.Run("on-call schedule", func(t *testing.T) { rotaPage(t, h) })
+	t.Run("drills", func(t *testing.T) { drillsPage(t, h, bad) })
+	t.Run("Board", func(t *testing.T) { boardPage(t, h) })
+	t.Run("system", func(t *testing.T) { systemPage(t, h) })
 	t.Run("filters", func(t *testing.T) { filters(t, h) })
 	t.Run("missing", func(t *testing.T) { missing(t, h) })
 	t.Run("hostile text", func(t *testing.T) { hostileText(t, h, bad) })
@@ -168,6 +173,9 @@ func sliderPage(t *testing.T, h *hour) {
 		body := text(w.page(fmt.Sprintf("/incidents/%s/at?position=%d", h.story.ID, position)))
 		has(t, "slider", body, fmt.Sprintf("Position %d of %d", position, last), "What changed")
 	}
+	changed := text(w.page(fmt.Sprintf("/incidents/%s/at?position=%d", h.story.ID, h.story.Revision().Position)))
+	has(t, "where the second revision came", changed, "What changed", "P1r1 on the test server → became replaced", "P1r2 registered")
+	hasNot(t, "where the second revision came", changed, "epatch document") // what was owed then is not to be typed now
 	early := text(w.page("/incidents/" + h.story.ID + "/at?position=1"))
 	has(t, "at the declaration", early, "No patch is registered yet", "Emergency declared", "24:00:00 left")
 	hasNot(t, "at the declaration", early, "P1r1", "Deployment on critical-1")
@@ -260,7 +268,7 @@ func TestSignIn(t *testing.T) {
 	env.Play(testenv.Declared) // and so the pages have read the rule book
 	t.Run("nobody is shown nothing", func(t *testing.T) {
 		w := plain(t, env)
-		for _, path := range []string{"/home", "/incidents", "/obligations", "/rulebook", "/board", "/system", "/incidents/e20261124.1", "/incidents/e20261124.1/events/1"} {
+		for _, path := range []string{"/home", "/incidents", "/obligations", "/rulebook", "/roster", "/rota", "/drills", "/rota.ics?team=critical", "/board.csv", "/board", "/system", "/incidents/e20261124.1", "/incidents/e20261124.1/events/1"} {
 			if a := w.get(path); a.StatusCode != http.StatusSeeOther || a.Header.Get("Location") != "/sign-in?next="+url.QueryEscape(path) {
 				t.Errorf("%s: %s to %q", path, a.Status, a.Header.Get("Location"))
 			}

@@ -250,7 +250,7 @@ func (p *Pages) slider(v *viewer, r *http.Request) (*content, error) {
 	if err != nil {
 		return nil, err
 	}
-	if data.Then, err = p.then(v, st, now.Position, position); err != nil {
+	if data.Then, err = p.then(v, &asThen, st, now.Position, position); err != nil {
 		return nil, err
 	}
 	return &content{
@@ -259,7 +259,8 @@ func (p *Pages) slider(v *viewer, r *http.Request) (*content, error) {
 }
 
 // then describes the record that holds a position: a command is atomic, so its events became history together.
-func (p *Pages) then(v *viewer, st *procedure.State, last, position uint64) (*then, error) {
+// What changed is said as of then.
+func (p *Pages) then(v, asThen *viewer, st *procedure.State, last, position uint64) (*then, error) {
 	records, _ := p.cfg.Records.From(st.Incident, position)
 	t := &then{Position: position, Last: last, First: position, At: v.when(st.RecordedAt), Since: v.took(st.RecordedAt.Sub(st.Declared.At))}
 	if len(records) > 0 {
@@ -276,5 +277,12 @@ func (p *Pages) then(v *viewer, st *procedure.State, last, position uint64) (*th
 		return nil, err
 	}
 	t.Changed = v.told(st.Incident, answer.GetEntries())
+	var before *procedure.State
+	if t.First > 1 {
+		if before, err = p.cfg.Records.StateAt(st.Incident, t.First-1); err != nil {
+			return nil, err
+		}
+	}
+	t.Turned = turns(asThen.facts(before), asThen.facts(st))
 	return t, nil
 }

@@ -45,6 +45,21 @@ func (p *Pages) viewer(r *http.Request) *viewer {
 	return v
 }
 
+// signedIn is who looks, for what is no page; false if the answer is given already.
+func (p *Pages) signedIn(w http.ResponseWriter, r *http.Request) (*viewer, bool) {
+	v := p.viewer(r)
+	if _, err := p.cfg.Reader(); err != nil {
+		w.Header().Set("Retry-After", "1")
+		p.fail(w, r, v, err)
+		return nil, false
+	}
+	if v.Person == "" {
+		http.Redirect(w, r, "/sign-in?next="+escapeQuery(r.URL.RequestURI()), http.StatusSeeOther)
+		return nil, false
+	}
+	return v, true
+}
+
 // as recognises the person of a key by the rule book (G1); systems have no pages.
 func (v *viewer) as(key string) {
 	actor, refusal := procedure.Recognise(v.book, key, v.now)

@@ -13,7 +13,11 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/grpc"
+	healthv1 "google.golang.org/grpc/health/grpc_health_v1"
+	"google.golang.org/grpc/status"
 
 	"cacert.org/emergency/pkg/dispatch"
 	"cacert.org/emergency/pkg/effect"
@@ -169,16 +173,49 @@ func (n *Node) process(ctx context.Context) pages.Process {
 	p := pages.Process{Version: Version(), Waiting: map[string]int{
 		procedure.OwnerIncident: n.incident.Waiting(), procedure.OwnerNotification: n.notification.Waiting(), procedure.OwnerReview: n.review.Waiting(),
 		procedure.OwnerDeployment: n.deployment.Waiting(), procedure.OwnerArbitration: n.arbitration.Waiting(),
-	}}
+	}, Trouble: map[string][]effect.Trouble{
+		procedure.OwnerIncident: n.incident.Trouble(), procedure.OwnerNotification: n.notification.Trouble(), procedure.OwnerReview: n.review.Trouble(),
+		procedure.OwnerDeployment: n.deployment.Trouble(), procedure.OwnerArbitration: n.arbitration.Trouble(),
+	}, Services: map[string]string{}}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
+	for name, peer := range n.peers() {
+		p.Services[name] = health(ctx, peer)
+	}
 	s, err := n.js.Stream(ctx, natsd.Stream)
-	if err == nil {
-		p.Stored = s.CachedInfo().State.LastSeq
+	if err != nil {
+		p.StoreAway = err.Error()
 		return p
 	}
-	p.StoreAway = err.Error()
+	p.Stored, p.Stream = s.CachedInfo().State.LastSeq, streamOf(s.CachedInfo())
 	return p
+}
+
+// health tells why a service does not serve; empty if it does.
+func health(ctx context.Context, peer grpc.ClientConnInterface) string {
+	answer, err := healthv1.NewHealthClient(peer).Check(ctx, &healthv1.HealthCheckRequest{})
+	switch {
+	case err != nil:
+		return status.Convert(err).Message()
+	case answer.GetStatus() != healthv1.HealthCheckResponse_SERVING:
+		return answer.GetStatus().String()
+	}
+	return ""
+}
+
+func streamOf(info *jetstream.StreamInfo) *pages.Stream {
+	x := &pages.Stream{
+		Name: info.Config.Name, Messages: info.State.Msgs, Bytes: info.State.Bytes, First: info.State.FirstSeq, LastAt: info.State.LastTime, Copies: max(1, info.Config.Replicas),
+	}
+	if info.Cluster != nil {
+		x.Leader = info.Cluster.Leader
+		for _, r := range info.Cluster.Replicas {
+			if !r.Current || r.Offline {
+				x.Behind = append(x.Behind, r.Name)
+			}
+		}
+	}
+	return x
 }
 
 // handler serves the pages, and the page that a link in a call leads to.
