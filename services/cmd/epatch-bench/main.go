@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"time"
 
 	"cacert.org/emergency/services/internal/bench"
@@ -16,11 +17,12 @@ import (
 
 func main() {
 	var opt bench.Options
-	flag.StringVar(&opt.JSON, "json", "", "file that the figures are written to, as a list of {name, value, unit, baseline, ratio}")
+	flag.StringVar(&opt.JSON, "json", "", "file that the figures are written to, as a list of {name, value, unit, baseline, ratio, range, baseline_range, note}")
 	flag.DurationVar(&opt.Slice, "slice", 2*time.Second, "how long one side is measured before the other has its turn")
 	flag.IntVar(&opt.Rounds, "rounds", 3, "turns of each side; the median counts")
 	flag.IntVar(&opt.Incidents, "incidents", 50, "incidents of the rebuild")
 	flag.IntVar(&opt.Events, "events", 100, "events of each")
+	flag.StringVar(&opt.Only, "only", "", "measure one part alone: "+strings.Join(bench.Parts(), ", "))
 	flag.Parse()
 	opt.Out = os.Stdout
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)

@@ -13,6 +13,7 @@ import (
 	"os"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"text/tabwriter"
@@ -29,6 +30,27 @@ type Options struct {
 	Rounds int
 	// Incidents and Events size the rebuild.
 	Incidents, Events int
+	// Only names the one part that is measured; all of them if empty.
+	Only string
+}
+
+// part is something that can be measured by itself.
+type part struct {
+	name    string
+	measure func(context.Context, *rig, Options) ([]Figure, error)
+}
+
+func parts() []part {
+	return []part{{"commands", commands}, {"loads", loads}, {"rebuild", rebuild}, {"console", console}}
+}
+
+// Parts are the names that Options.Only takes.
+func Parts() []string {
+	var names []string
+	for _, p := range parts() {
+		names = append(names, p.name)
+	}
+	return names
 }
 
 // Figure is one line: a value, what it is compared with, and value / baseline.
@@ -38,18 +60,29 @@ type Figure struct {
 	Unit     string  `json:"unit"`
 	Baseline float64 `json:"baseline"`
 	Ratio    float64 `json:"ratio"`
+	// Range and BaselineRange are the least and the most of the turns, where Value and Baseline are their medians.
+	Range         []float64 `json:"range,omitempty"`
+	BaselineRange []float64 `json:"baseline_range,omitempty"`
+	// Note is why there is no value.
+	Note string `json:"note,omitempty"`
 }
 
 // Run measures and prints.
 func Run(ctx context.Context, opt Options) error {
+	if opt.Only != "" && !slices.Contains(Parts(), opt.Only) {
+		return fmt.Errorf("%q is no part of the measurement: take one of %s", opt.Only, strings.Join(Parts(), ", "))
+	}
 	r, err := openRig(ctx)
 	if err != nil {
 		return err
 	}
 	defer r.close()
 	var figures []Figure
-	for _, part := range []func(context.Context, *rig, Options) ([]Figure, error){commands, loads, rebuild} {
-		f, err := part(ctx, r, opt)
+	for _, p := range parts() {
+		if opt.Only != "" && p.name != opt.Only {
+			continue
+		}
+		f, err := p.measure(ctx, r, opt)
 		if err != nil {
 			return err
 		}
@@ -63,11 +96,31 @@ func Run(ctx context.Context, opt Options) error {
 
 func printTable(out io.Writer, figures []Figure) error {
 	w := tabwriter.NewWriter(out, 0, 4, 2, ' ', tabwriter.AlignRight)
-	fmt.Fprintln(w, "measured\tvalue\tbaseline\tunit\tratio\t")
+	fmt.Fprintln(w, "measured\tvalue\tbaseline\tunit\tratio\tvalue's range\tbaseline's range\t")
 	for _, f := range figures {
-		fmt.Fprintf(w, "%s\t%.1f\t%.1f\t%s\t%.2f\t\n", f.Name, f.Value, f.Baseline, f.Unit, f.Ratio)
+		if f.Note != "" {
+			fmt.Fprintf(w, "%s\t-\t-\t%s\t-\t\t\t\n", f.Name, f.Unit)
+			continue
+		}
+		fmt.Fprintf(w, "%s\t%.1f\t%.1f\t%s\t%.2f\t%s\t%s\t\n", f.Name, f.Value, f.Baseline, f.Unit, f.Ratio, span(f.Range), span(f.BaselineRange))
 	}
-	return w.Flush()
+	if err := w.Flush(); err != nil {
+		return err
+	}
+	for _, f := range figures {
+		if f.Note != "" {
+			fmt.Fprintf(out, "not measured: %s: %s\n", f.Name, f.Note)
+		}
+	}
+	return nil
+}
+
+// span is the least and the most of a figure.
+func span(r []float64) string {
+	if len(r) != 2 {
+		return ""
+	}
+	return fmt.Sprintf("%.1f to %.1f", r[0], r[1])
 }
 
 func write(path string, figures []Figure) error {
@@ -86,6 +139,15 @@ func figure(name, unit string, value, baseline float64) Figure {
 	if baseline != 0 {
 		f.Ratio = value / baseline
 	}
+	return f
+}
+
+// ranged is a figure of several turns of each side: their medians, with the least and the most.
+func ranged(name, unit string, values, baselines []float64) Figure {
+	values, baselines = slices.Sorted(slices.Values(values)), slices.Sorted(slices.Values(baselines))
+	f := figure(name, unit, values[len(values)/2], baselines[len(baselines)/2])
+	f.Range = []float64{values[0], values[len(values)-1]}
+	f.BaselineRange = []float64{baselines[0], baselines[len(baselines)-1]}
 	return f
 }
 

@@ -23,28 +23,40 @@ import (
 	"cacert.org/emergency/services/internal/sshdtest"
 )
 
+// Load is what is asked of a shell while it is measured.
+type Load struct {
+	// Output is how many bytes it writes as fast as it can, Paced how many it writes at PacedRate.
+	Output, Paced int64
+	// Keys is how many are typed, one by one.
+	Keys int
+}
+
+// PacedRate is how many bytes a second a program writes that is not as fast as it can be.
+const PacedRate = 10_000_000
+
 // Measured is what a stock client sees of a shell.
 type Measured struct {
-	// Output is bytes of output a second; Echo the time from a key to its echo, in the middle and at the 99th percentile.
-	Output     float64
-	Echo, Slow time.Duration
+	// Output is bytes of output a second, Paced the same of a program that writes no more than PacedRate; Echo the time from a key to
+	// its echo, in the middle and at the 99th percentile.
+	Output, Paced float64
+	Echo, Slow    time.Duration
 }
 
 // Plain measures a stock client that is connected to the rig's sshd directly.
-func (r *Rig) Plain(ctx context.Context, output int64, keys int) (Measured, error) {
+func (r *Rig) Plain(ctx context.Context, load Load) (Measured, error) {
 	cmd, err := r.plainCommand(ctx)
 	if err != nil {
 		return Measured{}, err
 	}
-	return measure(cmd, output, keys)
+	return measure(cmd, load)
 }
 
 // Watched measures one through the broker, with a watcher who sees everything at once, in a session of its own.
-func (r *Rig) Watched(ctx context.Context, ref broker.Ref, output int64, keys int) (Measured, error) {
+func (r *Rig) Watched(ctx context.Context, ref broker.Ref, load Load) (Measured, error) {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	g := r.Grant(ref)
-	g.Recording = 4*output + 16<<20
+	g.Recording = 4*(load.Output+load.Paced) + 16<<20
 	r.Rules.Put(g)
 	w, err := r.Broker.Watch(ctx, ref, Watcher, broker.ModeWatcher)
 	if err != nil {
@@ -59,7 +71,7 @@ func (r *Rig) Watched(ctx context.Context, ref broker.Ref, output int64, keys in
 	if err != nil {
 		return Measured{}, err
 	}
-	m, err := measure(r.Command(ctx, k, "-tt"), output, keys)
+	m, err := measure(r.Command(ctx, k, "-tt"), load)
 	_, ended := r.Broker.Terminate(context.WithoutCancel(ctx), ref, broker.CauseKilled, Watcher, "measured", nil)
 	return m, errors.Join(err, ended)
 }
@@ -113,7 +125,7 @@ func (r *Rig) plainCommand(ctx context.Context) (*exec.Cmd, error) {
 }
 
 // measure runs a client to its end.
-func measure(cmd *exec.Cmd, output int64, keys int) (m Measured, err error) {
+func measure(cmd *exec.Cmd, load Load) (m Measured, err error) {
 	cmd.Env = append(os.Environ(), "TERM=vt100", "LC_ALL=C")
 	stdin, err1 := cmd.StdinPipe()
 	stdout, err2 := cmd.StdoutPipe()
@@ -136,11 +148,16 @@ func measure(cmd *exec.Cmd, output int64, keys int) (m Measured, err error) {
 	if err := t.await("here> "); err != nil {
 		return m, err
 	}
-	if m.Echo, m.Slow, err = t.echo(keys); err != nil {
+	if m.Echo, m.Slow, err = t.echo(load.Keys); err != nil {
 		return m, fmt.Errorf("echo: %w", err)
 	}
-	m.Output, err = t.output(output)
-	return m, err
+	if m.Output, err = t.output(load.Output, fmt.Sprintf(`head -c %d /dev/zero | tr '\0' x`, load.Output)); err != nil {
+		return m, fmt.Errorf("output: %w", err)
+	}
+	if m.Paced, err = t.output(load.Paced, paced(load.Paced)); err != nil {
+		return m, fmt.Errorf("paced output: %w", err)
+	}
+	return m, nil
 }
 
 // teletype is somebody at a client.
@@ -192,17 +209,22 @@ func (t teletype) echo(keys int) (middle, slow time.Duration, err error) {
 	return all[len(all)/2], all[len(all)*99/100], t.await("here> ")
 }
 
-// output has the target write so many bytes, and returns how many came a second.
-func (t teletype) output(n int64) (float64, error) {
+// paced writes so many bytes, a tenth of PacedRate in a tenth of a second.
+func paced(n int64) string {
+	const part = PacedRate / 10
+	return fmt.Sprintf(`sh -c 'i=0; while [ $i -lt %d ]; do sleep 0.1 & head -c %d /dev/zero | tr "\0" x; wait; i=$((i+1)); done'`, n/part, part)
+}
+
+// output has the target write n bytes by a command, and returns how many came a second.
+func (t teletype) output(n int64, command string) (float64, error) {
 	if n == 0 {
 		return 0, nil
 	}
 	began := time.Now()
-	line := fmt.Sprintf("head -c %d /dev/zero | tr '\\0' x; echo end-$((1+1))\n", n)
-	if _, err := io.WriteString(t.in, line); err != nil {
+	if _, err := io.WriteString(t.in, command+"; echo end-$((1+1))\n"); err != nil {
 		return 0, err
 	}
-	if err := t.await("end-2"); err != nil {
+	if err := t.await("end-2\r\nhere> "); err != nil {
 		return 0, err
 	}
 	return float64(n) / time.Since(began).Seconds(), nil
