@@ -3,11 +3,13 @@
 package recording
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"errors"
 	"fmt"
 	"hash"
 	"io"
+	"slices"
 	"sync"
 	"time"
 	"unicode/utf8"
@@ -122,15 +124,18 @@ func (w *Writer) Output(p []byte) (int64, error) {
 
 // output adds the frames for at most a chunk.
 func (w *Writer) output(s *writerState, p []byte) error {
-	all := append(append(make([]byte, 0, len(s.held)+len(p)), s.held...), p...)
+	all := p
+	if len(s.held) > 0 {
+		all = slices.Concat(s.held, p)
+	}
 	body := all[:len(all)-unfinished(all)]
 	s.output += int64(len(p))
 	if len(body) == 0 { // still the same character
-		s.held = all
+		s.held = bytes.Clone(all)
 		return w.add(s, held{Data: p})
 	}
 	fresh, rest := body[len(s.held):], all[len(body):]
-	s.held = rest
+	s.held = bytes.Clone(rest) // of at most three bytes; what it is cut from is the caller's
 	if !utf8.Valid(body) {
 		if err := w.add(s, raw{Data: fresh}); err != nil {
 			return err
