@@ -245,6 +245,8 @@ func bookWords(payload proto.Message) string {
 		return fmt.Sprintf("%s can be reached in %d ways", e.GetPerson(), len(e.GetContacts()))
 	case *emergencyv1.ReachabilityRecorded:
 		return fmt.Sprintf("%s was %s on %s", e.GetPerson(), either(e.GetReached(), "reached", "not reached"), e.GetChannel())
+	case *emergencyv1.MessageArchived:
+		return fmt.Sprintf("From the archive of %s: %q, sent %s", e.GetList(), e.GetMessage().GetTitle(), clock(e.GetMessage().GetSentAt()))
 	}
 	return ""
 }

@@ -30,6 +30,12 @@ func Owners() []string {
 // RuleBook is the id of the rule book's own history (procedure.md 0.13).
 const RuleBook = "rulebook"
 
+// Archive is the id of the history of what was taken from the mailing list's archive.
+const Archive = "archive"
+
+// IsIncident tells whether the history of an id is an incident's, and not one of the two that stand beside them.
+func IsIncident(id string) bool { return id != RuleBook && id != Archive }
+
 // refusedName is the one event that each owner has under its own name.
 const refusedName = "CommandRefused"
 
@@ -170,6 +176,7 @@ var catalogue = map[string][]eventRow{
 		eventType[emergencyv1.RoleRevoked]("RoleRevoked"),
 		eventType[emergencyv1.KeyAdded]("KeyAdded"),
 		eventType[emergencyv1.KeyRevoked]("KeyRevoked"),
+		eventType[emergencyv1.MessageArchived]("MessageArchived"),
 	},
 }
 

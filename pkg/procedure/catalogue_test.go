@@ -19,7 +19,7 @@ import (
 
 // parts are the messages of emergency.v1 that are neither command, answer nor event, but part of one.
 var parts = []string{
-	"Acceptance", "Actor", "Approval", "Artefact", "Binding", "CalledPage", "Claim", "CommandMeta", "Committed", "Contact", "CriticalSystem", "Passkey", "PasskeyAssertion",
+	"Acceptance", "Actor", "Approval", "ArchivedMessage", "Artefact", "Binding", "CalledPage", "Claim", "CommandMeta", "Committed", "Contact", "CriticalSystem", "Passkey", "PasskeyAssertion",
 	"AttachedDeviation", "Declination", "DeviationReason", "EndResult", "Event", "GateCheck", "Handover", "Judgement", "Key", "Leftover", "LeftoverFound", "Order", "Policy",
 	"PolicyValue", "Record", "RecordingCheckpoint", "Restricted", "ReuseAttempt", "RoleGrant",
 	"SealedContact", "Shift", "SignedRecord", "Statement", "TreeReport",
@@ -145,6 +145,7 @@ func checkFolded(t *testing.T, typ string, e *emergencyv1.Event) {
 	}
 	bookErr, incidentErr := record(procedure.NewState(procedure.RuleBook)), record(pt.Given(t, pt.Story(pt.Verified)).World().State)
 	_, declares := payload.(*emergencyv1.EmergencyDeclared)
+	_, archived := payload.(*emergencyv1.MessageArchived)
 	if _, published := payload.(*emergencyv1.PolicyPublished); !published {
 		if _, err := (&rulebook.Book{}).With(1, pt.T0(), payload); err != nil {
 			t.Errorf("%s is not read by the rule book: %v", typ, err)
@@ -154,6 +155,10 @@ func checkFolded(t *testing.T, typ string, e *emergencyv1.Event) {
 	case ofRuleBook(payload):
 		if bookErr != nil || incidentErr == nil {
 			t.Errorf("%s: the rule book says %v, an incident says %v", typ, bookErr, incidentErr)
+		}
+	case archived:
+		if err := record(procedure.NewState(procedure.Archive)); err != nil || incidentErr == nil || bookErr == nil {
+			t.Errorf("%s: the archive says %v, an incident says %v, the rule book %v", typ, err, incidentErr, bookErr)
 		}
 	case declares: // a second declaration in one history
 		if incidentErr == nil {

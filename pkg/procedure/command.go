@@ -26,6 +26,7 @@ type commandRow struct {
 	closes    bool                   // accepted after StoodDown (G7)
 	creates   bool
 	ruleBook  bool
+	archive   bool // of the history Archive
 	safety    bool // goes through exclusivity with a deviation (2.3 (b))
 	make      func() Command
 	fields    func(*fields, Command)
@@ -46,6 +47,9 @@ func command[T any, P interface {
 	}
 	return row
 }
+
+// beside tells whether a command is about no incident, but about one of the histories beside them.
+func (r *commandRow) beside() bool { return r.ruleBook || r.archive }
 
 // none is the form of a command without further fields.
 func none[P Command](*fields, P) {}
@@ -157,6 +161,7 @@ func commandTable() []commandRow {
 		command(commandRow{name: "RevokeRole", owner: OwnerArbitration, authority: "SP 3.4.2", roles: roles(bd), ruleBook: true}, revokeRoleFields, decideRevokeRole),
 		command(commandRow{name: "AddKey", owner: OwnerArbitration, authority: "SP 3.4.2", roles: roles(bd, me), ruleBook: true}, addKeyFields, decideAddKey),
 		command(commandRow{name: "RevokeKey", owner: OwnerArbitration, authority: "SP 3.4.2", roles: roles(bd, me), ruleBook: true}, revokeKeyFields, decideRevokeKey),
+		command(commandRow{name: "ImportArchive", owner: OwnerArbitration, authority: "seed 4", roles: roles(cl, cm), archive: true, signed: true}, importFields, decideImport, importClaims),
 	})
 }
 
@@ -199,6 +204,7 @@ type CommandInfo struct {
 	Systems                []emergencyv1.SystemKind
 	Signed, StepUp         bool
 	RuleBook, AfterEnd     bool
+	Archive                bool
 	New                    func() Command
 }
 
@@ -206,7 +212,7 @@ type CommandInfo struct {
 func Commands() []CommandInfo {
 	var list []CommandInfo
 	for _, r := range commandTable() {
-		list = append(list, CommandInfo{r.name, r.owner, r.authority, r.roles, r.systems, r.signed, r.stepUp, r.ruleBook, r.afterEnd, r.make})
+		list = append(list, CommandInfo{r.name, r.owner, r.authority, r.roles, r.systems, r.signed, r.stepUp, r.ruleBook, r.afterEnd, r.archive, r.make})
 	}
 	return list
 }

@@ -306,6 +306,8 @@ func (d *decision) wellFormed(c Command) *Refusal {
 		f.want(d.meta.GetIncident() == "", "meta.incident", "empty: the service gives the new incident its id")
 	} else if d.row.ruleBook {
 		f.want(d.meta.GetIncident() == RuleBook, "meta.incident", "%q", RuleBook)
+	} else if d.row.archive {
+		f.want(d.meta.GetIncident() == Archive, "meta.incident", "%q", Archive)
 	} else {
 		f.want(incidentForm.MatchString(d.meta.GetIncident()), "meta.incident", "an incident id such as e20261124.1")
 	}
@@ -338,7 +340,7 @@ func (d *decision) permit(c Command, actor *emergencyv1.Actor) *Refusal {
 }
 
 func (d *decision) exists() *Refusal {
-	if d.row.creates || d.row.ruleBook || d.s.Status != Absent {
+	if d.row.creates || d.row.beside() || d.s.Status != Absent {
 		return nil
 	}
 	return refuse(ReasonIncident, "there is no incident %s", d.meta.GetIncident()).allow("Declare", "", "a critical admin or software assessor declares an emergency")
@@ -451,7 +453,7 @@ func (d *decision) stateAccepts() *Refusal {
 	if d.row.creates && d.s.Status != Absent {
 		return refuse(ReasonIncidentState, "incident %s was already declared", d.s.Incident)
 	}
-	if d.row.creates || d.row.ruleBook || d.s.Status == Open {
+	if d.row.creates || d.row.beside() || d.s.Status == Open {
 		return nil
 	}
 	if d.s.Status != Merged && (d.row.afterEnd || d.s.Status == StoodDown && d.row.closes) {

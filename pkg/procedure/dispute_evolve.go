@@ -30,7 +30,7 @@ func (s *State) cloneArbitration(old *State) {
 // noteForArbitration keeps what arbitration asks of every event: who acted, under which strategies (that before the record
 // and that after the event), and what of it is kept outside.
 func (s *State) noteForArbitration(f fact, eventType string, payload proto.Message, under uint32) {
-	if s.Incident == RuleBook || strings.HasSuffix(eventType, "."+refusedName) {
+	if !IsIncident(s.Incident) || strings.HasSuffix(eventType, "."+refusedName) {
 		return
 	}
 	if !arbitrates(f.rec.GetCommand(), f.rec.GetActor().GetRole()) {

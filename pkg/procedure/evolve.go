@@ -105,7 +105,7 @@ func (f fact) who() string {
 
 // apply is the one switch over all events of an incident's history.
 func (s *State) apply(f fact, payload proto.Message) error {
-	if _, declares := payload.(*emergencyv1.EmergencyDeclared); declares != (s.Status == Absent) && s.Incident != RuleBook {
+	if _, declares := payload.(*emergencyv1.EmergencyDeclared); declares != (s.Status == Absent) && IsIncident(s.Incident) {
 		return fmt.Errorf("an incident's history begins with its declaration and has one")
 	}
 	switch e := payload.(type) {
@@ -290,6 +290,11 @@ func (s *State) apply(f fact, payload proto.Message) error {
 		if s.Incident != RuleBook { // folded by package rulebook; here only position, time and request ids count
 			return fmt.Errorf("event %T belongs to the rule book", payload)
 		}
+	case *emergencyv1.MessageArchived:
+		if s.Incident != Archive {
+			return fmt.Errorf("event %T belongs to the archive", payload)
+		}
+		s.applyArchived(f, e)
 	default:
 		if s.applyConsole(f, payload) {
 			return nil

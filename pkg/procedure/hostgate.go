@@ -139,6 +139,9 @@ func verifySigned(s *State, row *commandRow, rec *emergencyv1.Record, payloads [
 			return fmt.Errorf("%s by %s: %w", row.name, want.Person, err)
 		}
 	}
+	if row.archive {
+		expectImport(want, payloads)
+	}
 	if row.creates {
 		want.Incident = ""
 	}
@@ -241,6 +244,8 @@ func (s *State) expectFrom(want *emergencyv1.Statement, payload proto.Message, g
 		return expectFromArbitration(payload, is, isOrEmpty)
 	case *emergencyv1.PolicyPublished:
 		return is("policy", "sha256:"+KeyID(e.GetPolicy()))
+	case *emergencyv1.MessageArchived:
+		return is("list", e.GetList()) // the messages are compared together, by expectImport
 	}
 	return expectConsole(payload, is, isOrEmpty)
 }
@@ -281,6 +286,8 @@ func signedFor(payload proto.Message) []string {
 		return []string{"Redact"}
 	case *emergencyv1.PolicyPublished:
 		return []string{"PublishPolicy", "Establish"}
+	case *emergencyv1.MessageArchived:
+		return []string{"ImportArchive"}
 	}
 	return underCommand(payload)
 }

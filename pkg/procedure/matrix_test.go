@@ -105,6 +105,7 @@ SetRota                .    .    .    .    .    x    x    .    .    .    .    . 
 SetContacts            (x)  (x)  (x)  (x)  (x)  (x)  (x)  (x)  (x)  (x)  (x)  (x)  -
 RecordReachability     .    .    .    .    .    .    .    .    .    .    .    .    mailer
 Establish              .    .    .    .    .    .    .    .    .    .    .    .    service
+ImportArchive          .    .    .    .    .    x    .    x    .    .    .    .    -
 `
 
 // holders are a person for each column.
@@ -310,6 +311,8 @@ func exampleOf(command string, s *procedure.State) procedure.Command {
 		return &emergencyv1.RecordReachabilityRequest{Person: "carla", Channel: "mail"}
 	case "Establish":
 		return pt.Establish()
+	case "ImportArchive":
+		return pt.ImportArchive(pt.Archived(1))
 	}
 	return nil
 }
@@ -405,6 +408,9 @@ func matrixWorld(t *testing.T, command, who string) *pt.World {
 	for _, c := range procedure.Commands() {
 		if c.Name == name && c.RuleBook {
 			return pt.Founding().For(t)
+		}
+		if c.Name == name && c.Archive {
+			return pt.NewArchive(t)
 		}
 	}
 	milestone := pt.Observed

@@ -70,7 +70,7 @@ func (d *decision) capturedInTime() *Refusal {
 	switch {
 	case d.row.live:
 		return bad("%s cannot have happened without the system that does it", d.row.name)
-	case d.person == "" || d.row.ruleBook:
+	case d.person == "" || d.row.beside():
 		return bad("only a person's act in an emergency can be captured offline")
 	case at.After(d.env.Now):
 		return bad("%s is later than now, %s", stamp(at), stamp(d.env.Now))

@@ -179,6 +179,9 @@ const (
 	ReasonPolicyRollback       Reason = "POLICY_ROLLBACK"
 	ReasonPolicyInvalid        Reason = "POLICY_INVALID"
 	ReasonPolicyMissing        Reason = "POLICY_MISSING"
+
+	ReasonArchiveMessage Reason = "ARCHIVE_MESSAGE"
+	ReasonArchiveDate    Reason = "ARCHIVE_DATE"
 )
 
 // reasons is the one table of reason codes: kind, default rule and meaning. A refusal may name a more exact rule.
@@ -348,6 +351,9 @@ var reasons = map[Reason]reasonRow{
 	ReasonPolicyRollback:       {FailedPrecondition, "3, 4.6 PublishPolicy", "The policy is not the next number, or does not name the digest of the version before."},
 	ReasonPolicyInvalid:        {InvalidArgument, "3, 4.6 PublishPolicy", "The policy document is not well-formed or not complete."},
 	ReasonPolicyMissing:        {FailedPrecondition, "3", "No policy is in force."},
+
+	ReasonArchiveMessage: {AlreadyExists, "8 ImportArchive", "The message is in the archive already, or its Message-ID is, with other content."},
+	ReasonArchiveDate:    {InvalidArgument, "8 ImportArchive", "The message is dated later than now, or before there was any such mail."},
 }
 
 // Reasons lists every reason code in order; documentation and tests walk it.

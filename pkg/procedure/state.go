@@ -89,6 +89,9 @@ type State struct {
 	Directions []Direction
 	Lifts      []Lift
 
+	// Archive are the messages of the mailing list's archive; only in the history of that name.
+	Archive []ArchivedMessage
+
 	// Requests are the accepted commands by who sent them (G3), for ever.
 	Requests map[RequestKey]Result
 	// Acted lists who acted in the incident, sorted; arbitrators may not be among them (X14).
@@ -440,6 +443,7 @@ func (s *State) Clone() *State {
 	n.Documented, n.BoardReports, n.Obligations = slices.Clone(s.Documented), slices.Clone(s.BoardReports), slices.Clone(s.Obligations)
 	n.Warned, n.Breached, n.Deviations, n.Notes = slices.Clone(s.Warned), slices.Clone(s.Breached), slices.Clone(s.Deviations), slices.Clone(s.Notes)
 	n.cloneArbitration(s)
+	n.Archive = slices.Clone(s.Archive)
 	n.Requests, n.Acted = maps.Clone(s.Requests), slices.Clone(s.Acted)
 	return &n
 }

@@ -71,7 +71,7 @@ func (p *Incidents) applyOne(rec *Record) error {
 		}
 		p.book = next
 	}
-	if rec.Record.GetFirstPosition() == 1 && rec.Incident != procedure.RuleBook {
+	if rec.Record.GetFirstPosition() == 1 && procedure.IsIncident(rec.Incident) {
 		p.declared[procedure.RequestKey{Person: rec.Record.GetActor().GetPerson(), Command: rec.Record.GetCommand(), RequestID: rec.Record.GetRequestId()}] = rec.Incident
 		prefix, n, _ := strings.Cut(rec.Incident, ".")
 		if number, err := strconv.Atoi(n); err == nil {
@@ -142,7 +142,7 @@ func (p *Incidents) Since(cursor uint64) (ids []string, next uint64) {
 	next = p.firstChange + uint64(len(p.changes))
 	if cursor < p.firstChange || cursor == 0 {
 		for _, id := range slices.Sorted(maps.Keys(p.states)) {
-			if id != procedure.RuleBook {
+			if procedure.IsIncident(id) {
 				ids = append(ids, id)
 			}
 		}
@@ -164,7 +164,7 @@ const changesKept = 4096
 
 // changed notes that an incident changed.
 func (p *Incidents) changed(id string) {
-	if id == procedure.RuleBook {
+	if !procedure.IsIncident(id) {
 		return
 	}
 	p.changes = append(p.changes, id)
@@ -181,7 +181,7 @@ func (p *Incidents) View(incident string, fn func(*procedure.State)) bool {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	s, ok := p.states[incident]
-	if !ok || incident == procedure.RuleBook {
+	if !ok || !procedure.IsIncident(incident) {
 		return false
 	}
 	fn(s)
@@ -193,7 +193,7 @@ func (p *Incidents) Each(fn func(*procedure.State)) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
 	for _, id := range slices.Sorted(maps.Keys(p.states)) {
-		if id != procedure.RuleBook {
+		if procedure.IsIncident(id) {
 			fn(p.states[id])
 		}
 	}

@@ -248,10 +248,39 @@ func (d *draft) sayTeams(payload proto.Message) bool {
 	case *emergencyv1.RotaChanged, *emergencyv1.ContactsChanged, *emergencyv1.ReachabilityRecorded, *emergencyv1.PersonListed,
 		*emergencyv1.PolicyPublished, *emergencyv1.RoleGranted, *emergencyv1.RoleRevoked, *emergencyv1.KeyAdded,
 		*emergencyv1.KeyRevoked: // the rule book's own history is no part of the log
+	case *emergencyv1.MessageArchived:
+		d.archived(e)
 	default:
 		return d.sayReview(payload)
 	}
 	return true
+}
+
+// FromArchive begins the headline of what was not recorded when it happened.
+const FromArchive = "From the archive: "
+
+// The fields of an archived message that pages look at.
+const (
+	FieldSent      = "sent"
+	FieldMessageID = "message id"
+)
+
+// archived is a message of the years before this system: what it says of itself, and by what anybody finds it in the archive.
+func (d *draft) archived(e *emergencyv1.MessageArchived) {
+	m := e.GetMessage()
+	subject := d.veil().over(m.GetTitle())
+	if subject == "" {
+		subject = "(no subject)"
+	}
+	d.head("%s%s", FromArchive, subject)
+	d.field(FieldSent, m.GetSentAt().AsTime().UTC().Format(time.RFC3339))
+	d.field("date read from", map[emergencyv1.DateSource]string{
+		emergencyv1.DateSource_DATE_SOURCE_RECEIVED: "the mail server's stamp", emergencyv1.DateSource_DATE_SOURCE_ENVELOPE: "the archive file",
+	}[m.GetDatedBy()])
+	d.field("list", e.GetList())
+	d.field(FieldMessageID, m.GetMessageId())
+	d.field("sha256", m.GetSha256())
+	d.count("bytes", m.GetSize())
 }
 
 func teams(list []emergencyv1.Team) string {

@@ -7,7 +7,8 @@
 // can prove that nothing between them was removed, reordered or dated back (Verify).
 //
 // An entry never holds a person, a contact, a host or an account: who acted appears as role and letter. Nothing is ever
-// edited; a correction is a new entry that names the one it supersedes. Drills have a log of their own.
+// edited; a correction is a new entry that names the one it supersedes. Drills have a log of their own, and so has what was taken
+// from the mailing list's archive.
 //
 // The package has no clock, network or randomness, and knows the rules only through pkg/procedure.
 package publog
@@ -26,14 +27,31 @@ import (
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 )
 
-// Origin tells the two logs apart; it is part of every hash.
+// Origin tells the logs apart; it is part of every hash.
 type Origin string
 
 // The logs.
 const (
 	Real   Origin = "real"
 	Drills Origin = "drills"
+	// Archive is what was taken from the mailing list's archive of the years before this system. It is numbered and chained by
+	// itself, so that a late import renumbers nothing and is never dated back into the log of what happened here.
+	Archive Origin = "archive"
 )
+
+// Origins lists the logs.
+func Origins() []Origin { return []Origin{Real, Drills, Archive} }
+
+// OriginOf is the log that an id's entries are in: drills have their own prefix (procedure.md 0.12).
+func OriginOf(incident string) Origin {
+	switch {
+	case incident == procedure.Archive:
+		return Archive
+	case strings.HasPrefix(incident, "x"):
+		return Drills
+	}
+	return Real
+}
 
 // Field is one public fact of an entry.
 type Field struct {

@@ -164,6 +164,13 @@ var column = []struct {
 	{&emergencyv1.RoleRevoked{}, "-", ""},
 	{&emergencyv1.KeyAdded{}, "-", ""},
 	{&emergencyv1.KeyRevoked{}, "-", ""},
+	{
+		&emergencyv1.MessageArchived{List: "cacert-systemlog", Message: &emergencyv1.ArchivedMessage{
+			MessageId: "a@b", Sha256: "ab", Size: 7, SentAt: due, DatedBy: emergencyv1.DateSource_DATE_SOURCE_RECEIVED, Title: "webdb: emergency patch by carla",
+		}},
+		"From the archive: webdb: emergency patch by [not public]",
+		"sent=2026-11-25T20:00:00Z|date read from=the mail server's stamp|list=cacert-systemlog|message id=a@b|sha256=ab|bytes=7",
+	},
 	{&emergencyv1.CommandRefused{Command: "StartApply"}, "-", ""},
 }
 

@@ -56,3 +56,9 @@ func (s *Server) RevokeKey(ctx context.Context, req *emergencyv1.RevokeKeyReques
 	c, err := s.Do(ctx, req, procedure.Facts{})
 	return &emergencyv1.RevokeKeyResponse{Committed: c}, err
 }
+
+// ImportArchive takes messages of the years before this system into the public log.
+func (s *Server) ImportArchive(ctx context.Context, req *emergencyv1.ImportArchiveRequest) (*emergencyv1.ImportArchiveResponse, error) {
+	c, err := s.Do(ctx, req, procedure.Facts{})
+	return &emergencyv1.ImportArchiveResponse{Committed: c}, err
+}

@@ -46,8 +46,8 @@ values are shown with --restricted alone, those that you may read, and every rea
 			if err != nil {
 				return err
 			}
-			if id == procedure.RuleBook {
-				return usage("the rule book is no incident")
+			if !procedure.IsIncident(id) {
+				return usage("%s is no incident", id)
 			}
 			return a.dossier(cmd.Context(), id, opt)
 		})

@@ -199,6 +199,11 @@ func (a *app) histories(ctx context.Context, named []string) ([]string, error) {
 		}
 		return ids, nil
 	}
+	if s, err := a.conn.State(ctx, procedure.Archive); err != nil {
+		return nil, err
+	} else if s.Position > 0 { // there is none before the first import
+		ids = append(ids, procedure.Archive)
+	}
 	answer, err := a.conn.Query().ListIncidents(ctx, &dashboardv1.ListIncidentsRequest{})
 	if err != nil {
 		return nil, err

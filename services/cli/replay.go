@@ -32,8 +32,8 @@ with what the server answers for that position. Nothing outside is done. --json 
 			if err != nil {
 				return err
 			}
-			if id == procedure.RuleBook {
-				return usage("the rule book is no incident").hint("as it was at a time: epatch rulebook show --at TIME")
+			if !procedure.IsIncident(id) {
+				return usage("%s is no incident", id).hint("as it was at a time: epatch rulebook show --at TIME")
 			}
 			return a.replay(cmd.Context(), id, at)
 		})

@@ -3,23 +3,25 @@
 package dashboard
 
 import (
-	"bytes"
 	"crypto/sha256"
 	"embed"
 	"encoding/hex"
 	"fmt"
-	"html/template"
 	"io/fs"
 	"net/http"
 	"path"
-	"strings"
+
+	"cacert.org/emergency/pkg/publog/site"
 )
 
-//go:embed templates static
+//go:embed static
 var files embed.FS
 
 // contentPolicy lets a page have its own style sheet and picture, and nothing else: no script at all.
 const contentPolicy = "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+
+// logPolicy lets a page of the log ask its own server, too: the search.
+const logPolicy = "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 
 // Handler returns the pages: the public log, those for people who take part (package pages), health, and what Config mounts.
 // The public log is read with GET, and needs and allows no script.
@@ -87,45 +89,35 @@ type asset struct {
 	data        []byte
 }
 
-// assets reads the embedded static files that browsers are given, by name below static/.
+// assets are the static files that browsers are given, by name: those of the public log, and those of the other pages.
 func assets() map[string]asset {
-	types := map[string]string{".css": "text/css; charset=utf-8", ".svg": "image/svg+xml", ".js": "text/javascript; charset=utf-8"}
 	list := map[string]asset{}
-	_ = fs.WalkDir(files, "static", func(name string, d fs.DirEntry, err error) error { // embedded: TestAssets sees that they are there
+	own, err := fs.Sub(files, "static")
+	if err != nil { // the folder is part of the program
+		panic(err)
+	}
+	for _, folder := range []fs.FS{site.Static(), own} {
+		collect(list, folder)
+	}
+	return list
+}
+
+func collect(list map[string]asset, folder fs.FS) {
+	types := map[string]string{".css": "text/css; charset=utf-8", ".svg": "image/svg+xml", ".js": "text/javascript; charset=utf-8"}
+	_ = fs.WalkDir(folder, ".", func(name string, d fs.DirEntry, err error) error { // embedded: TestAssets sees that they are there
 		contentType, ok := types[path.Ext(name)]
 		if err != nil || d.IsDir() || !ok {
 			return err
 		}
-		data, err := files.ReadFile(name)
+		data, err := fs.ReadFile(folder, name)
 		sum := sha256.Sum256(data)
-		name = strings.TrimPrefix(name, "static/")
 		list[name] = asset{"/static/" + hex.EncodeToString(sum[:6]) + "/" + name, contentType, data}
 		return err
 	})
-	return list
 }
 
 func (a asset) ServeHTTP(w http.ResponseWriter, _ *http.Request) {
 	w.Header().Set("Content-Type", a.contentType)
 	w.Header().Set("Cache-Control", "public, max-age=31536000, immutable")
 	_, _ = w.Write(a.data)
-}
-
-// render writes a page whole or not at all: a template that fails must not leave half a page with status 200.
-func (p *logPages) render(w http.ResponseWriter, r *http.Request, code int, name string, data any) {
-	var b bytes.Buffer
-	if err := p.templates.ExecuteTemplate(&b, name, data); err != nil {
-		p.server.cfg.Log.ErrorContext(r.Context(), "page not made", "page", name, "error", err)
-		plain(w, http.StatusInternalServerError, "This page could not be made. The log itself is at /log.json.")
-		return
-	}
-	w.Header().Set("Content-Type", "text/html; charset=utf-8")
-	w.Header().Set("Cache-Control", "no-cache")
-	w.WriteHeader(code)
-	_, _ = w.Write(b.Bytes())
-}
-
-// parsed are the templates; they are part of the program, so one that does not parse never starts.
-func parsed() *template.Template {
-	return template.Must(template.New("").ParseFS(files, "templates/*.html"))
 }

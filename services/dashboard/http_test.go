@@ -404,3 +404,63 @@ func TestNobodyChoosesOutsideDevelopment(t *testing.T) {
 		}
 	}
 }
+
+// The archive has pages, years, entries and machine forms of its own, marked everywhere, and the log of emergencies shows its years.
+func TestArchivePages(t *testing.T) {
+	t.Parallel()
+	r := filled(t)
+	has(t, r.web().page("/log/archive"), "Nothing was taken from the archive yet")
+	archive := pt.NewArchive(t)
+	archive.Do("clara", pt.ImportArchive(pt.Archived(1), pt.Archived(2)))
+	r.feed(archive)
+	w := r.web()
+	has(t, w.page("/log"), "2 messages from the archive", `href="/log/archive"`, `href="/log/2016"`)
+	has(t, w.page("/log/2016"), "from the archive", "emergency patch 1", `href="/log/archive/entry/1"`, "1@lists.example.org")
+	has(t, w.page("/log/archive"), "emergency patch 2", "Reflects entry 2 of the archive's log")
+	has(t, w.page("/log/archive/entry/2"), "From the archive: emergency patch 2", "critical-team-lead A", "epatch-log-v1\norigin archive\nseq 2\nincident archive\n", `href="/log/archive/entry/1"`)
+	has(t, w.page("/log/archive/2016.json"), `"year": "2016"`, "2@lists.example.org")
+	var doc struct{ Entries []publog.Entry }
+	check(t, json.Unmarshal([]byte(w.page("/log/archive.json")), &doc))
+	check(t, publog.Verify(publog.Archive, doc.Entries))
+	has(t, w.page("/log/archive.atom"), "tag:cacert.org,2026:emergency-log/archive/2", "<published>2016-10-26T20:00:00Z</published>")
+	if strings.Contains(w.page("/log.json"), "lists.example.org") || strings.Contains(w.page("/log"), "disputes") {
+		t.Error("the archive is in the log of emergencies")
+	}
+	if clara := regexp.MustCompile(`\bclara\b`); clara.MatchString(w.page("/log/archive") + w.page("/log/archive.json") + w.page("/log/archive/entry/1")) {
+		t.Error("the archive names who imported it")
+	}
+}
+
+// Each entry, incident and year has an address and a machine form of its own, and the search reads them all.
+func TestEntryAndSearchPages(t *testing.T) {
+	t.Parallel()
+	w := filled(t).web()
+	first := w.page("/log/entry/1")
+	has(t, first, "Emergency declared", "emergency-log/real", "epatch-log-v1\norigin real\nseq 1\n", `href="/log/e20261124.1#e1"`, `href="/log/entry/2"`, `href="/log/entry/1.json"`)
+	var doc struct{ Entries []publog.Entry }
+	check(t, json.Unmarshal([]byte(w.page("/log/entry/2.json")), &doc))
+	if len(doc.Entries) != 1 || doc.Entries[0].Seq != 2 {
+		t.Errorf("entry 2: %+v", doc)
+	}
+	check(t, json.Unmarshal([]byte(w.page("/log/e20261124.2.json")), &doc))
+	for _, e := range doc.Entries {
+		if e.Incident != "e20261124.2" {
+			t.Errorf("among the entries of e20261124.2 is %+v", e)
+		}
+	}
+	has(t, w.page("/log/2026.json"), "e20261124.1", "e20261124.2")
+	has(t, w.page("/log/drills/entry/1"), "No real system is touched", "origin drills")
+	has(t, w.page("/log/all"), "Deployment verified", `href="/log/entry/3"`)
+	has(t, w.page("/log"), `<form class="ask" method="get" action="/log/search"`)
+	resp, found := w.ask("GET", "/log/search?q=deployment+VERIFIED")
+	has(t, found, "1 entry holds every word", "Deployment verified", `value="deployment VERIFIED"`)
+	if !strings.Contains(resp.Header.Get("Content-Security-Policy"), "form-action 'self'") {
+		t.Errorf("the search may not be asked: %q", resp.Header.Get("Content-Security-Policy"))
+	}
+	has(t, w.page("/log/search?q=%3Cscript%3E"), "No entry holds", "&lt;script&gt;")
+	for _, path := range []string{"/log/entry/0", "/log/entry/99999", "/log/entry/1x", "/log/entry/", "/log/atom/1", "/log/1999.json", "/log/e20261124.9.json", "/log/drills/search", "/log/drills/e20261124.1", "/log/archive/entry/1", "/log/archivex", "/log/entry/18446744073709551616"} {
+		if resp, body := w.ask("GET", path); resp.StatusCode != http.StatusNotFound || !strings.Contains(body, "There is no such page") {
+			t.Errorf("%s: %s", path, resp.Status)
+		}
+	}
+}

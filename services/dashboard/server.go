@@ -16,7 +16,6 @@ import (
 	"cacert.org/emergency/pkg/publog"
 	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
-	"cacert.org/emergency/services/dashboard/view"
 )
 
 // ReasonBehind refuses a reading that asked for a position which did not come within the call's time.
@@ -95,7 +94,7 @@ func (s *Server) incidentAt(id string, at uint64) (*dashboardv1.ReadIncidentResp
 	if err != nil {
 		return nil, err
 	}
-	if st == nil || id == procedure.RuleBook {
+	if st == nil || !procedure.IsIncident(id) {
 		return nil, noIncident(id)
 	}
 	return &dashboardv1.ReadIncidentResponse{Incident: incidentOf(st, st.RecordedAt), Freshness: s.freshness(st.Position, st.RecordedAt)}, nil
@@ -201,13 +200,24 @@ func (s *Server) ReadLog(_ context.Context, req *dashboardv1.ReadLogRequest) (*d
 	if _, err := s.running(); err != nil {
 		return nil, err
 	}
-	out := &dashboardv1.ReadLogResponse{}
-	for _, e := range s.log.Entries(req.GetDrills() || view.Drill(req.GetIncident())) {
+	out := &dashboardv1.ReadLogResponse{Development: s.cfg.Development}
+	for _, e := range s.log.Entries(originAsked(req)) {
 		if req.GetIncident() == "" || req.GetIncident() == e.Incident {
 			out.Entries = append(out.Entries, logEntryOf(e))
 		}
 	}
 	return out, nil
+}
+
+// originAsked is the log that a request names, or that its incident is in.
+func originAsked(req *dashboardv1.ReadLogRequest) publog.Origin {
+	switch {
+	case req.GetArchive():
+		return publog.Archive
+	case req.GetDrills():
+		return publog.Drills
+	}
+	return publog.OriginOf(req.GetIncident())
 }
 
 func logEntryOf(e publog.Entry) *dashboardv1.LogEntry {

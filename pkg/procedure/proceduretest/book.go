@@ -68,6 +68,27 @@ func NewRuleBook(t T) *World {
 	return &World{t: t, Now: Founded(), Book: &rulebook.Book{}, State: procedure.NewState(procedure.RuleBook), head: Genesis(procedure.RuleBook)}
 }
 
+// NewArchive is the archive without a history, under the fixture's founded rule book.
+func NewArchive(t T) *World {
+	w := Founding().For(t)
+	w.Now, w.State, w.head = T0(), procedure.NewState(procedure.Archive), Genesis(procedure.Archive)
+	w.Records, w.Bytes = nil, nil
+	return w
+}
+
+// ImportArchive takes messages from the archive of the fixture's mailing list.
+func ImportArchive(messages ...*emergencyv1.ArchivedMessage) *emergencyv1.ImportArchiveRequest {
+	return &emergencyv1.ImportArchiveRequest{List: "cacert-systemlog", Messages: messages}
+}
+
+// Archived is the n-th message of that list.
+func Archived(n int) *emergencyv1.ArchivedMessage {
+	return &emergencyv1.ArchivedMessage{
+		MessageId: fmt.Sprintf("%d@lists.example.org", n), Sha256: HashOf(fmt.Appendf(nil, "message %d", n)), Size: 1000 + uint64(n),
+		SentAt: timestamppb.New(Founded().AddDate(-10, 0, n)), DatedBy: emergencyv1.DateSource_DATE_SOURCE_HEADER, Title: fmt.Sprintf("emergency patch %d", n),
+	}
+}
+
 // Policy is the default policy with the fixture's systems.
 func Policy() *emergencyv1.Policy {
 	doc := rulebook.DefaultPolicy()

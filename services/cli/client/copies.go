@@ -106,7 +106,7 @@ func (c *Client) Copied() []string {
 	}
 	var list []string
 	for _, e := range entries {
-		if id, ok := strings.CutSuffix(e.Name(), copyEnding); ok && id != procedure.RuleBook {
+		if id, ok := strings.CutSuffix(e.Name(), copyEnding); ok && procedure.IsIncident(id) {
 			list = append(list, id)
 		}
 	}

@@ -32,10 +32,13 @@ type past struct {
 // NOT_FOUND refusal if there is no such incident. The caller may keep and change it.
 func (c *Client) State(ctx context.Context, incident string) (*procedure.State, error) {
 	p, err := c.read(ctx, incident)
+	if r, ok := rpc.RefusalOf(err); ok && r.Reason == procedure.ReasonIncident && incident == procedure.Archive {
+		return procedure.NewState(incident), nil // nothing was imported yet
+	}
 	if err != nil {
 		return nil, err
 	}
-	if p.state.Status == procedure.Absent && incident != procedure.RuleBook {
+	if p.state.Status == procedure.Absent && procedure.IsIncident(incident) {
 		return nil, &procedure.Refusal{Code: procedure.NotFound, Reason: procedure.ReasonIncident, Rule: "G4", Message: fmt.Sprintf("there is no incident %q", incident)}
 	}
 	return p.state.Clone(), nil

@@ -50,7 +50,7 @@ type choice struct {
 // givenInPages tells whether a person gives a command in a page: not what services and agents give each other, not what ssh gives,
 // and not what is said of the rule book, which is no emergency.
 func givenInPages(c procedure.CommandInfo) bool {
-	if _, err := command.Method(c.New()); err != nil || len(c.Roles) == 0 || c.RuleBook {
+	if _, err := command.Method(c.New()); err != nil || len(c.Roles) == 0 || c.RuleBook || c.Archive {
 		return false
 	}
 	return c.Name != "Connect" && c.Name != "AbsorbDuplicate"

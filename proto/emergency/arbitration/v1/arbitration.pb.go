@@ -27,7 +27,7 @@ var File_emergency_arbitration_v1_arbitration_proto protoreflect.FileDescriptor
 
 const file_emergency_arbitration_v1_arbitration_proto_rawDesc = "" +
 	"\n" +
-	"*emergency/arbitration/v1/arbitration.proto\x12\x18emergency.arbitration.v1\x1a\x1eemergency/v1/arbitration.proto\x1a\x1aemergency/v1/dispute.proto\x1a\x1bemergency/v1/rulebook.proto2\xd5\x0e\n" +
+	"*emergency/arbitration/v1/arbitration.proto\x12\x18emergency.arbitration.v1\x1a\x1eemergency/v1/arbitration.proto\x1a\x1aemergency/v1/archive.proto\x1a\x1aemergency/v1/dispute.proto\x1a\x1bemergency/v1/rulebook.proto2\xaf\x0f\n" +
 	"\x12ArbitrationService\x12I\n" +
 	"\bDocument\x12\x1d.emergency.v1.DocumentRequest\x1a\x1e.emergency.v1.DocumentResponse\x12g\n" +
 	"\x12RecordBoardSummary\x12'.emergency.v1.RecordBoardSummaryRequest\x1a(.emergency.v1.RecordBoardSummaryResponse\x12X\n" +
@@ -50,7 +50,8 @@ const file_emergency_arbitration_v1_arbitration_proto_rawDesc = "" +
 	"\rRequestReview\x12\".emergency.v1.RequestReviewRequest\x1a#.emergency.v1.RequestReviewResponse\x12^\n" +
 	"\x0fFormAppealPanel\x12$.emergency.v1.FormAppealPanelRequest\x1a%.emergency.v1.FormAppealPanelResponse\x12C\n" +
 	"\x06Redact\x12\x1b.emergency.v1.RedactRequest\x1a\x1c.emergency.v1.RedactResponse\x12I\n" +
-	"\bDisclose\x12\x1d.emergency.v1.DiscloseRequest\x1a\x1e.emergency.v1.DiscloseResponseBCZAcacert.org/emergency/proto/emergency/arbitration/v1;arbitrationv1b\x06proto3"
+	"\bDisclose\x12\x1d.emergency.v1.DiscloseRequest\x1a\x1e.emergency.v1.DiscloseResponse\x12X\n" +
+	"\rImportArchive\x12\".emergency.v1.ImportArchiveRequest\x1a#.emergency.v1.ImportArchiveResponseBCZAcacert.org/emergency/proto/emergency/arbitration/v1;arbitrationv1b\x06proto3"
 
 var file_emergency_arbitration_v1_arbitration_proto_goTypes = []any{
 	(*v1.DocumentRequest)(nil),             // 0: emergency.v1.DocumentRequest
@@ -74,27 +75,29 @@ var file_emergency_arbitration_v1_arbitration_proto_goTypes = []any{
 	(*v1.FormAppealPanelRequest)(nil),      // 18: emergency.v1.FormAppealPanelRequest
 	(*v1.RedactRequest)(nil),               // 19: emergency.v1.RedactRequest
 	(*v1.DiscloseRequest)(nil),             // 20: emergency.v1.DiscloseRequest
-	(*v1.DocumentResponse)(nil),            // 21: emergency.v1.DocumentResponse
-	(*v1.RecordBoardSummaryResponse)(nil),  // 22: emergency.v1.RecordBoardSummaryResponse
-	(*v1.PublishPolicyResponse)(nil),       // 23: emergency.v1.PublishPolicyResponse
-	(*v1.GrantRoleResponse)(nil),           // 24: emergency.v1.GrantRoleResponse
-	(*v1.RevokeRoleResponse)(nil),          // 25: emergency.v1.RevokeRoleResponse
-	(*v1.AddKeyResponse)(nil),              // 26: emergency.v1.AddKeyResponse
-	(*v1.RevokeKeyResponse)(nil),           // 27: emergency.v1.RevokeKeyResponse
-	(*v1.FileDisputeResponse)(nil),         // 28: emergency.v1.FileDisputeResponse
-	(*v1.OpenCaseResponse)(nil),            // 29: emergency.v1.OpenCaseResponse
-	(*v1.ProposeArbitratorResponse)(nil),   // 30: emergency.v1.ProposeArbitratorResponse
-	(*v1.RespondAppointmentResponse)(nil),  // 31: emergency.v1.RespondAppointmentResponse
-	(*v1.CloseDeclinedResponse)(nil),       // 32: emergency.v1.CloseDeclinedResponse
-	(*v1.RecordPreliminariesResponse)(nil), // 33: emergency.v1.RecordPreliminariesResponse
-	(*v1.DeliverRulingResponse)(nil),       // 34: emergency.v1.DeliverRulingResponse
-	(*v1.PublishRulingResponse)(nil),       // 35: emergency.v1.PublishRulingResponse
-	(*v1.ReportDirectionDoneResponse)(nil), // 36: emergency.v1.ReportDirectionDoneResponse
-	(*v1.ConfirmDirectionResponse)(nil),    // 37: emergency.v1.ConfirmDirectionResponse
-	(*v1.RequestReviewResponse)(nil),       // 38: emergency.v1.RequestReviewResponse
-	(*v1.FormAppealPanelResponse)(nil),     // 39: emergency.v1.FormAppealPanelResponse
-	(*v1.RedactResponse)(nil),              // 40: emergency.v1.RedactResponse
-	(*v1.DiscloseResponse)(nil),            // 41: emergency.v1.DiscloseResponse
+	(*v1.ImportArchiveRequest)(nil),        // 21: emergency.v1.ImportArchiveRequest
+	(*v1.DocumentResponse)(nil),            // 22: emergency.v1.DocumentResponse
+	(*v1.RecordBoardSummaryResponse)(nil),  // 23: emergency.v1.RecordBoardSummaryResponse
+	(*v1.PublishPolicyResponse)(nil),       // 24: emergency.v1.PublishPolicyResponse
+	(*v1.GrantRoleResponse)(nil),           // 25: emergency.v1.GrantRoleResponse
+	(*v1.RevokeRoleResponse)(nil),          // 26: emergency.v1.RevokeRoleResponse
+	(*v1.AddKeyResponse)(nil),              // 27: emergency.v1.AddKeyResponse
+	(*v1.RevokeKeyResponse)(nil),           // 28: emergency.v1.RevokeKeyResponse
+	(*v1.FileDisputeResponse)(nil),         // 29: emergency.v1.FileDisputeResponse
+	(*v1.OpenCaseResponse)(nil),            // 30: emergency.v1.OpenCaseResponse
+	(*v1.ProposeArbitratorResponse)(nil),   // 31: emergency.v1.ProposeArbitratorResponse
+	(*v1.RespondAppointmentResponse)(nil),  // 32: emergency.v1.RespondAppointmentResponse
+	(*v1.CloseDeclinedResponse)(nil),       // 33: emergency.v1.CloseDeclinedResponse
+	(*v1.RecordPreliminariesResponse)(nil), // 34: emergency.v1.RecordPreliminariesResponse
+	(*v1.DeliverRulingResponse)(nil),       // 35: emergency.v1.DeliverRulingResponse
+	(*v1.PublishRulingResponse)(nil),       // 36: emergency.v1.PublishRulingResponse
+	(*v1.ReportDirectionDoneResponse)(nil), // 37: emergency.v1.ReportDirectionDoneResponse
+	(*v1.ConfirmDirectionResponse)(nil),    // 38: emergency.v1.ConfirmDirectionResponse
+	(*v1.RequestReviewResponse)(nil),       // 39: emergency.v1.RequestReviewResponse
+	(*v1.FormAppealPanelResponse)(nil),     // 40: emergency.v1.FormAppealPanelResponse
+	(*v1.RedactResponse)(nil),              // 41: emergency.v1.RedactResponse
+	(*v1.DiscloseResponse)(nil),            // 42: emergency.v1.DiscloseResponse
+	(*v1.ImportArchiveResponse)(nil),       // 43: emergency.v1.ImportArchiveResponse
 }
 var file_emergency_arbitration_v1_arbitration_proto_depIdxs = []int32{
 	0,  // 0: emergency.arbitration.v1.ArbitrationService.Document:input_type -> emergency.v1.DocumentRequest
@@ -118,29 +121,31 @@ var file_emergency_arbitration_v1_arbitration_proto_depIdxs = []int32{
 	18, // 18: emergency.arbitration.v1.ArbitrationService.FormAppealPanel:input_type -> emergency.v1.FormAppealPanelRequest
 	19, // 19: emergency.arbitration.v1.ArbitrationService.Redact:input_type -> emergency.v1.RedactRequest
 	20, // 20: emergency.arbitration.v1.ArbitrationService.Disclose:input_type -> emergency.v1.DiscloseRequest
-	21, // 21: emergency.arbitration.v1.ArbitrationService.Document:output_type -> emergency.v1.DocumentResponse
-	22, // 22: emergency.arbitration.v1.ArbitrationService.RecordBoardSummary:output_type -> emergency.v1.RecordBoardSummaryResponse
-	23, // 23: emergency.arbitration.v1.ArbitrationService.PublishPolicy:output_type -> emergency.v1.PublishPolicyResponse
-	24, // 24: emergency.arbitration.v1.ArbitrationService.GrantRole:output_type -> emergency.v1.GrantRoleResponse
-	25, // 25: emergency.arbitration.v1.ArbitrationService.RevokeRole:output_type -> emergency.v1.RevokeRoleResponse
-	26, // 26: emergency.arbitration.v1.ArbitrationService.AddKey:output_type -> emergency.v1.AddKeyResponse
-	27, // 27: emergency.arbitration.v1.ArbitrationService.RevokeKey:output_type -> emergency.v1.RevokeKeyResponse
-	28, // 28: emergency.arbitration.v1.ArbitrationService.FileDispute:output_type -> emergency.v1.FileDisputeResponse
-	29, // 29: emergency.arbitration.v1.ArbitrationService.OpenCase:output_type -> emergency.v1.OpenCaseResponse
-	30, // 30: emergency.arbitration.v1.ArbitrationService.ProposeArbitrator:output_type -> emergency.v1.ProposeArbitratorResponse
-	31, // 31: emergency.arbitration.v1.ArbitrationService.RespondAppointment:output_type -> emergency.v1.RespondAppointmentResponse
-	32, // 32: emergency.arbitration.v1.ArbitrationService.CloseDeclined:output_type -> emergency.v1.CloseDeclinedResponse
-	33, // 33: emergency.arbitration.v1.ArbitrationService.RecordPreliminaries:output_type -> emergency.v1.RecordPreliminariesResponse
-	34, // 34: emergency.arbitration.v1.ArbitrationService.DeliverRuling:output_type -> emergency.v1.DeliverRulingResponse
-	35, // 35: emergency.arbitration.v1.ArbitrationService.PublishRuling:output_type -> emergency.v1.PublishRulingResponse
-	36, // 36: emergency.arbitration.v1.ArbitrationService.ReportDirectionDone:output_type -> emergency.v1.ReportDirectionDoneResponse
-	37, // 37: emergency.arbitration.v1.ArbitrationService.ConfirmDirection:output_type -> emergency.v1.ConfirmDirectionResponse
-	38, // 38: emergency.arbitration.v1.ArbitrationService.RequestReview:output_type -> emergency.v1.RequestReviewResponse
-	39, // 39: emergency.arbitration.v1.ArbitrationService.FormAppealPanel:output_type -> emergency.v1.FormAppealPanelResponse
-	40, // 40: emergency.arbitration.v1.ArbitrationService.Redact:output_type -> emergency.v1.RedactResponse
-	41, // 41: emergency.arbitration.v1.ArbitrationService.Disclose:output_type -> emergency.v1.DiscloseResponse
-	21, // [21:42] is the sub-list for method output_type
-	0,  // [0:21] is the sub-list for method input_type
+	21, // 21: emergency.arbitration.v1.ArbitrationService.ImportArchive:input_type -> emergency.v1.ImportArchiveRequest
+	22, // 22: emergency.arbitration.v1.ArbitrationService.Document:output_type -> emergency.v1.DocumentResponse
+	23, // 23: emergency.arbitration.v1.ArbitrationService.RecordBoardSummary:output_type -> emergency.v1.RecordBoardSummaryResponse
+	24, // 24: emergency.arbitration.v1.ArbitrationService.PublishPolicy:output_type -> emergency.v1.PublishPolicyResponse
+	25, // 25: emergency.arbitration.v1.ArbitrationService.GrantRole:output_type -> emergency.v1.GrantRoleResponse
+	26, // 26: emergency.arbitration.v1.ArbitrationService.RevokeRole:output_type -> emergency.v1.RevokeRoleResponse
+	27, // 27: emergency.arbitration.v1.ArbitrationService.AddKey:output_type -> emergency.v1.AddKeyResponse
+	28, // 28: emergency.arbitration.v1.ArbitrationService.RevokeKey:output_type -> emergency.v1.RevokeKeyResponse
+	29, // 29: emergency.arbitration.v1.ArbitrationService.FileDispute:output_type -> emergency.v1.FileDisputeResponse
+	30, // 30: emergency.arbitration.v1.ArbitrationService.OpenCase:output_type -> emergency.v1.OpenCaseResponse
+	31, // 31: emergency.arbitration.v1.ArbitrationService.ProposeArbitrator:output_type -> emergency.v1.ProposeArbitratorResponse
+	32, // 32: emergency.arbitration.v1.ArbitrationService.RespondAppointment:output_type -> emergency.v1.RespondAppointmentResponse
+	33, // 33: emergency.arbitration.v1.ArbitrationService.CloseDeclined:output_type -> emergency.v1.CloseDeclinedResponse
+	34, // 34: emergency.arbitration.v1.ArbitrationService.RecordPreliminaries:output_type -> emergency.v1.RecordPreliminariesResponse
+	35, // 35: emergency.arbitration.v1.ArbitrationService.DeliverRuling:output_type -> emergency.v1.DeliverRulingResponse
+	36, // 36: emergency.arbitration.v1.ArbitrationService.PublishRuling:output_type -> emergency.v1.PublishRulingResponse
+	37, // 37: emergency.arbitration.v1.ArbitrationService.ReportDirectionDone:output_type -> emergency.v1.ReportDirectionDoneResponse
+	38, // 38: emergency.arbitration.v1.ArbitrationService.ConfirmDirection:output_type -> emergency.v1.ConfirmDirectionResponse
+	39, // 39: emergency.arbitration.v1.ArbitrationService.RequestReview:output_type -> emergency.v1.RequestReviewResponse
+	40, // 40: emergency.arbitration.v1.ArbitrationService.FormAppealPanel:output_type -> emergency.v1.FormAppealPanelResponse
+	41, // 41: emergency.arbitration.v1.ArbitrationService.Redact:output_type -> emergency.v1.RedactResponse
+	42, // 42: emergency.arbitration.v1.ArbitrationService.Disclose:output_type -> emergency.v1.DiscloseResponse
+	43, // 43: emergency.arbitration.v1.ArbitrationService.ImportArchive:output_type -> emergency.v1.ImportArchiveResponse
+	22, // [22:44] is the sub-list for method output_type
+	0,  // [0:22] is the sub-list for method input_type
 	0,  // [0:0] is the sub-list for extension type_name
 	0,  // [0:0] is the sub-list for extension extendee
 	0,  // [0:0] is the sub-list for field type_name

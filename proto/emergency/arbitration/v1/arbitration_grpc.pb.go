@@ -43,6 +43,7 @@ const (
 	ArbitrationService_FormAppealPanel_FullMethodName     = "/emergency.arbitration.v1.ArbitrationService/FormAppealPanel"
 	ArbitrationService_Redact_FullMethodName              = "/emergency.arbitration.v1.ArbitrationService/Redact"
 	ArbitrationService_Disclose_FullMethodName            = "/emergency.arbitration.v1.ArbitrationService/Disclose"
+	ArbitrationService_ImportArchive_FullMethodName       = "/emergency.arbitration.v1.ArbitrationService/ImportArchive"
 )
 
 // ArbitrationServiceClient is the client API for ArbitrationService service.
@@ -94,6 +95,8 @@ type ArbitrationServiceClient interface {
 	Redact(ctx context.Context, in *v1.RedactRequest, opts ...grpc.CallOption) (*v1.RedactResponse, error)
 	// Disclose publishes a restricted value with its salt.
 	Disclose(ctx context.Context, in *v1.DiscloseRequest, opts ...grpc.CallOption) (*v1.DiscloseResponse, error)
+	// ImportArchive takes messages of the years before this system into the public log.
+	ImportArchive(ctx context.Context, in *v1.ImportArchiveRequest, opts ...grpc.CallOption) (*v1.ImportArchiveResponse, error)
 }
 
 type arbitrationServiceClient struct {
@@ -314,6 +317,16 @@ func (c *arbitrationServiceClient) Disclose(ctx context.Context, in *v1.Disclose
 	return out, nil
 }
 
+func (c *arbitrationServiceClient) ImportArchive(ctx context.Context, in *v1.ImportArchiveRequest, opts ...grpc.CallOption) (*v1.ImportArchiveResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(v1.ImportArchiveResponse)
+	err := c.cc.Invoke(ctx, ArbitrationService_ImportArchive_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ArbitrationServiceServer is the server API for ArbitrationService service.
 // All implementations must embed UnimplementedArbitrationServiceServer
 // for forward compatibility.
@@ -363,6 +376,8 @@ type ArbitrationServiceServer interface {
 	Redact(context.Context, *v1.RedactRequest) (*v1.RedactResponse, error)
 	// Disclose publishes a restricted value with its salt.
 	Disclose(context.Context, *v1.DiscloseRequest) (*v1.DiscloseResponse, error)
+	// ImportArchive takes messages of the years before this system into the public log.
+	ImportArchive(context.Context, *v1.ImportArchiveRequest) (*v1.ImportArchiveResponse, error)
 	mustEmbedUnimplementedArbitrationServiceServer()
 }
 
@@ -435,6 +450,9 @@ func (UnimplementedArbitrationServiceServer) Redact(context.Context, *v1.RedactR
 }
 func (UnimplementedArbitrationServiceServer) Disclose(context.Context, *v1.DiscloseRequest) (*v1.DiscloseResponse, error) {
 	return nil, status.Error(codes.Unimplemented, "method Disclose not implemented")
+}
+func (UnimplementedArbitrationServiceServer) ImportArchive(context.Context, *v1.ImportArchiveRequest) (*v1.ImportArchiveResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ImportArchive not implemented")
 }
 func (UnimplementedArbitrationServiceServer) mustEmbedUnimplementedArbitrationServiceServer() {}
 func (UnimplementedArbitrationServiceServer) testEmbeddedByValue()                            {}
@@ -835,6 +853,24 @@ func _ArbitrationService_Disclose_Handler(srv interface{}, ctx context.Context, 
 	return interceptor(ctx, in, info, handler)
 }
 
+func _ArbitrationService_ImportArchive_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(v1.ImportArchiveRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ArbitrationServiceServer).ImportArchive(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ArbitrationService_ImportArchive_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ArbitrationServiceServer).ImportArchive(ctx, req.(*v1.ImportArchiveRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ArbitrationService_ServiceDesc is the grpc.ServiceDesc for ArbitrationService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -925,6 +961,10 @@ var ArbitrationService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "Disclose",
 			Handler:    _ArbitrationService_Disclose_Handler,
+		},
+		{
+			MethodName: "ImportArchive",
+			Handler:    _ArbitrationService_ImportArchive_Handler,
 		},
 	},
 	Streams:  []grpc.StreamDesc{},

@@ -2910,7 +2910,9 @@ type ReadLogRequest struct {
 	// Only this incident.
 	Incident string `protobuf:"bytes,1,opt,name=incident,proto3" json:"incident,omitempty"`
 	// Drills instead of real incidents.
-	Drills        bool `protobuf:"varint,2,opt,name=drills,proto3" json:"drills,omitempty"`
+	Drills bool `protobuf:"varint,2,opt,name=drills,proto3" json:"drills,omitempty"`
+	// The log of the messages from the mailing list's archive instead.
+	Archive       bool `protobuf:"varint,3,opt,name=archive,proto3" json:"archive,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2959,11 +2961,20 @@ func (x *ReadLogRequest) GetDrills() bool {
 	return false
 }
 
+func (x *ReadLogRequest) GetArchive() bool {
+	if x != nil {
+		return x.Archive
+	}
+	return false
+}
+
 // ReadLogResponse is the log.
 type ReadLogResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// Entries, oldest first.
-	Entries       []*LogEntry `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
+	Entries []*LogEntry `protobuf:"bytes,1,rep,name=entries,proto3" json:"entries,omitempty"`
+	// True where a development authority and demo people are in use.
+	Development   bool `protobuf:"varint,2,opt,name=development,proto3" json:"development,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3003,6 +3014,13 @@ func (x *ReadLogResponse) GetEntries() []*LogEntry {
 		return x.Entries
 	}
 	return nil
+}
+
+func (x *ReadLogResponse) GetDevelopment() bool {
+	if x != nil {
+		return x.Development
+	}
+	return false
 }
 
 // LogEntry is one entry of the public emergency log (procedure.md 8.2).
@@ -3875,12 +3893,14 @@ const file_emergency_dashboard_v1_query_proto_rawDesc = "" +
 	"\x0eDirectoryEntry\x12\x16\n" +
 	"\x06person\x18\x01 \x01(\tR\x06person\x12(\n" +
 	"\x05roles\x18\x02 \x03(\x0e2\x12.emergency.v1.RoleR\x05roles\x12\x17\n" +
-	"\akey_ids\x18\x03 \x03(\tR\x06keyIds\"D\n" +
+	"\akey_ids\x18\x03 \x03(\tR\x06keyIds\"^\n" +
 	"\x0eReadLogRequest\x12\x1a\n" +
 	"\bincident\x18\x01 \x01(\tR\bincident\x12\x16\n" +
-	"\x06drills\x18\x02 \x01(\bR\x06drills\"M\n" +
+	"\x06drills\x18\x02 \x01(\bR\x06drills\x12\x18\n" +
+	"\aarchive\x18\x03 \x01(\bR\aarchive\"o\n" +
 	"\x0fReadLogResponse\x12:\n" +
-	"\aentries\x18\x01 \x03(\v2 .emergency.dashboard.v1.LogEntryR\aentries\"\xdf\x02\n" +
+	"\aentries\x18\x01 \x03(\v2 .emergency.dashboard.v1.LogEntryR\aentries\x12 \n" +
+	"\vdevelopment\x18\x02 \x01(\bR\vdevelopment\"\xdf\x02\n" +
 	"\bLogEntry\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x1a\n" +
 	"\bincident\x18\x02 \x01(\tR\bincident\x12\x12\n" +
