@@ -18,12 +18,14 @@ import (
 func (a *app) logCheckCmd() *cobra.Command {
 	var heads []string
 	var offline bool
-	cmd := leaf("check FILE...", "Compare saved copies of the public log; needs no identity", `
-A FILE is what /log.json gave, or epatch log --json. Each copy's chain is computed again, and every longer log must go on from
-every shorter one: what was removed, put in another order, changed or dated back between them is named, and ends with exit
-code 6. The server's present log is the last of them, unless --offline. With --head a head that was written down must be in it.`, `
+	cmd := leaf("check FILE|DIR...", "Compare saved copies of the public log; needs no identity", `
+A FILE is what /log.json gave, or epatch log --json; a DIR is what epatch log export wrote: then each of its files must be the one
+that its logs make. Each copy's chain is computed again, and every longer log must go on from every shorter one: what was removed,
+put in another order, changed or dated back between them is named, and ends with exit code 6. The server's present log is the last
+of them, unless --offline. With --head a head that was written down must be in it.`, `
   curl -s https://emergency.example.org/log.json > november.json
   epatch log check october.json november.json
+  epatch log check /srv/www/emergency-log
   epatch log check --head 5f0c... --head 99ab...`,
 		cobra.ArbitraryArgs, func(cmd *cobra.Command, args []string) error {
 			if len(args) == 0 && len(heads) == 0 {
@@ -46,20 +48,22 @@ type copyOf struct {
 func (a *app) logCheck(ctx context.Context, files, heads []string, offline bool) error {
 	var copies []copyOf
 	for _, f := range files {
-		c, err := readLogCopy(f)
+		read := readLogCopy
+		if info, err := os.Stat(f); err == nil && info.IsDir() {
+			read = a.readExported
+		}
+		list, err := read(f)
 		if err != nil {
 			return err
 		}
-		copies = append(copies, c)
+		copies = append(copies, list...)
 	}
 	if !offline {
-		origins := []publog.Origin{publog.Real}
-		if len(copies) > 0 {
-			origins[0] = copies[0].origin
-		} else {
-			origins = append(origins, publog.Drills) // a head does not say which log it is of
-		}
-		for _, o := range origins {
+		for _, o := range publog.Origins() {
+			// a head does not say which log it is of
+			if len(files) > 0 && !slices.ContainsFunc(copies, func(c copyOf) bool { return c.origin == o }) {
+				continue
+			}
 			c, err := a.presentLog(ctx, o)
 			if err != nil {
 				return err
@@ -87,7 +91,7 @@ func compareCopies(copies []copyOf) error {
 			return fail(exitUnverified, "%s: %v", c.from, err).hint("%s", keepEvidence)
 		}
 	}
-	for _, origin := range []publog.Origin{publog.Real, publog.Drills} {
+	for _, origin := range publog.Origins() {
 		list := slices.DeleteFunc(slices.Clone(copies), func(c copyOf) bool { return c.origin != origin })
 		slices.SortStableFunc(list, func(x, y copyOf) int { return len(x.entries) - len(y.entries) })
 		for i := 1; i < len(list); i++ {
@@ -149,35 +153,41 @@ func (a *app) presentLog(ctx context.Context, o publog.Origin) (copyOf, error) {
 	if err != nil {
 		return copyOf{}, err
 	}
-	answer, err := c.Query().ReadLog(ctx, &dashboardv1.ReadLogRequest{Drills: o == publog.Drills})
+	answer, err := c.Query().ReadLog(ctx, logRequest(o))
 	return copyOf{presentName, o, logEntries(answer.GetEntries())}, err
 }
 
+func logRequest(o publog.Origin) *dashboardv1.ReadLogRequest {
+	return &dashboardv1.ReadLogRequest{Drills: o == publog.Drills, Archive: o == publog.Archive}
+}
+
 // readLogCopy reads a saved log in either of its two forms.
-func readLogCopy(file string) (copyOf, error) {
+func readLogCopy(file string) ([]copyOf, error) {
 	raw, err := os.ReadFile(file)
 	if err != nil {
-		return copyOf{}, usage("%v", err)
+		return nil, usage("%v", err)
 	}
 	var doc struct {
 		Log     publog.Origin  `json:"log"`
 		Entries []publog.Entry `json:"entries"`
 	}
-	if err := json.Unmarshal(raw, &doc); err == nil && (doc.Log == publog.Real || doc.Log == publog.Drills) {
-		return copyOf{file, doc.Log, doc.Entries}, nil
+	if err := json.Unmarshal(raw, &doc); err == nil && slices.Contains(publog.Origins(), doc.Log) {
+		return []copyOf{{file, doc.Log, doc.Entries}}, nil
 	}
 	var answer dashboardv1.ReadLogResponse
 	if err := protojson.Unmarshal(raw, &answer); err != nil {
-		return copyOf{}, usage("%s is no saved log", file).hint("save one: epatch log --json > log.json")
+		return nil, usage("%s is no saved log", file).hint("save one: epatch log --json > log.json")
 	}
 	c := copyOf{file, publog.Real, logEntries(answer.GetEntries())}
-	if len(c.entries) > 0 && c.entries[0].Prev == publog.Genesis(publog.Drills) {
-		c.origin = publog.Drills
+	for _, o := range publog.Origins() {
+		if len(c.entries) > 0 && c.entries[0].Prev == publog.Genesis(o) {
+			c.origin = o
+		}
 	}
 	if len(c.entries) > 0 && c.entries[0].Seq != 1 {
-		return copyOf{}, usage("%s begins with entry %d", file, c.entries[0].Seq).hint("%s", "a part of a chain proves nothing; save the whole log: epatch log --json > log.json")
+		return nil, usage("%s begins with entry %d", file, c.entries[0].Seq).hint("%s", "a part of a chain proves nothing; save the whole log: epatch log --json > log.json")
 	}
-	return c, nil
+	return []copyOf{c}, nil
 }
 
 // logEntries are the entries of an answer, as they are hashed.
@@ -186,7 +196,7 @@ func logEntries(list []*dashboardv1.LogEntry) []publog.Entry {
 	for i, e := range list {
 		entries[i] = publog.Entry{
 			Seq: e.GetSeq(), Incident: e.GetIncident(), Kind: e.GetKind(), At: e.GetAt().AsTime(), Late: e.GetLate(), Headline: e.GetHeadline(),
-			Role: e.GetRole(), Commitments: e.GetCommitments(), EventHash: e.GetEventHash(), Prev: e.GetPrev(), Hash: e.GetHash(),
+			Role: e.GetRole(), Commitments: append([]string{}, e.GetCommitments()...), EventHash: e.GetEventHash(), Prev: e.GetPrev(), Hash: e.GetHash(),
 		}
 		for _, f := range e.GetFields() {
 			entries[i].Fields = append(entries[i].Fields, publog.Field{Name: f.GetName(), Value: f.GetValue()})

@@ -371,19 +371,24 @@ again here, and one that was changed ends with exit code 6. Write down the head:
 			if req.GetIncident() != "" {
 				return nil // a part of a chain proves nothing
 			}
-			return a.logChain(req.GetDrills(), answer.GetEntries())
+			return a.logChain(req, answer.GetEntries())
 		})
 	cmd.Flags().BoolVar(&req.Drills, "drills", false, "drills instead of real incidents")
+	cmd.Flags().BoolVar(&req.Archive, "archive", false, "what was taken from the mailing list's archive")
+	cmd.MarkFlagsMutuallyExclusive("drills", "archive")
 	cmd.ValidArgsFunction = a.completeIncidents
-	cmd.AddCommand(a.logCheckCmd())
+	cmd.AddCommand(a.logCheckCmd(), a.logExportCmd(), a.importMboxCmd())
 	return cmd
 }
 
 // logChain computes numbers and hashes again from what the entries say.
-func (a *app) logChain(drills bool, list []*dashboardv1.LogEntry) error {
+func (a *app) logChain(req *dashboardv1.ReadLogRequest, list []*dashboardv1.LogEntry) error {
 	origin := publog.Real
-	if drills {
+	switch {
+	case req.GetDrills():
 		origin = publog.Drills
+	case req.GetArchive():
+		origin = publog.Archive
 	}
 	entries := logEntries(list)
 	if err := publog.Verify(origin, entries); err != nil {

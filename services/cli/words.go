@@ -30,7 +30,7 @@ func typed() map[string]string {
 		"PushReplication": "epatch replication push", "CheckReplication": "epatch replication check", "ExplainDrift": "epatch explain-drift",
 		"Document": "epatch document TEXT", "RecordBoardSummary": "epatch board-summary --reference ID",
 		"PublishPolicy": "epatch policy draft", "GrantRole": "epatch role grant PERSON ROLE --decision ID", "RevokeRole": "epatch role revoke PERSON ROLE --decision ID",
-		"AddKey": "epatch key add FILE", "RevokeKey": "epatch key revoke KEY-ID --reason TEXT",
+		"ImportArchive": "epatch log import-mbox FILE", "AddKey": "epatch key add FILE", "RevokeKey": "epatch key revoke KEY-ID --reason TEXT",
 		"Escalate": "epatch escalate --reason TEXT", "SignJointDeclaration": "epatch joint-declare --why-not-1 TEXT --why-not-2 TEXT --why-live TEXT",
 		"DeEscalate": "epatch de-escalate %s --reason TEXT", "EnterUpdateCycle": "epatch cycle enter", "ConcludeUpdateCycle": "epatch cycle conclude CYCLE",
 		"PermitAccess": "epatch permit %s --purpose TEXT", "GrantAccess": "epatch grant",

@@ -66,6 +66,8 @@ type tab struct {
 	t   *testing.T
 	ctx context.Context
 	env *testenv.Env
+	// host serves the pages instead of env, if it is set.
+	host string
 
 	mu       sync.Mutex
 	problems []string
@@ -156,7 +158,14 @@ func (x *tab) do(steps ...chromedp.Action[chromedp.Void]) {
 
 func (x *tab) goTo(path string) {
 	x.t.Helper()
-	x.do(chromedp.Navigate("http://" + x.env.HTTP() + path))
+	x.do(chromedp.Navigate("http://" + x.server() + path))
+}
+
+func (x *tab) server() string {
+	if x.host != "" {
+		return x.host
+	}
+	return x.env.HTTP()
 }
 
 // follow clicks on something that leads to another page, and waits until that is there.
@@ -230,7 +239,7 @@ func (x *tab) quiet(what string) {
 		x.t.Errorf("%s: %s", what, p)
 	}
 	for h := range x.hosts {
-		if h != x.env.HTTP() {
+		if h != x.server() {
 			x.t.Errorf("%s: asks %s", what, h)
 		}
 	}
