@@ -36,6 +36,6 @@ func consoleCommands() []commandRow {
 		command(later(by(row("ReportLeftovers", "seed 3.6", ca), consoleGateway, hostAgent)), leftoversFields, decideLeftovers),
 		command(later(row("ExplainLeftovers", "seed 3.6", ca)), explainLeftoversFields, decideExplainLeftovers),
 		command(later(row("SealSession", "seed 3.6", ca)), grantOnly[*emergencyv1.SealSessionRequest], decideSeal),
-		command(later(row("PlayRecording", "8.4, 9", ca, sa, cm, ar)), grantOnly[*emergencyv1.PlayRecordingRequest], decidePlay),
+		command(later(by(row("PlayRecording", "8.4, 9", ca, sa, cm, ar), emergencyv1.SystemKind_SYSTEM_KIND_SERVICE)), grantOnly[*emergencyv1.PlayRecordingRequest], decidePlay),
 	}
 }

@@ -256,7 +256,8 @@ func decideSeal(d *decision, c *emergencyv1.SealSessionRequest) *Refusal {
 	return nil
 }
 
-// decidePlay records that somebody plays a recording, before it is shown (N28, N32).
+// decidePlay records that somebody plays a recording, before it is shown (N28, N32): who calls, or whom a service names that
+// shows it to somebody who is signed in there. The record's actor says which of the two.
 func decidePlay(d *decision, c *emergencyv1.PlayRecordingRequest) *Refusal {
 	g, refusal := d.grantOf(c.GetGrant())
 	if refusal != nil {
@@ -265,9 +266,18 @@ func decidePlay(d *decision, c *emergencyv1.PlayRecordingRequest) *Refusal {
 	if g.Consumed.Position == 0 {
 		return refuse(ReasonGrantState, "%s was not used; there is nothing to play", g.ID).allow("PlayRecording", g.ID, "wait for its session")
 	}
-	if refusal := MayRead(d.s, d.env.Book, d.person, d.env.Now, RecordingEvent, RecordingField()); refusal != nil {
+	reader := d.person
+	switch {
+	case reader == "" && c.GetPerson() == "" && !d.hypothetical:
+		return refuse(ReasonField, "person: whom the recording is shown to").allow("PlayRecording", g.ID, "name the person")
+	case reader == "":
+		reader = c.GetPerson()
+	case c.GetPerson() != "" && c.GetPerson() != reader:
+		return refuse(ReasonField, "person: you play it yourself, not %s", c.GetPerson()).allow("PlayRecording", g.ID, "leave the person out")
+	}
+	if refusal := MayRead(d.s, d.env.Book, reader, d.env.Now, RecordingEvent, RecordingField()); refusal != nil {
 		return refusal // an arbitrator sees the recordings of the own cases
 	}
-	d.emit(&emergencyv1.RecordingPlayed{Grant: g.ID, Person: d.person})
+	d.emit(&emergencyv1.RecordingPlayed{Grant: g.ID, Person: reader})
 	return nil
 }

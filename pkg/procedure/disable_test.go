@@ -7,6 +7,8 @@ import (
 	"testing"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+
 	"cacert.org/emergency/pkg/procedure"
 	pt "cacert.org/emergency/pkg/procedure/proceduretest"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
@@ -234,9 +236,18 @@ func TestPlayRecording(t *testing.T) {
 		{name: "by an arbitrator who judges it", given: history(pt.Story(pt.Sealed), judge("arno")), when: play, by: "arno", then: events("RecordingPlayed")},
 		{name: "by a tester", given: history(pt.Story(pt.Sealed)), when: play, by: "theo", refused: procedure.ReasonRole},
 		{name: "by a member", given: history(pt.Story(pt.Sealed)), when: play, by: "mia", refused: procedure.ReasonRole},
+		{name: "shown to an assessor by a service", given: history(pt.Story(pt.Sealed)), when: shownTo("anna"), by: "service", then: events("RecordingPlayed")},
+		{name: "shown to a tester by a service", given: history(pt.Story(pt.Sealed)), when: shownTo("theo"), by: "service", refused: procedure.ReasonRole},
+		{name: "shown to nobody by a service", given: history(pt.Story(pt.Sealed)), when: play, by: "service", refused: procedure.ReasonField},
+		{name: "by somebody who says it was another", given: history(pt.Story(pt.Sealed)), when: shownTo("anna"), by: "carl", refused: procedure.ReasonField},
+		{name: "shown to somebody by the gateway", given: history(pt.Story(pt.Sealed)), when: shownTo("anna"), by: "gateway", refused: procedure.ReasonRole},
 		{name: "nothing recorded", given: history(pt.Story(pt.Armed)), when: play, by: "carl", refused: procedure.ReasonGrantState},
 		{name: "no such grant", given: history(pt.Story(pt.Sealed)), when: &emergencyv1.PlayRecordingRequest{Grant: "G2"}, by: "carl", refused: procedure.ReasonGrant},
 	})
+}
+
+func shownTo(person string) procedure.Command {
+	return &emergencyv1.PlayRecordingRequest{Grant: "G1", Person: person}
 }
 
 // judge makes a person the arbitrator of a dispute about the incident.
@@ -271,4 +282,35 @@ func TestGrantKeepsTheIncidentOpen(t *testing.T) {
 			c.Decision = emergencyv1.LeadDecision_LEAD_DECISION_NO_EFFECT
 		}), by: "clara", refused: procedure.ReasonHasProductionEffect},
 	})
+}
+
+// Whoever reads the history holds it to who may play a recording, also where a service says who did.
+func TestVerifyPlayed(t *testing.T) {
+	t.Parallel()
+	w := pt.Given(t, pt.Story(pt.Sealed)).World()
+	w.Do("service", shownTo("anna"))
+	last := w.Records[len(w.Records)-1]
+	before := pt.Given(t, pt.Story(pt.Sealed)).World()
+	for name, x := range map[string]struct {
+		by     *emergencyv1.Actor
+		person string
+		holds  bool
+	}{
+		"as it was recorded":         {last.GetActor(), "anna", true},
+		"for one who may not see it": {last.GetActor(), "theo", false},
+		"for nobody":                 {last.GetActor(), "", false},
+		"as another's":               {&emergencyv1.Actor{Person: "carl", Role: emergencyv1.Role_ROLE_CRITICAL_ADMIN}, "anna", false},
+		"by the gateway":             {&emergencyv1.Actor{System: emergencyv1.SystemKind_SYSTEM_KIND_CONSOLE_GATEWAY, Person: "anna"}, "anna", false},
+	} {
+		rec := proto.Clone(last).(*emergencyv1.Record)
+		rec.Actor = x.by
+		e, err := procedure.EncodeEvent(rec.GetOwner(), &emergencyv1.RecordingPlayed{Grant: "G1", Person: x.person})
+		if err != nil {
+			t.Fatal(err)
+		}
+		rec.Events[0].Payload = e.GetPayload()
+		if err := procedure.VerifyRecord(before.State, rec, before.Book); (err == nil) != x.holds {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }

@@ -152,6 +152,19 @@ func (s *State) verifyConsole(rec *emergencyv1.Record, i int, payload proto.Mess
 		if g, ok := s.Grant(e.GetGrant()); !ok || g.State != GrantFrozen || rec.GetActor().GetPerson() != g.Watcher || g.Armed.Position < g.Frozen.Position {
 			return fmt.Errorf("%s goes on without its watcher", e.GetGrant())
 		}
+	case *emergencyv1.RecordingPlayed:
+		return s.verifyPlayed(rec.GetActor(), e, book, at)
+	}
+	return nil
+}
+
+// verifyPlayed: who plays a recording is the actor, or whom a service names, and may see it.
+func (s *State) verifyPlayed(by *emergencyv1.Actor, e *emergencyv1.RecordingPlayed, book *rulebook.Book, at time.Time) error {
+	if by.GetPerson() != e.GetPerson() && (by.GetPerson() != "" || by.GetSystem() != emergencyv1.SystemKind_SYSTEM_KIND_SERVICE) {
+		return fmt.Errorf("PlayRecording by %s is recorded as %s's", by.GetPerson(), e.GetPerson())
+	}
+	if refusal := MayRead(s, book, e.GetPerson(), at, RecordingEvent, RecordingField()); refusal != nil {
+		return fmt.Errorf("the recording of %s is recorded to be played for %s: %w", e.GetGrant(), e.GetPerson(), refusal)
 	}
 	return nil
 }

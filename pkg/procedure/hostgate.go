@@ -315,8 +315,6 @@ func personIn(payload proto.Message) string {
 		return e.GetPerson()
 	case *emergencyv1.WatchArmed:
 		return e.GetWatcher()
-	case *emergencyv1.RecordingPlayed:
-		return e.GetPerson()
 	}
 	return personInArbitration(payload)
 }

@@ -65,7 +65,7 @@ CaptureSessionDiff     x    .    .    .    .    .    .    .    .    .    .    . 
 ReportLeftovers        x    .    .    .    .    .    .    .    .    .    .    .    gateway,host_agent
 ExplainLeftovers       x    .    .    .    .    .    .    .    .    .    .    .    -
 SealSession            x    .    .    .    .    .    .    .    .    .    .    .    -
-PlayRecording          x    x    .    .    .    .    .    x    (x)  .    .    .    -
+PlayRecording          x    x    .    .    .    .    .    x    (x)  .    .    .    service
 PermitAccess           .    .    .    .    .    x    .    .    .    .    .    .    -
 ReportApply            (x)  .    .    .    .    .    .    .    .    .    .    .    host_agent
 ReportTree             (x)  .    .    .    .    .    .    .    .    .    .    .    host_agent
@@ -127,6 +127,10 @@ func inTheRelation(command, person string, s *procedure.State) procedure.Command
 		own = "critical/1"
 	}
 	switch command {
+	case "PlayRecording":
+		if person == systemActors["service"] {
+			return shownTo("carl")
+		}
 	case "Respond":
 		return pt.Accept(own)
 	case "CheckIn":

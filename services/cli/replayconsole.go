@@ -95,13 +95,9 @@ func (a *app) replayConsole(ctx context.Context, p *playback, args []string) err
 
 // anchorsOf are the checkpoints that the verified history holds: only they prove a recording.
 func anchorsOf(g *procedure.Grant) ([]recording.Checkpoint, error) {
-	var list []recording.Checkpoint
-	for _, c := range g.Checkpoints {
-		chain, err := recording.ParseHash(c.ChainHash)
-		if err != nil {
-			return nil, fail(exitUnverified, "the checkpoint at position %d: %v", c.Position, err)
-		}
-		list = append(list, recording.Checkpoint{Frame: c.Frame, Chain: chain, Output: int64(c.OutputOffset), Bytes: int64(c.Size)})
+	list, err := recording.Anchors(g)
+	if err != nil {
+		return nil, fail(exitUnverified, "%v", err)
 	}
 	return list, nil
 }

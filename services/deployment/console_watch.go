@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"sync"
 	"time"
 
 	"google.golang.org/grpc"
@@ -18,6 +19,7 @@ import (
 	"cacert.org/emergency/pkg/recording"
 	"cacert.org/emergency/pkg/service"
 	deploymentv1 "cacert.org/emergency/proto/emergency/deployment/v1"
+	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 	"cacert.org/emergency/services/deployment/broker"
 )
 
@@ -98,21 +100,13 @@ func (s *Server) Watch(stream grpc.BidiStreamingServer[deploymentv1.WatchRequest
 	if hello == nil {
 		return refused(procedure.InvalidArgument, procedure.ReasonField, "G2", "the first message of a watch says which session", "send a hello")
 	}
-	person, st, err := s.onIncident(ctx, hello.GetIncident())
+	person, mode, err := s.watching(ctx, hello)
 	if err != nil {
 		return err
 	}
-	book, err := s.Dispatch.Book(ctx)
-	if err != nil {
-		return service.Retryable(err)
-	}
-	watcher, no := procedure.MayWatch(st, hello.GetGrant(), person, book, s.Clock.Now())
-	if no != nil {
-		return no
-	}
-	mode, said := broker.ModeObserver, deploymentv1.WatchMode_WATCH_MODE_OBSERVER
-	if watcher && !hello.GetObserve() {
-		mode, said = broker.ModeWatcher, deploymentv1.WatchMode_WATCH_MODE_WATCHER
+	said := deploymentv1.WatchMode_WATCH_MODE_OBSERVER
+	if mode == broker.ModeWatcher {
+		said = deploymentv1.WatchMode_WATCH_MODE_WATCHER
 	}
 	ref := broker.Ref{Incident: hello.GetIncident(), Grant: hello.GetGrant()}
 	w, err := s.broker.Watch(ctx, ref, person, mode)
@@ -127,6 +121,76 @@ func (s *Server) Watch(stream grpc.BidiStreamingServer[deploymentv1.WatchRequest
 	}
 	go renewals(stream, w, mode, cancel)
 	return s.show(ctx, stream, w, ref)
+}
+
+// watching is who watches, and as what: who calls, or whom a service names that shows the session to somebody. Through a service
+// nobody counts as the watcher without an own signature, which is taken once.
+func (s *Server) watching(ctx context.Context, hello *deploymentv1.WatchHello) (string, broker.Mode, error) {
+	book, err := s.Dispatch.Book(ctx)
+	if err != nil {
+		return "", "", service.Retryable(err)
+	}
+	caller, no := procedure.Recognise(book, service.Caller(ctx).KeyID, s.Clock.Now())
+	if no != nil {
+		return "", "", no
+	}
+	person, through := caller.GetPerson(), caller.GetSystem() == emergencyv1.SystemKind_SYSTEM_KIND_SERVICE
+	switch {
+	case through:
+		person = hello.GetPerson()
+	case person == "" || hello.GetPerson() != "" && hello.GetPerson() != person:
+		return "", "", refused(procedure.PermissionDenied, procedure.ReasonRole, "2.1, OB", "only a service watches for somebody else", "connect with your own certificate, and name nobody")
+	}
+	st, err := s.Dispatch.State(ctx, hello.GetIncident())
+	if err != nil {
+		return "", "", service.Retryable(err)
+	}
+	if st.Status == procedure.Absent {
+		return "", "", refused(procedure.NotFound, procedure.ReasonIncident, "G4", fmt.Sprintf("there is no incident %.40q", hello.GetIncident()), "name an incident such as e20261124.1")
+	}
+	watcher, no := procedure.MayWatch(st, hello.GetGrant(), person, book, s.Clock.Now())
+	if no != nil {
+		return "", "", no
+	}
+	if !watcher || hello.GetObserve() {
+		return person, broker.ModeObserver, nil
+	}
+	if through {
+		id, until, no := procedure.MayWatchThrough(st, hello.GetGrant(), person, hello.GetApproval(), book, s.Clock.Now())
+		if no != nil {
+			return "", "", no
+		}
+		if !s.watches.take(person+" "+id, until, s.Clock.Now()) {
+			return "", "", refused(procedure.FailedPrecondition, procedure.ReasonSignature, "4.4 ArmWatch", "that signature has opened a watch before", "sign again; each watch needs a signature of its own")
+		}
+	}
+	return person, broker.ModeWatcher, nil
+}
+
+// taken are the signatures that have opened a watch, for as long as they would count. A restart forgets them, and has ended each
+// session by then.
+type taken struct {
+	mu  sync.Mutex
+	ids map[string]time.Time
+}
+
+// take returns false for what was taken before.
+func (t *taken) take(id string, until, now time.Time) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.ids == nil {
+		t.ids = map[string]time.Time{}
+	}
+	for old, end := range t.ids {
+		if now.After(end) {
+			delete(t.ids, old)
+		}
+	}
+	if _, twice := t.ids[id]; twice {
+		return false
+	}
+	t.ids[id] = until
+	return true
 }
 
 // consoleError is the broker's refusal as a rule's, under the clause of what was wanted.

@@ -45,7 +45,11 @@ func (s *Server) beforeSeal(ctx context.Context, st *procedure.State, grant stri
 	if err != nil {
 		return procedure.Facts{}, err
 	}
-	report, err := recording.Verify(bytes.NewReader(b), anchors(g))
+	anchors, err := recording.Anchors(g)
+	if err != nil {
+		return procedure.Facts{}, err
+	}
+	report, err := recording.Verify(bytes.NewReader(b), anchors)
 	if err != nil {
 		return procedure.Facts{}, err
 	}
@@ -77,19 +81,6 @@ func recordingState(st recording.State) emergencyv1.RecordingState {
 	case recording.Broken:
 	}
 	return emergencyv1.RecordingState_RECORDING_STATE_BROKEN
-}
-
-// anchors are the checkpoints of a recording that the history holds.
-func anchors(g *procedure.Grant) []recording.Checkpoint {
-	var list []recording.Checkpoint
-	for _, c := range g.Checkpoints {
-		chain, err := recording.ParseHash(c.ChainHash)
-		if err != nil {
-			continue // the rules let no other form into the history
-		}
-		list = append(list, recording.Checkpoint{Frame: c.Frame, Chain: chain, Output: int64(c.OutputOffset), Bytes: int64(c.Size)})
-	}
-	return list
 }
 
 // watched is the share of the output that the watcher's screen has shown, in 1/1000, as the recording has it.
@@ -149,10 +140,10 @@ func recordingName(incident, grant string) string {
 // partSize is how many bytes of a recording go into one message.
 const partSize = 64 << 10
 
-// ReadRecording hands a recording out, once it is recorded that the caller plays it (N28, N32).
+// ReadRecording hands a recording out, once it is recorded who plays it (N28, N32).
 func (s *Server) ReadRecording(req *deploymentv1.ReadRecordingRequest, stream grpc.ServerStreamingServer[deploymentv1.ReadRecordingResponse]) error {
 	ctx := stream.Context()
-	play := &emergencyv1.PlayRecordingRequest{Meta: &emergencyv1.CommandMeta{Incident: req.GetIncident(), RequestId: req.GetRequestId()}, Grant: req.GetGrant()}
+	play := &emergencyv1.PlayRecordingRequest{Meta: &emergencyv1.CommandMeta{Incident: req.GetIncident(), RequestId: req.GetRequestId()}, Grant: req.GetGrant(), Person: req.GetPerson()}
 	if _, err := s.Do(ctx, play, procedure.Facts{}); err != nil {
 		return err
 	}

@@ -54,6 +54,7 @@ type Server struct {
 	access AccessConfig
 
 	broker          *broker.Broker // nil without a console
+	watches         taken
 	consoleListener net.Listener
 	recordSize      int64
 

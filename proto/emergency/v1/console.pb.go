@@ -4171,7 +4171,9 @@ type PlayRecordingRequest struct {
 	// Common part.
 	Meta *CommandMeta `protobuf:"bytes,1,opt,name=meta,proto3" json:"meta,omitempty"`
 	// Grant.
-	Grant         string `protobuf:"bytes,2,opt,name=grant,proto3" json:"grant,omitempty"`
+	Grant string `protobuf:"bytes,2,opt,name=grant,proto3" json:"grant,omitempty"`
+	// Person to whom a service shows it; empty for the person who calls.
+	Person        string `protobuf:"bytes,3,opt,name=person,proto3" json:"person,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4216,6 +4218,13 @@ func (x *PlayRecordingRequest) GetMeta() *CommandMeta {
 func (x *PlayRecordingRequest) GetGrant() string {
 	if x != nil {
 		return x.Grant
+	}
+	return ""
+}
+
+func (x *PlayRecordingRequest) GetPerson() string {
+	if x != nil {
+		return x.Person
 	}
 	return ""
 }
@@ -4518,10 +4527,11 @@ const file_emergency_v1_console_proto_rawDesc = "" +
 	"\x0ffirst_bad_frame\x18\x06 \x01(\x04R\rfirstBadFrame\"?\n" +
 	"\x0fRecordingPlayed\x12\x14\n" +
 	"\x05grant\x18\x01 \x01(\tR\x05grant\x12\x16\n" +
-	"\x06person\x18\x02 \x01(\tR\x06person\"[\n" +
+	"\x06person\x18\x02 \x01(\tR\x06person\"s\n" +
 	"\x14PlayRecordingRequest\x12-\n" +
 	"\x04meta\x18\x01 \x01(\v2\x19.emergency.v1.CommandMetaR\x04meta\x12\x14\n" +
-	"\x05grant\x18\x02 \x01(\tR\x05grant\"N\n" +
+	"\x05grant\x18\x02 \x01(\tR\x05grant\x12\x16\n" +
+	"\x06person\x18\x03 \x01(\tR\x06person\"N\n" +
 	"\x15PlayRecordingResponse\x125\n" +
 	"\tcommitted\x18\x01 \x01(\v2\x17.emergency.v1.CommittedR\tcommitted*\xc1\x04\n" +
 	"\fSessionCause\x12\x1d\n" +

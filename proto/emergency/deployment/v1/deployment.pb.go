@@ -473,7 +473,12 @@ type WatchHello struct {
 	// Grant.
 	Grant string `protobuf:"bytes,2,opt,name=grant,proto3" json:"grant,omitempty"`
 	// Only look on, even if the caller is the watcher.
-	Observe       bool `protobuf:"varint,3,opt,name=observe,proto3" json:"observe,omitempty"`
+	Observe bool `protobuf:"varint,3,opt,name=observe,proto3" json:"observe,omitempty"`
+	// Person to whom a service shows the session; empty for the person who calls.
+	Person string `protobuf:"bytes,4,opt,name=person,proto3" json:"person,omitempty"`
+	// That person's signature over a Statement of the command Watch with the grant as claim, and a request id that is used once: without
+	// it nobody counts as the watcher through a service.
+	Approval      *v1.Approval `protobuf:"bytes,5,opt,name=approval,proto3" json:"approval,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -527,6 +532,20 @@ func (x *WatchHello) GetObserve() bool {
 		return x.Observe
 	}
 	return false
+}
+
+func (x *WatchHello) GetPerson() string {
+	if x != nil {
+		return x.Person
+	}
+	return ""
+}
+
+func (x *WatchHello) GetApproval() *v1.Approval {
+	if x != nil {
+		return x.Approval
+	}
+	return nil
 }
 
 // WatchRenewal says that the view is alive and what it has shown.
@@ -1042,7 +1061,9 @@ type ReadRecordingRequest struct {
 	// Grant.
 	Grant string `protobuf:"bytes,2,opt,name=grant,proto3" json:"grant,omitempty"`
 	// Request id of the act of playing; see CommandMeta.
-	RequestId     string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	RequestId string `protobuf:"bytes,3,opt,name=request_id,json=requestId,proto3" json:"request_id,omitempty"`
+	// Person to whom a service shows it; empty for the person who calls.
+	Person        string `protobuf:"bytes,4,opt,name=person,proto3" json:"person,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1094,6 +1115,13 @@ func (x *ReadRecordingRequest) GetGrant() string {
 func (x *ReadRecordingRequest) GetRequestId() string {
 	if x != nil {
 		return x.RequestId
+	}
+	return ""
+}
+
+func (x *ReadRecordingRequest) GetPerson() string {
+	if x != nil {
+		return x.Person
 	}
 	return ""
 }
@@ -1952,12 +1980,14 @@ const file_emergency_deployment_v1_deployment_proto_rawDesc = "" +
 	"\fWatchRequest\x12;\n" +
 	"\x05hello\x18\x01 \x01(\v2#.emergency.deployment.v1.WatchHelloH\x00R\x05hello\x12A\n" +
 	"\arenewal\x18\x02 \x01(\v2%.emergency.deployment.v1.WatchRenewalH\x00R\arenewalB\t\n" +
-	"\amessage\"X\n" +
+	"\amessage\"\xa4\x01\n" +
 	"\n" +
 	"WatchHello\x12\x1a\n" +
 	"\bincident\x18\x01 \x01(\tR\bincident\x12\x14\n" +
 	"\x05grant\x18\x02 \x01(\tR\x05grant\x12\x18\n" +
-	"\aobserve\x18\x03 \x01(\bR\aobserve\"B\n" +
+	"\aobserve\x18\x03 \x01(\bR\aobserve\x12\x16\n" +
+	"\x06person\x18\x04 \x01(\tR\x06person\x122\n" +
+	"\bapproval\x18\x05 \x01(\v2\x16.emergency.v1.ApprovalR\bapproval\"B\n" +
 	"\fWatchRenewal\x12\x1a\n" +
 	"\brendered\x18\x01 \x01(\x04R\brendered\x12\x16\n" +
 	"\x06hidden\x18\x02 \x01(\bR\x06hidden\"\x9a\x01\n" +
@@ -1995,12 +2025,13 @@ const file_emergency_deployment_v1_deployment_proto_rawDesc = "" +
 	"\awelcome\x18\x01 \x01(\v2%.emergency.deployment.v1.WatchWelcomeH\x00R\awelcome\x12;\n" +
 	"\x05frame\x18\x02 \x01(\v2#.emergency.deployment.v1.WatchFrameH\x00R\x05frame\x12;\n" +
 	"\x05state\x18\x03 \x01(\v2#.emergency.deployment.v1.WatchStateH\x00R\x05stateB\t\n" +
-	"\amessage\"g\n" +
+	"\amessage\"\x7f\n" +
 	"\x14ReadRecordingRequest\x12\x1a\n" +
 	"\bincident\x18\x01 \x01(\tR\bincident\x12\x14\n" +
 	"\x05grant\x18\x02 \x01(\tR\x05grant\x12\x1d\n" +
 	"\n" +
-	"request_id\x18\x03 \x01(\tR\trequestId\"h\n" +
+	"request_id\x18\x03 \x01(\tR\trequestId\x12\x16\n" +
+	"\x06person\x18\x04 \x01(\tR\x06person\"h\n" +
 	"\x15ReadRecordingResponse\x12\x12\n" +
 	"\x04data\x18\x01 \x01(\fR\x04data\x12;\n" +
 	"\aanchors\x18\x02 \x03(\v2!.emergency.v1.RecordingCheckpointR\aanchors\"\xdb\x03\n" +
@@ -2167,156 +2198,158 @@ var file_emergency_deployment_v1_deployment_proto_goTypes = []any{
 	(*RunJobRequest)(nil),                 // 22: emergency.deployment.v1.RunJobRequest
 	(*RunJobResponse)(nil),                // 23: emergency.deployment.v1.RunJobResponse
 	(*timestamppb.Timestamp)(nil),         // 24: google.protobuf.Timestamp
-	(v1.SessionCause)(0),                  // 25: emergency.v1.SessionCause
-	(*v1.RecordingCheckpoint)(nil),        // 26: emergency.v1.RecordingCheckpoint
-	(*v1.Binding)(nil),                    // 27: emergency.v1.Binding
-	(v1.FreezeMode)(0),                    // 28: emergency.v1.FreezeMode
-	(*v1.EndResult)(nil),                  // 29: emergency.v1.EndResult
-	(*v1.LeftoverFound)(nil),              // 30: emergency.v1.LeftoverFound
-	(*v1.DryRunRequest)(nil),              // 31: emergency.v1.DryRunRequest
-	(*v1.ConfirmObserverRequest)(nil),     // 32: emergency.v1.ConfirmObserverRequest
-	(*v1.StartApplyRequest)(nil),          // 33: emergency.v1.StartApplyRequest
-	(*v1.ReportApplyRequest)(nil),         // 34: emergency.v1.ReportApplyRequest
-	(*v1.ReportTreeRequest)(nil),          // 35: emergency.v1.ReportTreeRequest
-	(*v1.BackOutRequest)(nil),             // 36: emergency.v1.BackOutRequest
-	(*v1.RollBackRequest)(nil),            // 37: emergency.v1.RollBackRequest
-	(*v1.RecordHealthRequest)(nil),        // 38: emergency.v1.RecordHealthRequest
-	(*v1.PushReplicationRequest)(nil),     // 39: emergency.v1.PushReplicationRequest
-	(*v1.CheckReplicationRequest)(nil),    // 40: emergency.v1.CheckReplicationRequest
-	(*v1.ExplainDriftRequest)(nil),        // 41: emergency.v1.ExplainDriftRequest
-	(*v1.PermitAccessRequest)(nil),        // 42: emergency.v1.PermitAccessRequest
-	(*v1.GrantAccessRequest)(nil),         // 43: emergency.v1.GrantAccessRequest
-	(*v1.ArmWatchRequest)(nil),            // 44: emergency.v1.ArmWatchRequest
-	(*v1.FreezeRequest)(nil),              // 45: emergency.v1.FreezeRequest
-	(*v1.ResumeRequest)(nil),              // 46: emergency.v1.ResumeRequest
-	(*v1.MarkSessionRequest)(nil),         // 47: emergency.v1.MarkSessionRequest
-	(*v1.ExtendSessionRequest)(nil),       // 48: emergency.v1.ExtendSessionRequest
-	(*v1.TerminateRequest)(nil),           // 49: emergency.v1.TerminateRequest
-	(*v1.DisableRequest)(nil),             // 50: emergency.v1.DisableRequest
-	(*v1.ProveUnusableRequest)(nil),       // 51: emergency.v1.ProveUnusableRequest
-	(*v1.CaptureSessionDiffRequest)(nil),  // 52: emergency.v1.CaptureSessionDiffRequest
-	(*v1.ReportLeftoversRequest)(nil),     // 53: emergency.v1.ReportLeftoversRequest
-	(*v1.ExplainLeftoversRequest)(nil),    // 54: emergency.v1.ExplainLeftoversRequest
-	(*v1.SealSessionRequest)(nil),         // 55: emergency.v1.SealSessionRequest
-	(*v1.DryRunResponse)(nil),             // 56: emergency.v1.DryRunResponse
-	(*v1.ConfirmObserverResponse)(nil),    // 57: emergency.v1.ConfirmObserverResponse
-	(*v1.StartApplyResponse)(nil),         // 58: emergency.v1.StartApplyResponse
-	(*v1.ReportApplyResponse)(nil),        // 59: emergency.v1.ReportApplyResponse
-	(*v1.ReportTreeResponse)(nil),         // 60: emergency.v1.ReportTreeResponse
-	(*v1.BackOutResponse)(nil),            // 61: emergency.v1.BackOutResponse
-	(*v1.RollBackResponse)(nil),           // 62: emergency.v1.RollBackResponse
-	(*v1.RecordHealthResponse)(nil),       // 63: emergency.v1.RecordHealthResponse
-	(*v1.PushReplicationResponse)(nil),    // 64: emergency.v1.PushReplicationResponse
-	(*v1.CheckReplicationResponse)(nil),   // 65: emergency.v1.CheckReplicationResponse
-	(*v1.ExplainDriftResponse)(nil),       // 66: emergency.v1.ExplainDriftResponse
-	(*v1.PermitAccessResponse)(nil),       // 67: emergency.v1.PermitAccessResponse
-	(*v1.GrantAccessResponse)(nil),        // 68: emergency.v1.GrantAccessResponse
-	(*v1.ArmWatchResponse)(nil),           // 69: emergency.v1.ArmWatchResponse
-	(*v1.FreezeResponse)(nil),             // 70: emergency.v1.FreezeResponse
-	(*v1.ResumeResponse)(nil),             // 71: emergency.v1.ResumeResponse
-	(*v1.MarkSessionResponse)(nil),        // 72: emergency.v1.MarkSessionResponse
-	(*v1.ExtendSessionResponse)(nil),      // 73: emergency.v1.ExtendSessionResponse
-	(*v1.TerminateResponse)(nil),          // 74: emergency.v1.TerminateResponse
-	(*v1.DisableResponse)(nil),            // 75: emergency.v1.DisableResponse
-	(*v1.ProveUnusableResponse)(nil),      // 76: emergency.v1.ProveUnusableResponse
-	(*v1.CaptureSessionDiffResponse)(nil), // 77: emergency.v1.CaptureSessionDiffResponse
-	(*v1.ReportLeftoversResponse)(nil),    // 78: emergency.v1.ReportLeftoversResponse
-	(*v1.ExplainLeftoversResponse)(nil),   // 79: emergency.v1.ExplainLeftoversResponse
-	(*v1.SealSessionResponse)(nil),        // 80: emergency.v1.SealSessionResponse
+	(*v1.Approval)(nil),                   // 25: emergency.v1.Approval
+	(v1.SessionCause)(0),                  // 26: emergency.v1.SessionCause
+	(*v1.RecordingCheckpoint)(nil),        // 27: emergency.v1.RecordingCheckpoint
+	(*v1.Binding)(nil),                    // 28: emergency.v1.Binding
+	(v1.FreezeMode)(0),                    // 29: emergency.v1.FreezeMode
+	(*v1.EndResult)(nil),                  // 30: emergency.v1.EndResult
+	(*v1.LeftoverFound)(nil),              // 31: emergency.v1.LeftoverFound
+	(*v1.DryRunRequest)(nil),              // 32: emergency.v1.DryRunRequest
+	(*v1.ConfirmObserverRequest)(nil),     // 33: emergency.v1.ConfirmObserverRequest
+	(*v1.StartApplyRequest)(nil),          // 34: emergency.v1.StartApplyRequest
+	(*v1.ReportApplyRequest)(nil),         // 35: emergency.v1.ReportApplyRequest
+	(*v1.ReportTreeRequest)(nil),          // 36: emergency.v1.ReportTreeRequest
+	(*v1.BackOutRequest)(nil),             // 37: emergency.v1.BackOutRequest
+	(*v1.RollBackRequest)(nil),            // 38: emergency.v1.RollBackRequest
+	(*v1.RecordHealthRequest)(nil),        // 39: emergency.v1.RecordHealthRequest
+	(*v1.PushReplicationRequest)(nil),     // 40: emergency.v1.PushReplicationRequest
+	(*v1.CheckReplicationRequest)(nil),    // 41: emergency.v1.CheckReplicationRequest
+	(*v1.ExplainDriftRequest)(nil),        // 42: emergency.v1.ExplainDriftRequest
+	(*v1.PermitAccessRequest)(nil),        // 43: emergency.v1.PermitAccessRequest
+	(*v1.GrantAccessRequest)(nil),         // 44: emergency.v1.GrantAccessRequest
+	(*v1.ArmWatchRequest)(nil),            // 45: emergency.v1.ArmWatchRequest
+	(*v1.FreezeRequest)(nil),              // 46: emergency.v1.FreezeRequest
+	(*v1.ResumeRequest)(nil),              // 47: emergency.v1.ResumeRequest
+	(*v1.MarkSessionRequest)(nil),         // 48: emergency.v1.MarkSessionRequest
+	(*v1.ExtendSessionRequest)(nil),       // 49: emergency.v1.ExtendSessionRequest
+	(*v1.TerminateRequest)(nil),           // 50: emergency.v1.TerminateRequest
+	(*v1.DisableRequest)(nil),             // 51: emergency.v1.DisableRequest
+	(*v1.ProveUnusableRequest)(nil),       // 52: emergency.v1.ProveUnusableRequest
+	(*v1.CaptureSessionDiffRequest)(nil),  // 53: emergency.v1.CaptureSessionDiffRequest
+	(*v1.ReportLeftoversRequest)(nil),     // 54: emergency.v1.ReportLeftoversRequest
+	(*v1.ExplainLeftoversRequest)(nil),    // 55: emergency.v1.ExplainLeftoversRequest
+	(*v1.SealSessionRequest)(nil),         // 56: emergency.v1.SealSessionRequest
+	(*v1.DryRunResponse)(nil),             // 57: emergency.v1.DryRunResponse
+	(*v1.ConfirmObserverResponse)(nil),    // 58: emergency.v1.ConfirmObserverResponse
+	(*v1.StartApplyResponse)(nil),         // 59: emergency.v1.StartApplyResponse
+	(*v1.ReportApplyResponse)(nil),        // 60: emergency.v1.ReportApplyResponse
+	(*v1.ReportTreeResponse)(nil),         // 61: emergency.v1.ReportTreeResponse
+	(*v1.BackOutResponse)(nil),            // 62: emergency.v1.BackOutResponse
+	(*v1.RollBackResponse)(nil),           // 63: emergency.v1.RollBackResponse
+	(*v1.RecordHealthResponse)(nil),       // 64: emergency.v1.RecordHealthResponse
+	(*v1.PushReplicationResponse)(nil),    // 65: emergency.v1.PushReplicationResponse
+	(*v1.CheckReplicationResponse)(nil),   // 66: emergency.v1.CheckReplicationResponse
+	(*v1.ExplainDriftResponse)(nil),       // 67: emergency.v1.ExplainDriftResponse
+	(*v1.PermitAccessResponse)(nil),       // 68: emergency.v1.PermitAccessResponse
+	(*v1.GrantAccessResponse)(nil),        // 69: emergency.v1.GrantAccessResponse
+	(*v1.ArmWatchResponse)(nil),           // 70: emergency.v1.ArmWatchResponse
+	(*v1.FreezeResponse)(nil),             // 71: emergency.v1.FreezeResponse
+	(*v1.ResumeResponse)(nil),             // 72: emergency.v1.ResumeResponse
+	(*v1.MarkSessionResponse)(nil),        // 73: emergency.v1.MarkSessionResponse
+	(*v1.ExtendSessionResponse)(nil),      // 74: emergency.v1.ExtendSessionResponse
+	(*v1.TerminateResponse)(nil),          // 75: emergency.v1.TerminateResponse
+	(*v1.DisableResponse)(nil),            // 76: emergency.v1.DisableResponse
+	(*v1.ProveUnusableResponse)(nil),      // 77: emergency.v1.ProveUnusableResponse
+	(*v1.CaptureSessionDiffResponse)(nil), // 78: emergency.v1.CaptureSessionDiffResponse
+	(*v1.ReportLeftoversResponse)(nil),    // 79: emergency.v1.ReportLeftoversResponse
+	(*v1.ExplainLeftoversResponse)(nil),   // 80: emergency.v1.ExplainLeftoversResponse
+	(*v1.SealSessionResponse)(nil),        // 81: emergency.v1.SealSessionResponse
 }
 var file_emergency_deployment_v1_deployment_proto_depIdxs = []int32{
 	24, // 0: emergency.deployment.v1.FetchCredentialResponse.valid_until:type_name -> google.protobuf.Timestamp
 	6,  // 1: emergency.deployment.v1.WatchRequest.hello:type_name -> emergency.deployment.v1.WatchHello
 	7,  // 2: emergency.deployment.v1.WatchRequest.renewal:type_name -> emergency.deployment.v1.WatchRenewal
-	0,  // 3: emergency.deployment.v1.WatchWelcome.mode:type_name -> emergency.deployment.v1.WatchMode
-	1,  // 4: emergency.deployment.v1.WatchFrame.kind:type_name -> emergency.deployment.v1.WatchFrameKind
-	25, // 5: emergency.deployment.v1.WatchState.cause:type_name -> emergency.v1.SessionCause
-	24, // 6: emergency.deployment.v1.WatchState.presence_until:type_name -> google.protobuf.Timestamp
-	24, // 7: emergency.deployment.v1.WatchState.grace_until:type_name -> google.protobuf.Timestamp
-	24, // 8: emergency.deployment.v1.WatchState.ends_at:type_name -> google.protobuf.Timestamp
-	11, // 9: emergency.deployment.v1.WatchState.persons:type_name -> emergency.deployment.v1.WatchPerson
-	8,  // 10: emergency.deployment.v1.WatchResponse.welcome:type_name -> emergency.deployment.v1.WatchWelcome
-	9,  // 11: emergency.deployment.v1.WatchResponse.frame:type_name -> emergency.deployment.v1.WatchFrame
-	10, // 12: emergency.deployment.v1.WatchResponse.state:type_name -> emergency.deployment.v1.WatchState
-	26, // 13: emergency.deployment.v1.ReadRecordingResponse.anchors:type_name -> emergency.v1.RecordingCheckpoint
-	2,  // 14: emergency.deployment.v1.Job.kind:type_name -> emergency.deployment.v1.JobKind
-	27, // 15: emergency.deployment.v1.Job.binding:type_name -> emergency.v1.Binding
-	24, // 16: emergency.deployment.v1.Job.valid_until:type_name -> google.protobuf.Timestamp
-	28, // 17: emergency.deployment.v1.JobResult.freeze_mode:type_name -> emergency.v1.FreezeMode
-	29, // 18: emergency.deployment.v1.JobResult.end_results:type_name -> emergency.v1.EndResult
-	30, // 19: emergency.deployment.v1.JobResult.leftovers:type_name -> emergency.v1.LeftoverFound
-	17, // 20: emergency.deployment.v1.ManifestPart.entries:type_name -> emergency.deployment.v1.ManifestEntry
-	16, // 21: emergency.deployment.v1.AttachRequest.result:type_name -> emergency.deployment.v1.JobResult
-	18, // 22: emergency.deployment.v1.AttachRequest.manifest:type_name -> emergency.deployment.v1.ManifestPart
-	19, // 23: emergency.deployment.v1.AttachRequest.file:type_name -> emergency.deployment.v1.FilePart
-	15, // 24: emergency.deployment.v1.AttachResponse.job:type_name -> emergency.deployment.v1.Job
-	15, // 25: emergency.deployment.v1.RunJobRequest.job:type_name -> emergency.deployment.v1.Job
-	16, // 26: emergency.deployment.v1.RunJobResponse.result:type_name -> emergency.deployment.v1.JobResult
-	31, // 27: emergency.deployment.v1.DeploymentService.DryRun:input_type -> emergency.v1.DryRunRequest
-	32, // 28: emergency.deployment.v1.DeploymentService.ConfirmObserver:input_type -> emergency.v1.ConfirmObserverRequest
-	33, // 29: emergency.deployment.v1.DeploymentService.StartApply:input_type -> emergency.v1.StartApplyRequest
-	34, // 30: emergency.deployment.v1.DeploymentService.ReportApply:input_type -> emergency.v1.ReportApplyRequest
-	35, // 31: emergency.deployment.v1.DeploymentService.ReportTree:input_type -> emergency.v1.ReportTreeRequest
-	36, // 32: emergency.deployment.v1.DeploymentService.BackOut:input_type -> emergency.v1.BackOutRequest
-	37, // 33: emergency.deployment.v1.DeploymentService.RollBack:input_type -> emergency.v1.RollBackRequest
-	38, // 34: emergency.deployment.v1.DeploymentService.RecordHealth:input_type -> emergency.v1.RecordHealthRequest
-	39, // 35: emergency.deployment.v1.DeploymentService.PushReplication:input_type -> emergency.v1.PushReplicationRequest
-	40, // 36: emergency.deployment.v1.DeploymentService.CheckReplication:input_type -> emergency.v1.CheckReplicationRequest
-	41, // 37: emergency.deployment.v1.DeploymentService.ExplainDrift:input_type -> emergency.v1.ExplainDriftRequest
-	42, // 38: emergency.deployment.v1.DeploymentService.PermitAccess:input_type -> emergency.v1.PermitAccessRequest
-	43, // 39: emergency.deployment.v1.DeploymentService.GrantAccess:input_type -> emergency.v1.GrantAccessRequest
-	44, // 40: emergency.deployment.v1.DeploymentService.ArmWatch:input_type -> emergency.v1.ArmWatchRequest
-	45, // 41: emergency.deployment.v1.DeploymentService.Freeze:input_type -> emergency.v1.FreezeRequest
-	46, // 42: emergency.deployment.v1.DeploymentService.Resume:input_type -> emergency.v1.ResumeRequest
-	47, // 43: emergency.deployment.v1.DeploymentService.MarkSession:input_type -> emergency.v1.MarkSessionRequest
-	48, // 44: emergency.deployment.v1.DeploymentService.ExtendSession:input_type -> emergency.v1.ExtendSessionRequest
-	49, // 45: emergency.deployment.v1.DeploymentService.Terminate:input_type -> emergency.v1.TerminateRequest
-	50, // 46: emergency.deployment.v1.DeploymentService.Disable:input_type -> emergency.v1.DisableRequest
-	51, // 47: emergency.deployment.v1.DeploymentService.ProveUnusable:input_type -> emergency.v1.ProveUnusableRequest
-	52, // 48: emergency.deployment.v1.DeploymentService.CaptureSessionDiff:input_type -> emergency.v1.CaptureSessionDiffRequest
-	53, // 49: emergency.deployment.v1.DeploymentService.ReportLeftovers:input_type -> emergency.v1.ReportLeftoversRequest
-	54, // 50: emergency.deployment.v1.DeploymentService.ExplainLeftovers:input_type -> emergency.v1.ExplainLeftoversRequest
-	55, // 51: emergency.deployment.v1.DeploymentService.SealSession:input_type -> emergency.v1.SealSessionRequest
-	3,  // 52: emergency.deployment.v1.ConsoleService.FetchCredential:input_type -> emergency.deployment.v1.FetchCredentialRequest
-	5,  // 53: emergency.deployment.v1.ConsoleService.Watch:input_type -> emergency.deployment.v1.WatchRequest
-	13, // 54: emergency.deployment.v1.ConsoleService.ReadRecording:input_type -> emergency.deployment.v1.ReadRecordingRequest
-	20, // 55: emergency.deployment.v1.AgentService.Attach:input_type -> emergency.deployment.v1.AttachRequest
-	22, // 56: emergency.deployment.v1.AgentService.RunJob:input_type -> emergency.deployment.v1.RunJobRequest
-	56, // 57: emergency.deployment.v1.DeploymentService.DryRun:output_type -> emergency.v1.DryRunResponse
-	57, // 58: emergency.deployment.v1.DeploymentService.ConfirmObserver:output_type -> emergency.v1.ConfirmObserverResponse
-	58, // 59: emergency.deployment.v1.DeploymentService.StartApply:output_type -> emergency.v1.StartApplyResponse
-	59, // 60: emergency.deployment.v1.DeploymentService.ReportApply:output_type -> emergency.v1.ReportApplyResponse
-	60, // 61: emergency.deployment.v1.DeploymentService.ReportTree:output_type -> emergency.v1.ReportTreeResponse
-	61, // 62: emergency.deployment.v1.DeploymentService.BackOut:output_type -> emergency.v1.BackOutResponse
-	62, // 63: emergency.deployment.v1.DeploymentService.RollBack:output_type -> emergency.v1.RollBackResponse
-	63, // 64: emergency.deployment.v1.DeploymentService.RecordHealth:output_type -> emergency.v1.RecordHealthResponse
-	64, // 65: emergency.deployment.v1.DeploymentService.PushReplication:output_type -> emergency.v1.PushReplicationResponse
-	65, // 66: emergency.deployment.v1.DeploymentService.CheckReplication:output_type -> emergency.v1.CheckReplicationResponse
-	66, // 67: emergency.deployment.v1.DeploymentService.ExplainDrift:output_type -> emergency.v1.ExplainDriftResponse
-	67, // 68: emergency.deployment.v1.DeploymentService.PermitAccess:output_type -> emergency.v1.PermitAccessResponse
-	68, // 69: emergency.deployment.v1.DeploymentService.GrantAccess:output_type -> emergency.v1.GrantAccessResponse
-	69, // 70: emergency.deployment.v1.DeploymentService.ArmWatch:output_type -> emergency.v1.ArmWatchResponse
-	70, // 71: emergency.deployment.v1.DeploymentService.Freeze:output_type -> emergency.v1.FreezeResponse
-	71, // 72: emergency.deployment.v1.DeploymentService.Resume:output_type -> emergency.v1.ResumeResponse
-	72, // 73: emergency.deployment.v1.DeploymentService.MarkSession:output_type -> emergency.v1.MarkSessionResponse
-	73, // 74: emergency.deployment.v1.DeploymentService.ExtendSession:output_type -> emergency.v1.ExtendSessionResponse
-	74, // 75: emergency.deployment.v1.DeploymentService.Terminate:output_type -> emergency.v1.TerminateResponse
-	75, // 76: emergency.deployment.v1.DeploymentService.Disable:output_type -> emergency.v1.DisableResponse
-	76, // 77: emergency.deployment.v1.DeploymentService.ProveUnusable:output_type -> emergency.v1.ProveUnusableResponse
-	77, // 78: emergency.deployment.v1.DeploymentService.CaptureSessionDiff:output_type -> emergency.v1.CaptureSessionDiffResponse
-	78, // 79: emergency.deployment.v1.DeploymentService.ReportLeftovers:output_type -> emergency.v1.ReportLeftoversResponse
-	79, // 80: emergency.deployment.v1.DeploymentService.ExplainLeftovers:output_type -> emergency.v1.ExplainLeftoversResponse
-	80, // 81: emergency.deployment.v1.DeploymentService.SealSession:output_type -> emergency.v1.SealSessionResponse
-	4,  // 82: emergency.deployment.v1.ConsoleService.FetchCredential:output_type -> emergency.deployment.v1.FetchCredentialResponse
-	12, // 83: emergency.deployment.v1.ConsoleService.Watch:output_type -> emergency.deployment.v1.WatchResponse
-	14, // 84: emergency.deployment.v1.ConsoleService.ReadRecording:output_type -> emergency.deployment.v1.ReadRecordingResponse
-	21, // 85: emergency.deployment.v1.AgentService.Attach:output_type -> emergency.deployment.v1.AttachResponse
-	23, // 86: emergency.deployment.v1.AgentService.RunJob:output_type -> emergency.deployment.v1.RunJobResponse
-	57, // [57:87] is the sub-list for method output_type
-	27, // [27:57] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	25, // 3: emergency.deployment.v1.WatchHello.approval:type_name -> emergency.v1.Approval
+	0,  // 4: emergency.deployment.v1.WatchWelcome.mode:type_name -> emergency.deployment.v1.WatchMode
+	1,  // 5: emergency.deployment.v1.WatchFrame.kind:type_name -> emergency.deployment.v1.WatchFrameKind
+	26, // 6: emergency.deployment.v1.WatchState.cause:type_name -> emergency.v1.SessionCause
+	24, // 7: emergency.deployment.v1.WatchState.presence_until:type_name -> google.protobuf.Timestamp
+	24, // 8: emergency.deployment.v1.WatchState.grace_until:type_name -> google.protobuf.Timestamp
+	24, // 9: emergency.deployment.v1.WatchState.ends_at:type_name -> google.protobuf.Timestamp
+	11, // 10: emergency.deployment.v1.WatchState.persons:type_name -> emergency.deployment.v1.WatchPerson
+	8,  // 11: emergency.deployment.v1.WatchResponse.welcome:type_name -> emergency.deployment.v1.WatchWelcome
+	9,  // 12: emergency.deployment.v1.WatchResponse.frame:type_name -> emergency.deployment.v1.WatchFrame
+	10, // 13: emergency.deployment.v1.WatchResponse.state:type_name -> emergency.deployment.v1.WatchState
+	27, // 14: emergency.deployment.v1.ReadRecordingResponse.anchors:type_name -> emergency.v1.RecordingCheckpoint
+	2,  // 15: emergency.deployment.v1.Job.kind:type_name -> emergency.deployment.v1.JobKind
+	28, // 16: emergency.deployment.v1.Job.binding:type_name -> emergency.v1.Binding
+	24, // 17: emergency.deployment.v1.Job.valid_until:type_name -> google.protobuf.Timestamp
+	29, // 18: emergency.deployment.v1.JobResult.freeze_mode:type_name -> emergency.v1.FreezeMode
+	30, // 19: emergency.deployment.v1.JobResult.end_results:type_name -> emergency.v1.EndResult
+	31, // 20: emergency.deployment.v1.JobResult.leftovers:type_name -> emergency.v1.LeftoverFound
+	17, // 21: emergency.deployment.v1.ManifestPart.entries:type_name -> emergency.deployment.v1.ManifestEntry
+	16, // 22: emergency.deployment.v1.AttachRequest.result:type_name -> emergency.deployment.v1.JobResult
+	18, // 23: emergency.deployment.v1.AttachRequest.manifest:type_name -> emergency.deployment.v1.ManifestPart
+	19, // 24: emergency.deployment.v1.AttachRequest.file:type_name -> emergency.deployment.v1.FilePart
+	15, // 25: emergency.deployment.v1.AttachResponse.job:type_name -> emergency.deployment.v1.Job
+	15, // 26: emergency.deployment.v1.RunJobRequest.job:type_name -> emergency.deployment.v1.Job
+	16, // 27: emergency.deployment.v1.RunJobResponse.result:type_name -> emergency.deployment.v1.JobResult
+	32, // 28: emergency.deployment.v1.DeploymentService.DryRun:input_type -> emergency.v1.DryRunRequest
+	33, // 29: emergency.deployment.v1.DeploymentService.ConfirmObserver:input_type -> emergency.v1.ConfirmObserverRequest
+	34, // 30: emergency.deployment.v1.DeploymentService.StartApply:input_type -> emergency.v1.StartApplyRequest
+	35, // 31: emergency.deployment.v1.DeploymentService.ReportApply:input_type -> emergency.v1.ReportApplyRequest
+	36, // 32: emergency.deployment.v1.DeploymentService.ReportTree:input_type -> emergency.v1.ReportTreeRequest
+	37, // 33: emergency.deployment.v1.DeploymentService.BackOut:input_type -> emergency.v1.BackOutRequest
+	38, // 34: emergency.deployment.v1.DeploymentService.RollBack:input_type -> emergency.v1.RollBackRequest
+	39, // 35: emergency.deployment.v1.DeploymentService.RecordHealth:input_type -> emergency.v1.RecordHealthRequest
+	40, // 36: emergency.deployment.v1.DeploymentService.PushReplication:input_type -> emergency.v1.PushReplicationRequest
+	41, // 37: emergency.deployment.v1.DeploymentService.CheckReplication:input_type -> emergency.v1.CheckReplicationRequest
+	42, // 38: emergency.deployment.v1.DeploymentService.ExplainDrift:input_type -> emergency.v1.ExplainDriftRequest
+	43, // 39: emergency.deployment.v1.DeploymentService.PermitAccess:input_type -> emergency.v1.PermitAccessRequest
+	44, // 40: emergency.deployment.v1.DeploymentService.GrantAccess:input_type -> emergency.v1.GrantAccessRequest
+	45, // 41: emergency.deployment.v1.DeploymentService.ArmWatch:input_type -> emergency.v1.ArmWatchRequest
+	46, // 42: emergency.deployment.v1.DeploymentService.Freeze:input_type -> emergency.v1.FreezeRequest
+	47, // 43: emergency.deployment.v1.DeploymentService.Resume:input_type -> emergency.v1.ResumeRequest
+	48, // 44: emergency.deployment.v1.DeploymentService.MarkSession:input_type -> emergency.v1.MarkSessionRequest
+	49, // 45: emergency.deployment.v1.DeploymentService.ExtendSession:input_type -> emergency.v1.ExtendSessionRequest
+	50, // 46: emergency.deployment.v1.DeploymentService.Terminate:input_type -> emergency.v1.TerminateRequest
+	51, // 47: emergency.deployment.v1.DeploymentService.Disable:input_type -> emergency.v1.DisableRequest
+	52, // 48: emergency.deployment.v1.DeploymentService.ProveUnusable:input_type -> emergency.v1.ProveUnusableRequest
+	53, // 49: emergency.deployment.v1.DeploymentService.CaptureSessionDiff:input_type -> emergency.v1.CaptureSessionDiffRequest
+	54, // 50: emergency.deployment.v1.DeploymentService.ReportLeftovers:input_type -> emergency.v1.ReportLeftoversRequest
+	55, // 51: emergency.deployment.v1.DeploymentService.ExplainLeftovers:input_type -> emergency.v1.ExplainLeftoversRequest
+	56, // 52: emergency.deployment.v1.DeploymentService.SealSession:input_type -> emergency.v1.SealSessionRequest
+	3,  // 53: emergency.deployment.v1.ConsoleService.FetchCredential:input_type -> emergency.deployment.v1.FetchCredentialRequest
+	5,  // 54: emergency.deployment.v1.ConsoleService.Watch:input_type -> emergency.deployment.v1.WatchRequest
+	13, // 55: emergency.deployment.v1.ConsoleService.ReadRecording:input_type -> emergency.deployment.v1.ReadRecordingRequest
+	20, // 56: emergency.deployment.v1.AgentService.Attach:input_type -> emergency.deployment.v1.AttachRequest
+	22, // 57: emergency.deployment.v1.AgentService.RunJob:input_type -> emergency.deployment.v1.RunJobRequest
+	57, // 58: emergency.deployment.v1.DeploymentService.DryRun:output_type -> emergency.v1.DryRunResponse
+	58, // 59: emergency.deployment.v1.DeploymentService.ConfirmObserver:output_type -> emergency.v1.ConfirmObserverResponse
+	59, // 60: emergency.deployment.v1.DeploymentService.StartApply:output_type -> emergency.v1.StartApplyResponse
+	60, // 61: emergency.deployment.v1.DeploymentService.ReportApply:output_type -> emergency.v1.ReportApplyResponse
+	61, // 62: emergency.deployment.v1.DeploymentService.ReportTree:output_type -> emergency.v1.ReportTreeResponse
+	62, // 63: emergency.deployment.v1.DeploymentService.BackOut:output_type -> emergency.v1.BackOutResponse
+	63, // 64: emergency.deployment.v1.DeploymentService.RollBack:output_type -> emergency.v1.RollBackResponse
+	64, // 65: emergency.deployment.v1.DeploymentService.RecordHealth:output_type -> emergency.v1.RecordHealthResponse
+	65, // 66: emergency.deployment.v1.DeploymentService.PushReplication:output_type -> emergency.v1.PushReplicationResponse
+	66, // 67: emergency.deployment.v1.DeploymentService.CheckReplication:output_type -> emergency.v1.CheckReplicationResponse
+	67, // 68: emergency.deployment.v1.DeploymentService.ExplainDrift:output_type -> emergency.v1.ExplainDriftResponse
+	68, // 69: emergency.deployment.v1.DeploymentService.PermitAccess:output_type -> emergency.v1.PermitAccessResponse
+	69, // 70: emergency.deployment.v1.DeploymentService.GrantAccess:output_type -> emergency.v1.GrantAccessResponse
+	70, // 71: emergency.deployment.v1.DeploymentService.ArmWatch:output_type -> emergency.v1.ArmWatchResponse
+	71, // 72: emergency.deployment.v1.DeploymentService.Freeze:output_type -> emergency.v1.FreezeResponse
+	72, // 73: emergency.deployment.v1.DeploymentService.Resume:output_type -> emergency.v1.ResumeResponse
+	73, // 74: emergency.deployment.v1.DeploymentService.MarkSession:output_type -> emergency.v1.MarkSessionResponse
+	74, // 75: emergency.deployment.v1.DeploymentService.ExtendSession:output_type -> emergency.v1.ExtendSessionResponse
+	75, // 76: emergency.deployment.v1.DeploymentService.Terminate:output_type -> emergency.v1.TerminateResponse
+	76, // 77: emergency.deployment.v1.DeploymentService.Disable:output_type -> emergency.v1.DisableResponse
+	77, // 78: emergency.deployment.v1.DeploymentService.ProveUnusable:output_type -> emergency.v1.ProveUnusableResponse
+	78, // 79: emergency.deployment.v1.DeploymentService.CaptureSessionDiff:output_type -> emergency.v1.CaptureSessionDiffResponse
+	79, // 80: emergency.deployment.v1.DeploymentService.ReportLeftovers:output_type -> emergency.v1.ReportLeftoversResponse
+	80, // 81: emergency.deployment.v1.DeploymentService.ExplainLeftovers:output_type -> emergency.v1.ExplainLeftoversResponse
+	81, // 82: emergency.deployment.v1.DeploymentService.SealSession:output_type -> emergency.v1.SealSessionResponse
+	4,  // 83: emergency.deployment.v1.ConsoleService.FetchCredential:output_type -> emergency.deployment.v1.FetchCredentialResponse
+	12, // 84: emergency.deployment.v1.ConsoleService.Watch:output_type -> emergency.deployment.v1.WatchResponse
+	14, // 85: emergency.deployment.v1.ConsoleService.ReadRecording:output_type -> emergency.deployment.v1.ReadRecordingResponse
+	21, // 86: emergency.deployment.v1.AgentService.Attach:output_type -> emergency.deployment.v1.AttachResponse
+	23, // 87: emergency.deployment.v1.AgentService.RunJob:output_type -> emergency.deployment.v1.RunJobResponse
+	58, // [58:88] is the sub-list for method output_type
+	28, // [28:58] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_emergency_deployment_v1_deployment_proto_init() }
