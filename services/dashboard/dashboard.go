@@ -34,7 +34,8 @@ type Config struct {
 	// Incidents is the folded state of all incidents; the same runner feeds it and Projections.
 	Incidents *projection.Incidents
 
-	// Peers are connections to the services by owner, for restricted values, patches and the commands that people give in pages. One that is missing is away.
+	// Peers are connections to the services by owner, for restricted values, patches, sessions and the commands that people give in pages.
+	// One that is missing is away.
 	Peers map[string]grpc.ClientConnInterface
 
 	// PublicURL is where the pages are reached, such as https://emergency.cacert.org, for the links of the Atom feed; they are

@@ -103,7 +103,7 @@ func assets() map[string]asset {
 }
 
 func collect(list map[string]asset, folder fs.FS) {
-	types := map[string]string{".css": "text/css; charset=utf-8", ".svg": "image/svg+xml", ".js": "text/javascript; charset=utf-8"}
+	types := map[string]string{".css": "text/css; charset=utf-8", ".svg": "image/svg+xml", ".js": "text/javascript; charset=utf-8", ".mjs": "text/javascript; charset=utf-8"}
 	_ = fs.WalkDir(folder, ".", func(name string, d fs.DirEntry, err error) error { // embedded: TestAssets sees that they are there
 		contentType, ok := types[path.Ext(name)]
 		if err != nil || d.IsDir() || !ok {

@@ -557,37 +557,44 @@ type session3 struct {
 	Output, Input          uint64
 	Event                  event
 	Agent                  bool
+	Path                   string
+	CanWatch               bool // it is not over
+	Recorded               bool // it was used, so there is something to play
 }
 
 func (v *viewer) sessions(st *procedure.State) []session3 {
 	var list []session3
 	for i := range st.Grants {
-		g := &st.Grants[i]
-		x := session3{
-			ID: g.ID, Host: g.Host, Badge: v.badge(grantClass(g.State), "grant", string(g.State)), Subject: v.person(g.Subject), Watcher: v.person(g.Watcher), Gave: v.person(g.Granter),
-			Output: g.OutputOffset, Input: g.InputBytes, Event: event{st.Incident, g.Position}, Agent: g.Agent,
-		}
-		start := g.IssuedAt
-		add := func(key, class string, m procedure.Mark) {
-			if m.Position > 0 {
-				x.Marks = append(x.Marks, mark{v.say("grant.mark." + key), class, v.when(m.At), v.took(m.At.Sub(start)), event{st.Incident, m.Position}})
-			}
-		}
-		add("issued", quiet, procedure.Mark{Position: g.Position, At: g.IssuedAt})
-		add("armed", good, g.Armed)
-		add("opened", good, g.Opened)
-		add("frozen", warn, g.Frozen)
-		add("resumed", good, g.Resumed)
-		add("expired", warn, g.Expired)
-		add("terminated", quiet, g.Terminated)
-		add("disabled", good, g.DisabledDone)
-		add("proven", good, g.Proven)
-		add("usable", bad, g.StillUsable)
-		add("sealed", good, g.Sealed)
-		slices.SortStableFunc(x.Marks, func(a, b mark) int { return int(a.Event.Position) - int(b.Event.Position) })
-		list = append(list, x)
+		list = append(list, v.session(st, &st.Grants[i]))
 	}
 	return list
+}
+
+func (v *viewer) session(st *procedure.State, g *procedure.Grant) session3 {
+	x := session3{
+		ID: g.ID, Host: g.Host, Badge: v.badge(grantClass(g.State), "grant", string(g.State)), Subject: v.person(g.Subject), Watcher: v.person(g.Watcher), Gave: v.person(g.Granter),
+		Output: g.OutputOffset, Input: g.InputBytes, Event: event{st.Incident, g.Position}, Agent: g.Agent,
+		Path: "/incidents/" + st.Incident + "/sessions/" + g.ID, CanWatch: !g.Over(), Recorded: g.Consumed.Position > 0,
+	}
+	start := g.IssuedAt
+	add := func(key, class string, m procedure.Mark) {
+		if m.Position > 0 {
+			x.Marks = append(x.Marks, mark{v.say("grant.mark." + key), class, v.when(m.At), v.took(m.At.Sub(start)), event{st.Incident, m.Position}})
+		}
+	}
+	add("issued", quiet, procedure.Mark{Position: g.Position, At: g.IssuedAt})
+	add("armed", good, g.Armed)
+	add("opened", good, g.Opened)
+	add("frozen", warn, g.Frozen)
+	add("resumed", good, g.Resumed)
+	add("expired", warn, g.Expired)
+	add("terminated", quiet, g.Terminated)
+	add("disabled", good, g.DisabledDone)
+	add("proven", good, g.Proven)
+	add("usable", bad, g.StillUsable)
+	add("sealed", good, g.Sealed)
+	slices.SortStableFunc(x.Marks, func(a, b mark) int { return int(a.Event.Position) - int(b.Event.Position) })
+	return x
 }
 
 func grantClass(s procedure.GrantState) string {

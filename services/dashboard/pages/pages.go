@@ -33,7 +33,7 @@ type Config struct {
 	Records   *view.Records
 	Reader    func() (*projection.Runner, error)
 
-	// Peers are connections to the services by owner, for patches and for the commands that people sign. One that is missing is away.
+	// Peers are connections to the services by owner, for patches, sessions and the commands that people sign. One that is missing is away.
 	Peers map[string]grpc.ClientConnInterface
 	// Typed is what to type for a command about a subject in an incident; empty for what nobody types.
 	Typed func(command, subject, incident string) string
@@ -94,26 +94,29 @@ func (p *Pages) Mount(mux *http.ServeMux) {
 	guard := http.NewCrossOriginProtection()
 	add := func(pattern string, h http.HandlerFunc) { mux.Handle(pattern, guard.Handler(headers(h))) }
 	for pattern, build := range map[string]builder{
-		"GET /home":                                    p.home,
-		"GET /incidents":                               p.incidents,
-		"GET /incidents/{incident}":                    p.incident,
-		"GET /incidents/{incident}/at":                 p.slider,
-		"GET /incidents/{incident}/timeline":           p.timelinePage,
-		"GET /incidents/{incident}/events/{position}":  p.event,
-		"POST /incidents/{incident}/events/{position}": p.event,
-		"GET /incidents/{incident}/patches/{revision}": p.patch,
-		"GET /incidents/{incident}/act/{command}":      p.actPage,
-		"POST /incidents/{incident}/act/{command}":     p.actGiven,
-		"GET /declare":                                 p.actPage,
-		"POST /declare":                                p.actGiven,
-		"GET /obligations":                             p.obligations,
-		"GET /rulebook":                                p.ruleBook,
-		"GET /roster":                                  p.roster,
-		"POST /roster":                                 p.roster,
-		"GET /rota":                                    p.rota,
-		"GET /drills":                                  p.drills,
-		"GET /board":                                   p.board,
-		"GET /system":                                  p.system,
+		"GET /home":                                        p.home,
+		"GET /incidents":                                   p.incidents,
+		"GET /incidents/{incident}":                        p.incident,
+		"GET /incidents/{incident}/at":                     p.slider,
+		"GET /incidents/{incident}/timeline":               p.timelinePage,
+		"GET /incidents/{incident}/events/{position}":      p.event,
+		"POST /incidents/{incident}/events/{position}":     p.event,
+		"GET /incidents/{incident}/patches/{revision}":     p.patch,
+		"GET /incidents/{incident}/act/{command}":          p.actPage,
+		"POST /incidents/{incident}/act/{command}":         p.actGiven,
+		"GET /declare":                                     p.actPage,
+		"POST /declare":                                    p.actGiven,
+		"GET /obligations":                                 p.obligations,
+		"GET /rulebook":                                    p.ruleBook,
+		"GET /roster":                                      p.roster,
+		"POST /roster":                                     p.roster,
+		"GET /rota":                                        p.rota,
+		"GET /drills":                                      p.drills,
+		"GET /board":                                       p.board,
+		"GET /system":                                      p.system,
+		"GET /incidents/{incident}/sessions/{grant}":       p.session,
+		"POST /incidents/{incident}/sessions/{grant}":      p.session,
+		"GET /incidents/{incident}/sessions/{grant}/watch": p.watch,
 	} {
 		add(pattern, p.page(build))
 	}
@@ -121,6 +124,8 @@ func (p *Pages) Mount(mux *http.ServeMux) {
 	add("POST /declare/sign", p.actSigned)
 	add("GET /rota.ics", p.calendar)
 	add("GET /board.csv", p.boardTable)
+	add("POST /incidents/{incident}/sessions/{grant}/frames", p.frames)
+	add("GET /incidents/{incident}/sessions/{grant}/stream", p.watchStream)
 	add("GET /sign-in", p.signInPage)
 	add("POST /sign-in", p.signIn)
 	add("POST /sign-out", p.signOut)
@@ -169,6 +174,8 @@ type content struct {
 	Drill    bool
 	// Still is set for a page that no event changes.
 	Still bool
+	// Scripts and Styles are further ones that the page needs, by their names among the assets; Modules are what its scripts import.
+	Scripts, Styles, Modules []string
 	// Status is 200 unless said otherwise.
 	Status int
 }

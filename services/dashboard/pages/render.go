@@ -21,6 +21,9 @@ type frame struct {
 	*viewer
 	Assets      map[string]string
 	Development bool
+	Scripts     []string
+	Styles      []string
+	Modules     []string
 	Title       string
 	Section     string
 	// Path is the page's own address, Live the one that its changes come from; empty for a page that does not change.
@@ -65,7 +68,7 @@ func (p *Pages) draw(v *viewer, r *http.Request, c *content, around string) ([]b
 	}
 	f := frame{
 		viewer: v, Assets: p.cfg.Assets, Development: p.cfg.Development, Title: v.say(c.Title, c.Args...), Section: c.Section, Path: address(r.URL),
-		Drill: c.Drill, Now: stamp(v.now), Body: template.HTML(body.String()), //nolint:gosec // made by html/template just now
+		Scripts: c.Scripts, Styles: c.Styles, Modules: c.Modules, Drill: c.Drill, Now: stamp(v.now), Body: template.HTML(body.String()), //nolint:gosec // made by html/template just now
 	}
 	for _, code := range languages() {
 		if code != v.code {

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"cacert.org/emergency/pkg/procedure"
 	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
@@ -150,6 +151,7 @@ type eventView struct {
 	Hash       string
 	First      uint64
 	End        uint64
+	Session    string // the page of the session that went on then, at this moment
 }
 
 // line is one value of a payload; Long is its length if it is long.
@@ -185,7 +187,7 @@ func (p *Pages) event(v *viewer, r *http.Request) (*content, error) {
 		return nil, noPosition(id, position, st.Position)
 	}
 	e := answer.GetEntries()[0]
-	d := eventView{entry: v.entry(id, e), Last: st.Position, Authority: e.GetAuthority(), Payload: flatten(e.GetPayloadJson())}
+	d := eventView{entry: v.entry(id, e), Last: st.Position, Authority: e.GetAuthority(), Payload: flatten(e.GetPayloadJson()), Session: during(st, e.GetRecordedAt().AsTime(), position)}
 	if records, _ := p.cfg.Records.From(id, position); len(records) > 0 {
 		rec := records[0]
 		d.Hash, d.First, d.End = rec.Hash, rec.Events[0].Position, rec.Events[len(rec.Events)-1].Position
@@ -202,6 +204,16 @@ func (p *Pages) event(v *viewer, r *http.Request) (*content, error) {
 		d.Restricted = append(d.Restricted, x)
 	}
 	return &content{Title: "event.title", Args: []any{id, position}, Section: "incidents", Template: "event.view", Data: d, Incident: id, Drill: st.Declared.Drill, Still: true}, nil
+}
+
+// during is the place, in the recording of a session, of an event that became history while the session went on.
+func during(st *procedure.State, at time.Time, position uint64) string {
+	for _, g := range st.Grants {
+		if g.Consumed.Position > 0 && g.Over() && !at.Before(g.Consumed.At) && !at.After(g.Terminated.At) {
+			return fmt.Sprintf("/incidents/%s/sessions/%s?at=%d", st.Incident, g.ID, position)
+		}
+	}
+	return ""
 }
 
 func noPosition(id string, position, last uint64) *procedure.Refusal {

@@ -16,6 +16,7 @@ import (
 	"cacert.org/emergency/pkg/dossier"
 	"cacert.org/emergency/pkg/procedure"
 	"cacert.org/emergency/pkg/rulebook"
+	deploymentv1 "cacert.org/emergency/proto/emergency/deployment/v1"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 )
 
@@ -105,7 +106,7 @@ func computed() []string {
 		emergencyv1.Role(0), emergencyv1.SystemKind(0), emergencyv1.Team(0), emergencyv1.Severity(0), emergencyv1.ReasonClass(0), emergencyv1.ReviewVerdict(0), emergencyv1.TestResult(0),
 		emergencyv1.Control(0), emergencyv1.Deviation(0), emergencyv1.ResponderStep(0), emergencyv1.ReplicationResult(0), emergencyv1.HealthResult(0), emergencyv1.DisputeConcern(0),
 		emergencyv1.DirectionKind(0), emergencyv1.EscalationGround(0), emergencyv1.UnfitCode(0), emergencyv1.LeadDecision(0), emergencyv1.Outcome(0), emergencyv1.StandbyEndReason(0),
-		emergencyv1.ObserverKind(0), emergencyv1.ApplyOutcome(0), emergencyv1.CycleOutcome(0), emergencyv1.Phase(0), emergencyv1.Finding(0), emergencyv1.ReviewGround(0),
+		emergencyv1.ObserverKind(0), emergencyv1.ApplyOutcome(0), emergencyv1.CycleOutcome(0), emergencyv1.Phase(0), emergencyv1.Finding(0), emergencyv1.ReviewGround(0), emergencyv1.SessionCause(0), deploymentv1.WatchMode(0),
 	} {
 		for i := 1; i < e.Descriptor().Values().Len(); i++ {
 			list = append(list, enumKey(e.Descriptor(), e.Descriptor().Values().Get(i).Number()))
@@ -136,6 +137,9 @@ func computed() []string {
 	} {
 		add("grant.", string(s))
 	}
+	add("recording.", "complete", "incomplete", "broken")
+	add("watch.state.", "waiting", "opening", "live", "frozen", "terminated", "other")
+	add("watch.part.", "subject", "watcher", "observer")
 	add("grant.mark.", "issued", "armed", "opened", "frozen", "resumed", "expired", "terminated", "disabled", "proven", "usable", "sealed")
 	for _, s := range []procedure.DisputeState{
 		procedure.DisputeFiled, procedure.DisputeCaseOpened, procedure.DisputeAwaiting, procedure.DisputeProposed, procedure.DisputeAccepted, procedure.DisputePreliminaries, procedure.DisputeRuled,

@@ -1,0 +1,163 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package pages_test
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"testing"
+
+	"github.com/chromedp/cdproto/cdp"
+	"github.com/chromedp/cdproto/page"
+	"github.com/chromedp/chromedp"
+
+	"cacert.org/emergency/pkg/procedure"
+	deploymentv1 "cacert.org/emergency/proto/emergency/deployment/v1"
+	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
+	"cacert.org/emergency/services/internal/testenv"
+)
+
+const (
+	watching = "document.getElementById('watch').dataset"
+	rowsText = "document.querySelector('.xterm-rows').innerText"
+)
+
+// TestWatch is a watched session with the browser as the watcher's view: the stock ssh client types, the page shows, acknowledges,
+// freezes when it is hidden, and ends the session.
+func TestWatch(t *testing.T) {
+	t.Parallel()
+	browser := startBrowser(t)
+	c := newConsole(t)
+	x := open(t, browser, c.Env, look{person: "carla", width: 1280})
+	x.goTo(c.path("/watch"))
+	x.do(chromedp.Click("[data-do=begin]"))
+	x.until(watching + ".mode === 'watcher'")
+	subject := c.run("anna", "connect")
+	x.until(watching + ".open === 'true'")
+	subject.typing("PS1=; echo answer-$((6*7))")
+	x.until(rowsText + ".includes('answer-42')")
+	subject.typing(evil)
+	x.until(rowsText + ".includes('true-colour')")
+	notActedOn(t, x)
+	x.wellMade("watching")
+	x.shoot("watch-1280")
+
+	// An observer sees the same, from the first byte, and has nothing to press.
+	o := open(t, browser, c.Env, look{person: "carl", width: 390, lang: "de"})
+	o.goTo(c.path("/watch"))
+	o.until(watching + ".mode === 'observer' && " + rowsText + ".includes('true-colour')")
+	if n := eval[int](o, "document.querySelectorAll('#watch button').length"); n != 0 {
+		t.Errorf("an observer has %d buttons", n)
+	}
+	o.wellMade("observing at 390")
+
+	// A note is a marker in history and recording.
+	x.do(chromedp.SetValue("[data-do=note] input", "she looks at the answer"))
+	eval[bool](x, "document.querySelector('[data-do=note]').requestSubmit(), true")
+	for _, view := range []*tab{x, o} {
+		view.until("document.querySelector('.notices').innerText.includes('note by carla: she looks at the answer')")
+	}
+
+	// Another tab in front: nobody sees the page, the session stands still, and what is typed meanwhile is thrown away.
+	other, leave := chromedp.NewContext(x.ctx)
+	check(t, chromedp.Do(other, chromedp.Navigate("about:blank")))
+	inFront(t, other)
+	o.until(watching + ".open === 'false'")
+	c.await("the freeze", func(g *procedure.Grant) bool {
+		return g.State == procedure.GrantFrozen && g.FreezeCause == emergencyv1.SessionCause_SESSION_CAUSE_WATCHER_HIDDEN
+	})
+	subject.typing("echo never-$((40+2))")
+	o.until("document.querySelector('[data-show=discarded]').textContent !== ''")
+	leave()
+	inFront(t, x.ctx)
+	x.until("!document.hidden")
+	x.do(chromedp.Click("[data-do=resume]"))
+	x.until(watching + ".open === 'true'")
+	subject.typing("echo answer-$((6*7+1))")
+	x.until(rowsText + ".includes('answer-43')")
+	if eval[bool](x, rowsText+".includes('never-42')") {
+		t.Error("what was typed while nobody watched has run")
+	}
+
+	// The end takes two steps; the first one already stops it.
+	x.do(chromedp.Click("[data-do=stop]"))
+	x.until(watching + ".open === 'false'")
+	x.wellMade("about to end")
+	x.do(chromedp.Click("[data-do=kill]"))
+	c.await("the end", func(g *procedure.Grant) bool { return g.Terminated.Position > 0 && g.DisabledDone.Position > 0 })
+	for _, r := range c.grant().Results {
+		if r.GetOutcome() != emergencyv1.EffectOutcome_EFFECT_OUTCOME_DONE && r.GetOutcome() != emergencyv1.EffectOutcome_EFFECT_OUTCOME_NOT_NEEDED {
+			t.Errorf("%s: %s %s", r.GetEffect(), r.GetOutcome(), r.GetDetail())
+		}
+	}
+	for _, view := range []*tab{x, o} {
+		view.until(watching + ".over !== undefined")
+		notActedOn(t, view)
+	}
+	_ = subject.in.Close()
+	subject.ends()
+}
+
+func notActedOn(t *testing.T, x *tab) {
+	t.Helper()
+	if eval[bool](x, "window.pwned !== undefined || document.title.includes('pwned') || document.querySelectorAll('.xterm a, .xterm img, .xterm script').length > 0") {
+		t.Error("the output has acted on the page")
+	}
+}
+
+// inFront brings a tab before the others of its window.
+func inFront(t *testing.T, ctx context.Context) {
+	t.Helper()
+	check(t, chromedp.Do(ctx, chromedp.Func(func(ctx context.Context, s *chromedp.Target) error {
+		_, err := cdp.Call(ctx, s, page.BringToFront, cdp.Empty{})
+		return err
+	})))
+}
+
+// TestWatchThroughService: nobody is the watcher by a service's word, and nobody but a service speaks for another.
+func TestWatchThroughService(t *testing.T) {
+	t.Parallel()
+	c := newConsole(t)
+	c.story.Do("carla", &emergencyv1.ArmWatchRequest{Grant: "G1"})
+	said := func(profile string, hello *deploymentv1.WatchHello) (deploymentv1.WatchMode, error) {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), testenv.Patience)
+		defer cancel()
+		stream, err := c.WithProfile(profile).Console().Watch(ctx)
+		check(t, err)
+		hello.Incident, hello.Grant = c.story.ID, "G1"
+		check(t, stream.Send(&deploymentv1.WatchRequest{Message: &deploymentv1.WatchRequest_Hello{Hello: hello}}))
+		m, err := stream.Recv()
+		return m.GetWelcome().GetMode(), err
+	}
+	service, carl := c.Data("services", "epatchd"), c.Data("people", "carl")
+	if mode, err := said(service, &deploymentv1.WatchHello{Person: "carl", Observe: true}); err != nil || mode != deploymentv1.WatchMode_WATCH_MODE_OBSERVER {
+		t.Errorf("an observer through a service: %v, %v", mode, err)
+	}
+	for name, x := range map[string]struct {
+		profile string
+		hello   *deploymentv1.WatchHello
+		want    string
+	}{
+		"the watcher by a service's word":  {service, &deploymentv1.WatchHello{Person: "carla"}, "nobody has"},
+		"nobody through a service":         {service, &deploymentv1.WatchHello{}, "watched by critical admins"},
+		"a tester through a service":       {service, &deploymentv1.WatchHello{Person: "theo", Observe: true}, "watched by critical admins"},
+		"somebody else over the own line":  {carl, &deploymentv1.WatchHello{Person: "carla"}, "only a service"},
+		"the subject through a service":    {service, &deploymentv1.WatchHello{Person: "anna", Observe: true}, "cannot watch"},
+		"the watcher, signed by a service": {service, &deploymentv1.WatchHello{Person: "carla", Approval: &emergencyv1.Approval{}}, "none of carla's"},
+	} {
+		if mode, err := said(x.profile, x.hello); err == nil || !strings.Contains(err.Error(), x.want) {
+			t.Errorf("%s: %v, %v; want %q", name, mode, err, x.want)
+		}
+	}
+	has(t, "the watcher's page", plain(t, c.Env).as("carla").page(c.path("/watch")), `data-do="begin"`, `data-watcher="true"`)
+	s := plain(t, c.Env).as("carl")
+	hasNot(t, "an observer's page", s.page(c.path("/watch")), "<button type", `data-watcher="true"`)
+	if a := s.do("GET", c.path("/stream"), nil, "Connection", "Upgrade", "Upgrade", "websocket", "Sec-WebSocket-Version", "13", "Sec-WebSocket-Key", "MDEyMzQ1Njc4OWFiY2RlZg==", "Origin", "https://evil.example"); a.StatusCode != http.StatusForbidden {
+		t.Errorf("the stream from another site: %s", a.Status)
+	}
+	if a := plain(t, c.Env).get(c.path("/stream")); a.StatusCode != http.StatusForbidden {
+		t.Errorf("the stream without signing in: %s", a.Status)
+	}
+}
