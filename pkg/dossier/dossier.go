@@ -101,8 +101,8 @@ func New(in Input) (*Dossier, error) {
 	d := &Dossier{
 		Incident: f.incident, Position: s.Position, RecordedAt: s.RecordedAt.UTC(), Head: s.HeadHash, AskedAt: f.asked.UTC(),
 		System: s.Declared.System, Status: string(s.Status), Strategy: s.Strategy, Drill: s.Declared.Drill,
-		Persons: f.persons(), Answers: f.answers(), Steps: f.steps(), Order: Point{"Order", f.orDefault(f.order())}, Obligations: Obligations(s, f.asked),
-		Proceedings: f.point(point{label: "Disputes and rulings", types: proceedings()}), Values: f.point(point{label: "Redacted, disclosed, played", types: []string{"FieldRedacted", "RedactionCompleted", "FieldDisclosed", "RecordingPlayed"}}),
+		Persons: f.persons(), Answers: f.answers(), Steps: f.steps(), Order: Point{labelOrder, f.orDefault(f.order())}, Obligations: Obligations(s, f.asked),
+		Proceedings: f.point(point{label: labelProceedings, types: proceedings()}), Values: f.point(point{label: labelValues, types: []string{"FieldRedacted", "RedactionCompleted", "FieldDisclosed", "RecordingPlayed"}}),
 	}
 	if s.Policy != nil {
 		d.Policy, d.PolicyDigest = s.Policy.Number, s.Policy.Digest

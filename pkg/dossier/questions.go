@@ -357,3 +357,33 @@ func (f *fold) accessTimes() []Sentence {
 	}
 	return list
 }
+
+// QuestionIDs are the ids of all questions, in their order. What shows a dossier in another language has a text for each of them,
+// and for each of PointLabels.
+func QuestionIDs() []string {
+	var list []string
+	for _, q := range questions() {
+		list = append(list, q.id)
+	}
+	return list
+}
+
+// PointLabels are all labels that a point can have, each once.
+func PointLabels() []string {
+	list := []string{labelOrder, labelProceedings, labelValues}
+	for _, q := range questions() {
+		for _, p := range q.points {
+			if !slices.Contains(list, p.label) {
+				list = append(list, p.label)
+			}
+		}
+	}
+	return list
+}
+
+// The labels of the points beside the questions.
+const (
+	labelOrder       = "Order"
+	labelProceedings = "Disputes and rulings"
+	labelValues      = "Redacted, disclosed, played"
+)

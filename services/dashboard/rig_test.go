@@ -102,7 +102,7 @@ func newRig(t *testing.T, change ...func(*dashboard.Config)) *rig {
 	log := slog.New(slog.NewJSONHandler(r.logs, nil))
 	incidents := projection.NewIncidents()
 	cfg := dashboard.Config{Clock: r.clock, Log: log, Store: r.store, Keys: r.keys.Ring, Incidents: incidents, Peers: map[string]grpc.ClientConnInterface{}}
-	for _, owner := range []string{"incident", "notification", "review", "deployment"} {
+	for _, owner := range []string{"incident", "notification", "review", "deployment", "arbitration"} {
 		cfg.Peers[owner] = r.restrictedPeer(log)
 	}
 	for _, c := range change {

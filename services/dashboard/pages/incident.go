@@ -81,6 +81,7 @@ type deviation struct {
 type option struct {
 	What, Typed  string
 	Act          *act // where it is done; nil where no page does it
+	subject      string
 	Reason, Rule string
 	Ways         []string
 	Who          []person
@@ -170,7 +171,7 @@ func (v *viewer) change(st *procedure.State, c procedure.StrategyChange) strateg
 // options adds what the viewer can do, by the checks that decide.
 func (p *Pages) options(v *viewer, st *procedure.State, d *incidentView) {
 	for _, o := range procedure.Options(st, p.env(v)) {
-		x := option{What: v.command(o.Command, o.Subject), Typed: p.cfg.Typed(o.Command, o.Subject, st.Incident), Due: v.when(o.Due), Act: p.act(v, st, o.Command, o.Subject)}
+		x := option{What: v.command(o.Command, o.Subject), Typed: p.cfg.Typed(o.Command, o.Subject, st.Incident), Due: v.when(o.Due), Act: p.act(v, st, o.Command, o.Subject), subject: o.Subject}
 		switch {
 		case o.Next:
 			d.Next = append(d.Next, x)

@@ -117,6 +117,13 @@ func (p *Pages) Mount(mux *http.ServeMux) {
 		"GET /incidents/{incident}/sessions/{grant}":       p.session,
 		"POST /incidents/{incident}/sessions/{grant}":      p.session,
 		"GET /incidents/{incident}/sessions/{grant}/watch": p.watch,
+		"GET /incidents/{incident}/cases/{dispute}":        p.casePage,
+		"POST /incidents/{incident}/cases/{dispute}":       p.casePage,
+		"GET /incidents/{incident}/dossier":                p.dossierPage,
+		"POST /incidents/{incident}/dossier":               p.dossierPage,
+		"GET /incidents/{incident}/evidence":               p.evidence,
+		"POST /incidents/{incident}/evidence":              p.evidence,
+		"GET /docket":                                      p.docket,
 	} {
 		add(pattern, p.page(build))
 	}

@@ -223,18 +223,6 @@ func noPosition(id string, position, last uint64) *procedure.Refusal {
 	}
 }
 
-// reveal reads a restricted value as the viewer. A rule's no is shown in its place.
-func (p *Pages) reveal(v *viewer, id string, x restricted) restricted {
-	answer, err := p.cfg.Query.ReadRestricted(v.ctx, &dashboardv1.ReadRestrictedRequest{Incident: id, Commitment: x.Commitment})
-	if err != nil {
-		refused := v.refusal(err)
-		x.Refused = &refused
-		return x
-	}
-	x.Value, x.Shown = answer.GetValue(), true
-	return x
-}
-
 // slider shows an emergency as it was at a position, and what changed there.
 func (p *Pages) slider(v *viewer, r *http.Request) (*content, error) {
 	id := r.PathValue("incident")

@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"cacert.org/emergency/pkg/dossier"
 	"cacert.org/emergency/pkg/procedure"
@@ -153,6 +154,11 @@ func computed() []string {
 	add("answer.", "none", "declined", "ended")
 	add("asked.", "waiting", "accepted", "declined", "silent")
 	add("direction.", "open", "reported", "done", "void", "overdue")
+	add("dossier.question.", dossier.QuestionIDs()...)
+	add("dossier.label.", dossier.PointLabels()...)
+	add("field.", restrictedNames()...)
+	add("Finding.", "JUSTIFIED", "NOT_JUSTIFIED", "NO_FINDING")
+	add("ReviewGround.", "INJUSTICE", "EGREGIOUS", "UNCONSCIONABLE")
 	add("debt.state.", "open", "overdue", "met", "late", "lifted")
 	add("debt.", debtKinds()...)
 	add("stop.state.", "done", "current", "next", "later")
@@ -163,6 +169,24 @@ func computed() []string {
 	for _, way := range []string{"ago.", "in."} {
 		add(way, "second", "seconds", "minutes", "hours", "days")
 	}
+	return list
+}
+
+// restrictedNames are the names of all restricted fields that there are.
+func restrictedNames() []string {
+	var list []string
+	restricted := new(emergencyv1.Restricted).ProtoReflect().Descriptor()
+	protoregistry.GlobalFiles.RangeFilesByPackage(restricted.ParentFile().Package(), func(f protoreflect.FileDescriptor) bool {
+		for i := range f.Messages().Len() {
+			fields := f.Messages().Get(i).Fields()
+			for j := range fields.Len() {
+				if fd := fields.Get(j); fd.Message() == restricted && !slices.Contains(list, string(fd.Name())) {
+					list = append(list, string(fd.Name()))
+				}
+			}
+		}
+		return true
+	})
 	return list
 }
 
