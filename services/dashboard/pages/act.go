@@ -134,7 +134,20 @@ func (p *Pages) actPage(v *viewer, r *http.Request) (*content, error) {
 	}
 	cmd := p.begin(v, a.st, a.info, a.subject, a.variant)
 	f := &former{v: v, st: a.st, command: a.info.Name, missing: procedure.WrongFields(cmd)}
-	return p.actContent(v, a, cmd, f, procedure.Foresee(a.st, cmd, p.env(v)))
+	return p.actContent(v, a, cmd, f, p.refusedAnyway(v, a, cmd))
+}
+
+// refusedAnyway is what the rules say of a command whatever is filled in, as the page of the emergency says it; nil if nothing.
+func (p *Pages) refusedAnyway(v *viewer, a *acting, cmd procedure.Command) *procedure.Refusal {
+	if a.st.Status == procedure.Absent {
+		return procedure.Foresee(a.st, cmd, p.env(v))
+	}
+	for _, o := range procedure.Options(a.st, p.env(v)) {
+		if o.Command == a.info.Name && o.Subject == a.subject {
+			return o.Refusal
+		}
+	}
+	return nil
 }
 
 // actContent draws a form around a command, with what the rules say of it.
@@ -261,7 +274,7 @@ func (p *Pages) actAgain(v *viewer, a *acting, encoded string) (*content, error)
 	cmd.GetMeta().RequestId = ""
 	fresh := p.begin(v, a.st, a.info, a.subject, a.variant)
 	f := &former{v: v, st: a.st, command: a.info.Name, missing: procedure.WrongFields(fresh)}
-	return p.actContent(v, a, cmd, f, procedure.Foresee(a.st, cmd, p.env(v)))
+	return p.actContent(v, a, cmd, f, p.refusedAnyway(v, a, fresh))
 }
 
 // encode writes a command so that it passes through a browser unchanged.

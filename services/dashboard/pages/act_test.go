@@ -9,9 +9,11 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+	"time"
 
 	"cacert.org/emergency/pkg/procedure"
 	"cacert.org/emergency/pkg/rpc/command"
+	"cacert.org/emergency/pkg/timer"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 	"cacert.org/emergency/services/internal/testenv"
 )
@@ -50,7 +52,8 @@ func declaration() url.Values {
 // may not is told why.
 func TestActing(t *testing.T) {
 	t.Parallel()
-	env := testenv.Start(t, testenv.Options{NoAgents: true})
+	clock := timer.NewManual(time.Now())
+	env := testenv.Start(t, testenv.Options{NoAgents: true, Clock: clock})
 	carla := plain(t, env).as("carla")
 	has(t, "the form", carla.page("/declare"), `name="symptom"`, `name="reason_class"`, "at least 10 characters")
 
@@ -117,6 +120,36 @@ func TestActing(t *testing.T) {
 		if a := carla.do("POST", "/incidents/"+id+"/act/CallOut/sign", sign); a.StatusCode != http.StatusBadRequest || !strings.Contains(a.body, "is not this command") {
 			t.Errorf("payload and command do not belong together: %s\n%s", a.Status, text(a.body))
 		}
+	})
+	t.Run("signed too late", func(t *testing.T) {
+		const act = "/act/AnnotateLog"
+		old := toSign(t, carla.do("POST", "/incidents/"+id+act, url.Values{"filled": {"1"}, "entry": {"1"}, "text": {"mirror 2 is out of rotation"}}))
+		clock.Advance(20 * time.Minute)
+		a := carla.do("POST", "/incidents/"+id+act+"/sign", old)
+		if a.StatusCode != http.StatusUnprocessableEntity || !strings.Contains(a.body, "The signature was too old") {
+			t.Fatalf("%s\n%s", a.Status, text(a.body))
+		}
+		again := url.Values{"demo": {"1"}}
+		for _, m := range carried.FindAllStringSubmatch(a.body, -1) {
+			again.Set(m[1], html.UnescapeString(m[2]))
+		}
+		if again.Get("command") != old.Get("command") || again.Get("payload") == old.Get("payload") {
+			t.Error("it is another command, or the same old statement")
+		}
+		done(t, carla.do("POST", "/incidents/"+id+act+"/sign", again))
+	})
+	t.Run("refused when sent", func(t *testing.T) {
+		anna, bert := plain(t, env).as("anna"), plain(t, env).as("bert")
+		slot := url.Values{"subject": {"assessment/1"}}
+		first := toSign(t, anna.do("POST", "/incidents/"+id+"/act/Respond", slot))
+		second := toSign(t, bert.do("POST", "/incidents/"+id+"/act/Respond", slot))
+		done(t, anna.do("POST", "/incidents/"+id+"/act/Respond/sign", first))
+		a := bert.do("POST", "/incidents/"+id+"/act/Respond/sign", second)
+		if a.StatusCode != http.StatusConflict {
+			t.Errorf("a place that is taken meanwhile: %s", a.Status)
+		}
+		has(t, "a place that is taken meanwhile", text(a.body), "Not recorded", "SLOT_TAKEN", "anna", "Nothing was changed")
+		has(t, "the form again", bert.do("POST", "/incidents/"+id+"/act/Respond", second).body, `name="accept.contact_path"`)
 	})
 	t.Run("from another site", func(t *testing.T) {
 		if a := carla.do("POST", "/incidents/"+id+"/act/CallOut", url.Values{}, "Origin", "https://evil.example", "Sec-Fetch-Site", "cross-site"); a.StatusCode != http.StatusForbidden {

@@ -30,6 +30,8 @@ func TestInBrowser(t *testing.T) {
 		t.Run("hostile text", func(t *testing.T) { t.Parallel(); hostilePages(t, browser, h, bad) })
 		t.Run("live", func(t *testing.T) { t.Parallel(); livePages(t, browser, h) })
 		t.Run("keyboard", func(t *testing.T) { t.Parallel(); keyboard(t, browser, h) })
+		t.Run("hostile text in forms", func(t *testing.T) { t.Parallel(); hostileForms(t, browser, h, bad) })
+		t.Run("a form by keyboard", func(t *testing.T) { t.Parallel(); keyboardForm(t, browser, h) })
 		t.Run("without JavaScript", func(t *testing.T) { t.Parallel(); withoutScript(t, browser, h) })
 	})
 }
