@@ -48,7 +48,7 @@ func MayWatchThrough(s *State, grant, person string, a *emergencyv1.Approval, bo
 	if !entry.RevokedAt.IsZero() && !now.Before(entry.RevokedAt) {
 		return "", time.Time{}, refuse(ReasonKeyRevoked, "the signing key %s was revoked at %s", short(a.GetKeyId()), stamp(entry.RevokedAt))
 	}
-	st, err := OpenApproval(a, entry.Key.GetPublicKey())
+	st, err := OpenApproval(a, entry.Key)
 	if err != nil {
 		return refused("%v", err)
 	}
