@@ -79,14 +79,14 @@ type area struct {
 	Max, Last, LastLate  int
 	PeakLate             int
 	From, To             *when
-	Rows                 []moment
+	Rows                 []owedRow
 	HasPoints, HasLate   bool
 	Width, Height, Floor int
 	Lines                []int // heights of the grid
 }
 
-// moment is a row of the table beside the chart.
-type moment struct {
+// owedRow is a row of the table beside the chart.
+type owedRow struct {
 	At            string
 	Open, Overdue int
 }
@@ -113,7 +113,7 @@ func (p *Pages) board(v *viewer, r *http.Request) (*content, error) {
 	if err != nil {
 		return nil, badPeriod(err)
 	}
-	owing, err := dossier.OwedOver(from, until, v.now, moments, inputs)
+	owing, err := dossier.OwedOver(from, until, v.now, owedSteps, inputs)
 	if err != nil {
 		return nil, badPeriod(err)
 	}
@@ -316,9 +316,9 @@ func (v *viewer) deviations(d *boardView, list []*procedure.State) {
 	})
 }
 
-// moments is in how many steps the chart of obligations goes, and tableRows how many of them its table has.
+// owedSteps is in how many steps the chart of obligations goes, and tableRows how many of them its table has.
 const (
-	moments   = 96
+	owedSteps = 96
 	tableRows = 12
 )
 
@@ -327,8 +327,8 @@ func (v *viewer) owed(list []dossier.Moment) area {
 	a := area{Width: 640, Height: 160, Floor: 158, From: v.when(list[0].At), To: v.when(list[len(list)-1].At)}
 	for i, m := range list {
 		a.Max, a.PeakLate = max(a.Max, m.Open), max(a.PeakLate, m.Overdue)
-		if i%(moments/tableRows) == 0 {
-			a.Rows = append(a.Rows, moment{m.At.Format("2006-01-02 15:04 UTC"), m.Open, m.Overdue})
+		if i%(owedSteps/tableRows) == 0 {
+			a.Rows = append(a.Rows, owedRow{m.At.Format("2006-01-02 15:04 UTC"), m.Open, m.Overdue})
 		}
 	}
 	last := list[len(list)-1]
