@@ -99,11 +99,11 @@ func take(ctx context.Context, pages, out, only string, whole bool) error {
 	if err := chromedp.Do(browser, chromedp.Navigate("about:blank")); err != nil {
 		return fmt.Errorf("start %s: %w", program, err)
 	}
-	for _, width := range []int64{desk, phone} {
-		for _, p := range pictures() {
-			if only != "" && p.name != only {
-				continue
-			}
+	for _, p := range pictures() {
+		if only != "" && p.name != only {
+			continue
+		}
+		for _, width := range []int64{desk, phone} {
 			file := filepath.Join(out, fmt.Sprintf("%s-%d.png", p.name, width))
 			n, err := one(browser, pages, file, p, width, whole)
 			if err != nil {
