@@ -4,6 +4,7 @@ package pages_test
 
 import (
 	"html"
+	"mime/multipart"
 	"net/http"
 	"net/url"
 	"regexp"
@@ -150,6 +151,45 @@ func TestActing(t *testing.T) {
 		}
 		has(t, "a place that is taken meanwhile", text(a.body), "Not recorded", "SLOT_TAKEN", "anna", "Nothing was changed")
 		has(t, "the form again", bert.do("POST", "/incidents/"+id+"/act/Respond", second).body, `name="accept.contact_path"`)
+	})
+	t.Run("a patch", func(t *testing.T) {
+		dora := plain(t, env).as("dora")
+		form := "/incidents/" + id + "/act/RegisterPatch"
+		body := dora.page(form)
+		has(t, "form", body, `type="file"`, `enctype="multipart/form-data"`, `name="bug_id"`)
+		if asked := regexp.MustCompile(`name="base_commit"[^>]* required`).FindString(body); asked != "" {
+			t.Errorf("what the review service finds out is asked of a person: %s", asked)
+		}
+		empty := dora.do("POST", form, url.Values{"filled": {"1"}, "bug_id": {"1423"}})
+		if empty.StatusCode != http.StatusUnprocessableEntity {
+			t.Errorf("without a patch: %s", empty.Status)
+		}
+		has(t, "without a patch", empty.body, "the patch", `value="1423"`)
+		hasNot(t, "without a patch", empty.body, "<code>sha256</code>", "<code>base_tree</code>")
+		sent := func(name, data string) answer {
+			t.Helper()
+			var b strings.Builder
+			m := multipart.NewWriter(&b)
+			check(t, m.WriteField("filled", "1"))
+			check(t, m.WriteField("bug_id", "1423"))
+			w, err := m.CreateFormFile("bytes", name)
+			check(t, err)
+			_, err = w.Write([]byte(data))
+			check(t, err)
+			check(t, m.Close())
+			return dora.post(form, b.String(), m.FormDataContentType())
+		}
+		if a := sent("no.diff", "this is no patch"); a.StatusCode != http.StatusUnprocessableEntity || !strings.Contains(a.body, "the patch is not acceptable") {
+			t.Errorf("no patch: %s\n%s", a.Status, text(a.body))
+		}
+		a := sent("fix.diff", string(story.Patch.Bytes))
+		has(t, "what registering signs", text(a.body), "P1r1", story.Patch.BaseTree, story.Patch.ResultTree)
+		dora.page(done(t, dora.do("POST", form+"/sign", toSign(t, a))))
+		if r := story.Revision(); r.ID != "P1r1" || r.By != "dora" || r.ResultTree != story.Patch.ResultTree || r.BugID != "1423" {
+			t.Errorf("%+v", r)
+		}
+		anna := plain(t, env).as("anna")
+		has(t, "a review beside the difference", anna.page("/incidents/"+id+"/act/RecordFirstReview?subject=P1r1"), `name="verdict"`, `class="diff"`, story.Revision().Binding)
 	})
 	t.Run("from another site", func(t *testing.T) {
 		if a := carla.do("POST", "/incidents/"+id+"/act/CallOut", url.Values{}, "Origin", "https://evil.example", "Sec-Fetch-Site", "cross-site"); a.StatusCode != http.StatusForbidden {

@@ -138,7 +138,8 @@ func (x *tab) hear(ev any) {
 	case *runtime.EventExceptionThrown:
 		x.problems = append(x.problems, "exception: "+e.ExceptionDetails.Text)
 	case *log.EventEntryAdded:
-		if e.Entry.Level == "error" || e.Entry.Level == "warning" {
+		answered := strings.Contains(e.Entry.Text, "status of 422") // the browser's note on a form that came back, which is as it should
+		if (e.Entry.Level == "error" || e.Entry.Level == "warning") && !answered {
 			x.problems = append(x.problems, fmt.Sprintf("log: %s %s", e.Entry.Text, e.Entry.URL))
 		}
 	case *network.EventRequestWillBeSent:

@@ -132,6 +132,17 @@ func spareRows(path string) int {
 	return 3
 }
 
+// wrongFields are what a command's form does not take, but for what is found out only when a form is sent (complete).
+func wrongFields(cmd procedure.Command) []procedure.WrongField {
+	list := procedure.WrongFields(cmd)
+	if _, patch := cmd.(*emergencyv1.RegisterPatchRequest); patch {
+		list = slices.DeleteFunc(list, func(w procedure.WrongField) bool {
+			return slices.Contains([]string{"sha256", "base_commit", "base_tree", "result_tree"}, w.Field)
+		})
+	}
+	return list
+}
+
 // former makes the fields of one form.
 type former struct {
 	v       *viewer

@@ -37,7 +37,7 @@ func hostileForms(t *testing.T, browser context.Context, h *hour, bad *testenv.S
 		{"anna", "/incidents/" + bad.ID + "/act/RaiseVeto?subject=P1r1"}, {"carl", "/incidents/" + bad.ID + "/act/FileDispute"}, {"anna", "/incidents/" + bad.ID + "/act/Respond?kind=decline"},
 		{"carl", "/incidents/" + bad.ID + "/act/Respond?subject=" + url.QueryEscape(markup)},
 	} {
-		x := open(t, browser, h.Env, look{person: f.who, width: 390})
+		x := open(t, browser, h.Env, look{person: f.who, width: 390, within: wholeEmergency})
 		harmless := func(what string) {
 			t.Helper()
 			x.wellMade(f.path + ", " + what)

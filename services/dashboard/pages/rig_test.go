@@ -67,18 +67,24 @@ type answer struct {
 
 func (s *site) do(method, path string, form url.Values, header ...string) answer {
 	s.t.Helper()
-	var body io.Reader
-	if form != nil {
-		body = strings.NewReader(form.Encode())
+	if form == nil {
+		return s.send(method, path, nil, header...)
 	}
+	return s.send(method, path, strings.NewReader(form.Encode()), append([]string{"Content-Type", "application/x-www-form-urlencoded", "Origin", s.base}, header...)...)
+}
+
+// post sends a form of another kind than do.
+func (s *site) post(path, body, contentType string) answer {
+	s.t.Helper()
+	return s.send("POST", path, strings.NewReader(body), "Content-Type", contentType, "Origin", s.base)
+}
+
+func (s *site) send(method, path string, body io.Reader, header ...string) answer {
+	s.t.Helper()
 	req, err := http.NewRequestWithContext(s.t.Context(), method, s.base+path, body)
 	check(s.t, err)
 	for k, v := range s.header {
 		req.Header[k] = v
-	}
-	if form != nil {
-		req.Header.Set("Content-Type", "application/x-www-form-urlencoded")
-		req.Header.Set("Origin", s.base)
 	}
 	for i := 0; i+1 < len(header); i += 2 {
 		req.Header.Set(header[i], header[i+1])
