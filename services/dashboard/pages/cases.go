@@ -281,7 +281,7 @@ func (b *caseBuilder) candidates() {
 	if !b.x.Open() || b.x.Arbitrator != "" || b.x.Case == "" {
 		return
 	}
-	for _, c := range procedure.Candidates(b.st, procedure.Env{Now: b.v.now, Actor: procedure.Actor{KeyID: b.v.Key}, Book: b.v.book}, b.x.ID) {
+	for _, c := range procedure.Candidates(b.st, b.p.env(b.v), b.x.ID) {
 		out := candidate{person: *b.v.person(c.Person)}
 		for _, x := range b.x.Proposals {
 			out.Asked = out.Asked || x.Candidate == c.Person

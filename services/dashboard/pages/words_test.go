@@ -157,8 +157,6 @@ func computed() []string {
 	add("dossier.question.", dossier.QuestionIDs()...)
 	add("dossier.label.", dossier.PointLabels()...)
 	add("field.", restrictedNames()...)
-	add("Finding.", "JUSTIFIED", "NOT_JUSTIFIED", "NO_FINDING")
-	add("ReviewGround.", "INJUSTICE", "EGREGIOUS", "UNCONSCIONABLE")
 	add("debt.state.", "open", "overdue", "met", "late", "lifted")
 	add("debt.", debtKinds()...)
 	add("stop.state.", "done", "current", "next", "later")
