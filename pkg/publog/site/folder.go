@@ -211,7 +211,7 @@ func place(dir string) (string, error) {
 	if real, err := filepath.EvalSymlinks(dir); err == nil {
 		return real, nil
 	}
-	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil { //nolint:gosec // a site is for everybody to read
+	if err := os.MkdirAll(filepath.Dir(dir), 0o755); err != nil { // a site is for everybody to read
 		return "", err
 	}
 	parent, err := filepath.EvalSymlinks(filepath.Dir(dir))
@@ -234,7 +234,7 @@ func replaceable(dir string, now []byte) (same bool, err error) {
 		}
 		return false, fmt.Errorf("%s %w: %s", dir, ErrNotOurs, first)
 	}
-	have, err := os.ReadFile(filepath.Join(dir, sumsFile)) //nolint:gosec // the folder that the caller named
+	have, err := os.ReadFile(filepath.Join(dir, sumsFile)) // the folder that the caller named
 	return err == nil && whole && bytes.Equal(have, now), err
 }
 
@@ -242,10 +242,10 @@ func replaceable(dir string, now []byte) (same bool, err error) {
 func fill(dir string, made map[string][]byte, mode fs.FileMode) error {
 	for _, name := range slices.Sorted(maps.Keys(made)) {
 		file := filepath.Join(dir, filepath.FromSlash(name))
-		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil { //nolint:gosec // for everybody to read
+		if err := os.MkdirAll(filepath.Dir(file), 0o755); err != nil { // for everybody to read
 			return err
 		}
-		if err := os.WriteFile(file, made[name], 0o644); err != nil { //nolint:gosec // for everybody to read
+		if err := os.WriteFile(file, made[name], 0o644); err != nil { // for everybody to read
 			return err
 		}
 	}
@@ -340,7 +340,7 @@ func Check(dir string) (*Exported, error) {
 
 func readLog(dir string, o publog.Origin) ([]publog.Entry, *Problem) {
 	name := links{}.JSON(o)
-	raw, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(name))) //nolint:gosec // the folder that the caller named
+	raw, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(name))) // the folder that the caller named
 	if err != nil {
 		return nil, &Problem{File: name, What: "cannot be read"}
 	}
@@ -357,7 +357,7 @@ func readLog(dir string, o publog.Origin) ([]publog.Entry, *Problem) {
 // remake makes the site again and compares.
 func (x *Exported) remake(dir string) {
 	var ex export
-	raw, err := os.ReadFile(filepath.Join(dir, exportFile)) //nolint:gosec // the folder that the caller named
+	raw, err := os.ReadFile(filepath.Join(dir, exportFile)) // the folder that the caller named
 	if err != nil || json.Unmarshal(raw, &ex) != nil || ex.Form != exportForm {
 		x.Problems = append(x.Problems, Problem{File: exportFile, What: "does not say what the site was made from"})
 		return
@@ -371,7 +371,7 @@ func (x *Exported) remake(dir string) {
 		return
 	}
 	for _, name := range slices.Sorted(maps.Keys(made)) {
-		have, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(name))) //nolint:gosec // names of ours
+		have, err := os.ReadFile(filepath.Join(dir, filepath.FromSlash(name))) // names of ours
 		switch {
 		case err != nil:
 			x.Problems = append(x.Problems, Problem{File: name, What: "is missing: the log makes it"})
@@ -400,7 +400,7 @@ var sumForm = regexp.MustCompile(`^([0-9a-f]{64})  ([A-Za-z0-9][A-Za-z0-9._/-]*)
 
 // audit compares the files of a folder with its sums; the list is nil if it has none.
 func audit(dir string, names []string) (list map[string]string, problems []Problem) {
-	raw, err := os.ReadFile(filepath.Join(dir, sumsFile)) //nolint:gosec // the folder that the caller named
+	raw, err := os.ReadFile(filepath.Join(dir, sumsFile)) // the folder that the caller named
 	if err != nil {
 		return nil, nil
 	}
@@ -439,13 +439,13 @@ func regular(file, want string) bool {
 	if err != nil || !info.Mode().IsRegular() {
 		return false
 	}
-	raw, err := os.ReadFile(file) //nolint:gosec // a name of the sums, which is local
+	raw, err := os.ReadFile(file) // a name of the sums, which is local
 	sum := sha256.Sum256(raw)
 	return err == nil && hex.EncodeToString(sum[:]) == want
 }
 
 func syncFolder(dir string) error {
-	f, err := os.Open(dir) //nolint:gosec // the folder that the caller named
+	f, err := os.Open(dir) // the folder that the caller named
 	if err != nil {
 		return err
 	}

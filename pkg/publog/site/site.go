@@ -218,6 +218,7 @@ func title(o publog.Origin) string {
 		return "Emergency log: drills"
 	case publog.Archive:
 		return "Emergency log: from the archive"
+	case publog.Real:
 	}
 	return "Emergency log"
 }

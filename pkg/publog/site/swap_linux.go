@@ -24,7 +24,7 @@ func swap(fresh, dir string) error {
 
 // syncTree brings a tree to the disk.
 func syncTree(dir string) error {
-	f, err := os.Open(dir) //nolint:gosec // the folder that was just made
+	f, err := os.Open(dir) // the folder that was just made
 	if err != nil {
 		return err
 	}
