@@ -49,7 +49,7 @@ func grantsOf(s *procedure.State) []*dashboardv1.Grant {
 			Armed: mark(g.Armed), Consumed: mark(g.Consumed), Opened: mark(g.Opened), Frozen: mark(g.Frozen), FreezeCause: g.FreezeCause, FreezeMode: g.FreezeMode,
 			Resumed: mark(g.Resumed), Extended: mark(g.Extended), Expired: mark(g.Expired), Terminated: mark(g.Terminated), EndCause: g.Cause, Disabled: mark(g.DisabledDone),
 			ProvenUnusable: mark(g.Proven), StillUsable: mark(g.StillUsable), RoleEnded: mark(g.RoleEnded), Diff: mark(g.Diff.Mark), BeforeTree: g.BeforeTree,
-			AfterTree: g.Diff.AfterTree, ChangedPaths: uint32(len(g.Diff.Paths)), DiffProblem: g.Diff.Problem, //nolint:gosec // bounded by what an event can hold
+			AfterTree: g.Diff.AfterTree, ChangedPaths: uint32(len(g.Diff.Paths)), DiffProblem: g.Diff.Problem, // bounded by what an event can hold
 			Sealed: mark(g.Sealed), RecordingState: g.Record, RecordingSha256: g.Recording.GetSha256(), OutputBytes: g.OutputOffset, InputBytes: g.InputBytes, InputDiscarded: g.InputDiscarded,
 		}
 		for _, l := range g.Leftovers {

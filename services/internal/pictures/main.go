@@ -109,7 +109,7 @@ func take(ctx context.Context, pages, out, only string, whole bool) error {
 			if err != nil {
 				return fmt.Errorf("%s at %d: %w", p.name, width, err)
 			}
-			fmt.Printf("%s %d KiB\n", file, (n+1023)/1024)
+			fmt.Fprintf(os.Stdout, "%s %d KiB\n", file, (n+1023)/1024)
 		}
 	}
 	return nil
@@ -152,7 +152,7 @@ func one(browser context.Context, pages, file string, p picture, width int64, wh
 	if err != nil {
 		return 0, err
 	}
-	return len(small), os.WriteFile(file, small, 0o644) //nolint:gosec // pictures for everybody
+	return len(small), os.WriteFile(file, small, 0o644) // pictures for everybody
 }
 
 // look sets language, width and colours.
