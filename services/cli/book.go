@@ -13,7 +13,9 @@ import (
 	"github.com/spf13/cobra"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"cacert.org/emergency/pkg/identity/passkey"
 	"cacert.org/emergency/pkg/procedure"
+	"cacert.org/emergency/pkg/rulebook"
 	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 )
@@ -25,7 +27,7 @@ func (a *app) bookCommands() []*cobra.Command {
 		group("rulebook", "Policy, persons, roles, keys, who is on duty", a.bookShowCmd()),
 		group("rota", "Who is called for a team", a.rotaShowCmd(), a.rotaPlanCmd(), a.rotaOverrideCmd(), a.rotaSetCmd()),
 		group("contacts", "How a person is reached", a.contactsSetCmd()),
-		group("key", "Keys of the directory", a.keyAddCmd(), a.keyRevokeCmd()),
+		group("key", "Keys of the directory", a.keyListCmd(), a.keyAddCmd(), a.keyRevokeCmd()),
 		group("role", "Roles of the directory", a.roleGrantCmd(), a.roleRevokeCmd()),
 		group("policy", "The policy document: two persons sign it", a.policyDraftCmd(), a.policySignCmd(), a.policyPublishCmd()),
 	}
@@ -164,17 +166,72 @@ The addresses are kept outside the history; calls use at least the first two cha
 	return cmd
 }
 
-func (a *app) keyAddCmd() *cobra.Command {
-	key := &emergencyv1.Key{}
-	cmd := leaf("add FILE", "Add a key to the directory: your own, or as the Board", `
-FILE is a certificate or public key in PEM. You add your next key with one that is listed already.`, `
-  epatch key add next/cert.pem
-  epatch key add dora.pem --person dora`,
-		cobra.ExactArgs(1), func(cmd *cobra.Command, args []string) (err error) {
-			if key.PublicKey, err = publicKey(args[0]); err != nil {
+func (a *app) keyListCmd() *cobra.Command {
+	var person string
+	cmd := leaf("list", "Keys and passkeys of a person", `
+What is listed is read from the verified rule book. A passkey signs in the pages of its host, and opens no connection.`, `
+  epatch key list
+  epatch key list --person dora`,
+		cobra.NoArgs, func(cmd *cobra.Command, _ []string) error {
+			c, err := a.client()
+			if err != nil {
 				return err
 			}
-			key.KeyId = procedure.KeyID(key.GetPublicKey())
+			book, err := c.Book(cmd.Context())
+			if err != nil {
+				return err
+			}
+			if person == "" {
+				if person, _, err = c.Person(cmd.Context()); err != nil {
+					return err
+				}
+			}
+			for _, k := range book.Keys() {
+				if k.Key.GetPerson() == person {
+					if err := a.keyLine(k); err != nil {
+						return err
+					}
+				}
+			}
+			return nil
+		})
+	cmd.Flags().StringVar(&person, "person", "", "whose (default: yours)")
+	return cmd
+}
+
+func (a *app) keyLine(k rulebook.KeyEntry) error {
+	if a.opt.json {
+		return a.out.json(k.Key)
+	}
+	what, until := "key", ""
+	if p := k.Key.GetPasskey(); p != nil {
+		what = "passkey for " + p.GetRelyingParty()
+	}
+	at := func(t time.Time) string { return t.In(a.out.local).Format("2006-01-02 15:04:05 MST") }
+	if !k.RevokedAt.IsZero() {
+		until = ", revoked " + at(k.RevokedAt)
+	}
+	a.out.line("%s  %s, added %s%s", k.Key.GetKeyId(), what, at(k.AddedAt), until)
+	return nil
+}
+
+func (a *app) keyAddCmd() *cobra.Command {
+	var person, token string
+	cmd := leaf("add [FILE]", "Add a key to the directory: your own, or as the Board", `
+FILE is a certificate or public key in PEM. You add your next key with one that is listed already. A passkey is added with
+--passkey, as the page /passkeys shows it after the browser has made it: compare the key id with the one in the page, since whoever
+holds the key that you add signs as you.`, `
+  epatch key add next/cert.pem
+  epatch key add dora.pem --person dora
+  epatch key add --passkey TOKEN`,
+		cobra.MaximumNArgs(1), func(cmd *cobra.Command, args []string) error {
+			if (token == "") == (len(args) == 0) {
+				return usage("which key? name a file, or a passkey with --passkey")
+			}
+			key, err := keyToAdd(args, token, person)
+			if err != nil {
+				return err
+			}
 			c, err := a.client()
 			if err != nil {
 				return err
@@ -187,8 +244,25 @@ FILE is a certificate or public key in PEM. You add your next key with one that 
 			_, err = a.act(cmd.Context(), &emergencyv1.AddKeyRequest{Meta: bookMeta(), Key: key}, "key %s added for %s", key.GetKeyId(), key.GetPerson())
 			return err
 		})
-	cmd.Flags().StringVar(&key.Person, "person", "", "whose (default: yours)")
+	cmd.Flags().StringVar(&person, "person", "", "whose (default: yours)")
+	cmd.Flags().StringVar(&token, "passkey", "", "a passkey, as the page shows it")
 	return cmd
+}
+
+// keyToAdd is the key of a file, or a passkey, of the person named if one is.
+func keyToAdd(files []string, token, person string) (*emergencyv1.Key, error) {
+	if token == "" {
+		public, err := publicKey(files[0])
+		return &emergencyv1.Key{KeyId: procedure.KeyID(public), PublicKey: public, Person: person}, err
+	}
+	key, err := passkey.ParseToken(token)
+	if err != nil {
+		return nil, usage("%v", err)
+	}
+	if person != "" && person != key.GetPerson() {
+		return nil, usage("the passkey is %s's and not %s's", key.GetPerson(), person)
+	}
+	return key, nil
 }
 
 // publicKey reads a certificate's or key's SubjectPublicKeyInfo.

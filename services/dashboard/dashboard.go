@@ -6,8 +6,10 @@ import (
 	"context"
 	"crypto"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/http"
+	"net/url"
 	"sync/atomic"
 	"time"
 
@@ -91,8 +93,12 @@ func New(cfg Config) (*Server, error) {
 	for name, a := range assets() {
 		paths[name] = a.path
 	}
-	var err error
+	public, err := url.Parse(cfg.PublicURL)
+	if err != nil {
+		return nil, fmt.Errorf("dashboard: public URL: %w", err)
+	}
 	s.people, err = pages.New(pages.Config{
+		PublicURL: cfg.PublicURL, RelyingParty: public.Hostname(),
 		Clock: cfg.Clock, Log: cfg.Log, Query: s, Incidents: cfg.Incidents, Records: s.records, Reader: s.running, Peers: cfg.Peers,
 		Typed: cfg.Typed, Process: cfg.Process, Assets: paths, Development: cfg.Development, DemoSigner: cfg.DemoSigner, KeepAlive: cfg.KeepAlive,
 	})

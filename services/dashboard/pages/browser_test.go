@@ -6,6 +6,7 @@ import (
 	"context"
 	_ "embed"
 	"fmt"
+	"net"
 	"net/url"
 	"os"
 	"os/exec"
@@ -81,6 +82,7 @@ type look struct {
 	lang   string
 	dark   bool
 	still  bool          // without JavaScript
+	named  bool          // by the name of this machine: there are no passkeys for addresses
 	within time.Duration // how long the tab is in use; testenv.Patience if 0
 }
 
@@ -93,6 +95,11 @@ func open(t *testing.T, browser context.Context, env *testenv.Env, l look) *tab 
 	ctx, cancel := context.WithTimeout(ctx, max(l.within, testenv.Patience))
 	t.Cleanup(func() { cancel(); stop() })
 	x := &tab{t: t, ctx: ctx, env: env, hosts: map[string]bool{}}
+	if l.named {
+		_, port, err := net.SplitHostPort(env.HTTP())
+		check(t, err)
+		x.host = net.JoinHostPort("localhost", port)
+	}
 	check(t, chromedp.Listen(ctx, x.hear))
 	lang := map[string]string{"": "en-GB,en;q=0.8", "de": "de-AT,de;q=0.9,en;q=0.5"}[l.lang]
 	phone := l.width < 600

@@ -42,6 +42,9 @@ type Config struct {
 
 	// Assets are the addresses of style sheets, scripts and pictures by name.
 	Assets map[string]string
+	// PublicURL is where the pages are reached; empty where that is the address that was asked for. RelyingParty is its host name, for
+	// which passkeys are made and sign: localhost if empty, which browsers take for safe on this machine alone.
+	PublicURL, RelyingParty string
 	// Development lets people on this machine choose who they are, and says so on every page.
 	Development bool
 	// DemoSigner is the key of a demo person, with which a person who was chosen signs in development.
@@ -68,6 +71,9 @@ func New(cfg Config) (*Pages, error) {
 	}
 	if cfg.KeepAlive == 0 {
 		cfg.KeepAlive = defaultKeepAlive
+	}
+	if cfg.RelyingParty == "" {
+		cfg.RelyingParty = "localhost"
 	}
 	if cfg.Typed == nil {
 		cfg.Typed = func(string, string, string) string { return "" }
@@ -124,6 +130,8 @@ func (p *Pages) Mount(mux *http.ServeMux) {
 		"GET /incidents/{incident}/evidence":               p.evidence,
 		"POST /incidents/{incident}/evidence":              p.evidence,
 		"GET /docket":                                      p.docket,
+		"GET /passkeys":                                    p.passkeys,
+		"POST /passkeys":                                   p.passkeyMade,
 	} {
 		add(pattern, p.page(build))
 	}
@@ -133,6 +141,7 @@ func (p *Pages) Mount(mux *http.ServeMux) {
 	add("GET /board.csv", p.boardTable)
 	add("POST /incidents/{incident}/sessions/{grant}/frames", p.frames)
 	add("GET /incidents/{incident}/sessions/{grant}/stream", p.watchStream)
+	add("POST /passkeys/sign", p.addPasskey)
 	add("GET /sign-in", p.signInPage)
 	add("POST /sign-in", p.signIn)
 	add("POST /sign-out", p.signOut)

@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/base64"
+	"errors"
 	"fmt"
 	"net/http"
 	"net/url"
@@ -20,6 +21,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"cacert.org/emergency/pkg/identity"
+	"cacert.org/emergency/pkg/identity/passkey"
 	"cacert.org/emergency/pkg/procedure"
 	"cacert.org/emergency/pkg/rpc"
 	"cacert.org/emergency/pkg/rpc/command"
@@ -47,6 +49,8 @@ type statementView struct {
 	Bound          []fact // the digests that hold it to the bytes it is about
 	Command        string
 	Payload        string
+	// Passkey is set where one of the person's passkeys can sign.
+	Passkey *passkeyRequest
 	// Demo is set where the person's demo key can sign on this machine.
 	Demo bool
 	// Notice is the key of a text that says why the statement is shown again.
@@ -84,7 +88,7 @@ func (p *Pages) statementContent(v *viewer, r *http.Request, a *acting, cmd proc
 	}
 	d := statementView{
 		Incident: a.st.Incident, What: v.command(a.info.Name, a.subject), Path: a.path(), SignPath: a.signPath(), Subject: a.subject, Variant: a.variant, Person: v.Person, Role: v.enum(st.GetRole()),
-		SignedAt: v.moment(st.GetSignedAt()), Command: encode(encoded), Payload: encode(payload), Demo: p.demoSigns(r), Notice: notice,
+		SignedAt: v.moment(st.GetSignedAt()), Command: encode(encoded), Payload: encode(payload), Demo: p.demoSigns(r), Passkey: p.passkeyRequest(v, payload), Notice: notice,
 	}
 	d.Said = v.said(a.info.Name, cmd.ProtoReflect(), "", "")
 	for _, x := range []struct{ name, value string }{
@@ -100,7 +104,9 @@ func (p *Pages) statementContent(v *viewer, r *http.Request, a *acting, cmd proc
 			d.Bound = append(d.Bound, newFact(v.say("signed.whole"), c.GetValue()))
 		}
 	}
-	return p.actFrame(a, "statement.title", "statement", d, v.command(a.info.Name, a.subject)), nil
+	c := p.actFrame(a, "statement.title", "statement", d, v.command(a.info.Name, a.subject))
+	c.Scripts = []string{passkeyScript}
+	return c, nil
 }
 
 // newFact folds what is a digest.
@@ -299,7 +305,13 @@ func together(cmd procedure.Command, payload []byte, person string) (*emergencyv
 
 // approval is the person's signature over the very bytes that the page has shown.
 func (p *Pages) approval(v *viewer, r *http.Request, payload []byte) (*emergencyv1.Approval, error) {
-	if r.PostForm.Get("demo") == "" || !p.demoSigns(r) {
+	a, err := passkey.Approval(r.PostForm.Get, procedure.StatementPayloadType, payload, v.book.PasskeysOf(v.Person, v.now))
+	switch {
+	case err == nil:
+		return a, nil
+	case !errors.Is(err, passkey.ErrNotSigned):
+		return nil, notOfThisPage(err.Error())
+	case r.PostForm.Get("demo") == "" || !p.demoSigns(r):
 		return nil, notOfThisPage("this was not signed")
 	}
 	signer, err := p.cfg.DemoSigner(v.Person)

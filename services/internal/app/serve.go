@@ -163,7 +163,8 @@ func (n *Node) guard(ctx context.Context) error {
 
 func (n *Node) dashboardConfig() dashboard.Config {
 	return dashboard.Config{
-		Clock: n.set.Clock, Log: n.log, Store: n.store, Keys: n.keys, Incidents: n.incidents, Peers: n.peers(), Development: true,
+		PublicURL: n.set.PublicURL,
+		Clock:     n.set.Clock, Log: n.log, Store: n.store, Keys: n.keys, Incidents: n.incidents, Peers: n.peers(), Development: true,
 		Metrics: n.tel.Handler(), Typed: cli.Typed, Process: n.process, DemoSigner: n.demoSigner,
 	}
 }

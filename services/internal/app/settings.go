@@ -10,7 +10,9 @@ import (
 	"io"
 	"log/slog"
 	"net"
+	"net/url"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/pflag"
 
@@ -29,6 +31,9 @@ type Settings struct {
 	Data string
 	// Listen is the address of the gRPC API, HTTP of the public log, HTTPS of the pages that ask for a certificate.
 	Listen, HTTP, HTTPS string
+	// PublicURL is where people reach the pages, such as https://emergency.cacert.org: passkeys are made for its host. Empty for this
+	// machine, localhost.
+	PublicURL string
 	// Repository is the bare git repository that patches are transferred to; empty for one below Data.
 	Repository string
 	// LogFormat is text or json, LogLevel the least level that is written.
@@ -59,6 +64,7 @@ func (s *Settings) Flags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.Listen, "listen", "localhost:7443", "address of the gRPC API (TLS with client certificates)")
 	fs.StringVar(&s.HTTP, "http", "localhost:7080", "address of the public emergency log; loopback only")
 	fs.StringVar(&s.HTTPS, "https", "localhost:7444", "address of the same pages by TLS, and of the links in pages")
+	fs.StringVar(&s.PublicURL, "public-url", "", "where people reach the pages, such as https://emergency.cacert.org; passkeys are made for its host. By default this machine alone, localhost")
 	fs.StringVar(&s.Repository, "repository", "", "bare git repository that patches are transferred to; by default one below the data folder")
 	fs.StringVar(&s.LogFormat, "log-format", "text", "text or json")
 	fs.StringVar(&s.LogLevel, "log-level", "info", "debug, info, warn or error")
@@ -108,6 +114,9 @@ func (s *Settings) check() error {
 		if a.name == "http" && !channel.Loopback(host) {
 			return fmt.Errorf("setting http: %s is not this machine; without TLS only loopback is served, use https", a.addr)
 		}
+	}
+	if u, err := url.Parse(s.PublicURL); s.PublicURL != "" && (err != nil || u.Scheme != "https" || u.Hostname() == "" || strings.Trim(u.Path, "/") != "") {
+		return fmt.Errorf("setting public-url: %q is not of the form https://host", s.PublicURL)
 	}
 	if s.Clock == nil {
 		s.Clock = timer.System{}
