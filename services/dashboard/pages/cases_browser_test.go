@@ -55,8 +55,8 @@ func TestCasesInBrowser(t *testing.T) {
 	env, _, paths := disputed(t)
 	for name, l := range map[string]look{"wide": {person: "arno", width: 1280}, "phone, German, dark": {person: "arno", width: 390, lang: "de", dark: true}} {
 		t.Run(name, func(t *testing.T) {
-			x := open(t, browser, env, l)
 			for i, path := range paths {
+				x := open(t, browser, env, l) // a tab has its own time
 				x.goTo(path)
 				x.wellMade(path)
 				x.shoot(fmt.Sprintf("%s-%d", caseName(i), l.width))
