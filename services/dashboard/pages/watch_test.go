@@ -8,8 +8,8 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/chromedp/cdproto/browser"
 	"github.com/chromedp/cdproto/cdp"
-	"github.com/chromedp/cdproto/page"
 	"github.com/chromedp/chromedp"
 
 	"cacert.org/emergency/pkg/procedure"
@@ -27,9 +27,9 @@ const (
 // freezes when it is hidden, and ends the session.
 func TestWatch(t *testing.T) {
 	t.Parallel()
-	browser := startBrowser(t)
+	chromium := startBrowser(t)
 	c := newConsole(t)
-	x := open(t, browser, c.Env, look{person: "carla", width: 1280})
+	x := open(t, chromium, c.Env, look{person: "carla", width: 1280})
 	x.goTo(c.path("/watch"))
 	x.do(chromedp.Click("[data-do=begin]"))
 	x.until(watching + ".mode === 'watcher'")
@@ -40,7 +40,7 @@ func TestWatch(t *testing.T) {
 	x.shoot("watch-1280")
 
 	// An observer sees the same, from the first byte, and has nothing to press.
-	o := open(t, browser, c.Env, look{person: "carl", width: 390, lang: "de"})
+	o := open(t, chromium, c.Env, look{person: "carl", width: 390, lang: "de"})
 	o.goTo(c.path("/watch"))
 	o.until(watching + ".mode === 'observer' && " + rowsText + ".includes('true-colour')")
 	if n := eval[int](o, "document.querySelectorAll('#watch button').length"); n != 0 {
@@ -55,24 +55,21 @@ func TestWatch(t *testing.T) {
 		view.until("document.querySelector('.notices').innerText.includes('note by carla: she looks at the answer')")
 	}
 
-	// Another tab in front: nobody sees the page, the session stands still, and what is typed meanwhile is thrown away.
-	other, leave := chromedp.NewContext(x.ctx)
-	check(t, chromedp.Do(other, chromedp.Navigate("about:blank")))
+	// Out of sight nobody sees the page, the session stands still, and what is typed meanwhile is thrown away.
 	for hidden := false; !hidden; { // a machine that is busy lets a page fall silent before it is hidden, which freezes too
-		inFront(t, x.ctx)
+		window(x, "normal")
 		flows(x)
-		inFront(t, other)
+		window(x, "minimized")
 		o.until(watching + ".open === 'false'")
 		c.await("the freeze", func(g *procedure.Grant) bool { return g.State == procedure.GrantFrozen })
 		hidden = c.grant().FreezeCause == emergencyv1.SessionCause_SESSION_CAUSE_WATCHER_HIDDEN
 	}
 	if !eval[bool](x, "document.hidden") {
-		t.Error("the page behind another tab is not hidden")
+		t.Error("the page in a minimized window is not hidden")
 	}
 	subject.typing("echo never-$((40+2))")
 	o.until("document.querySelector('[data-show=discarded]').textContent !== ''")
-	leave()
-	inFront(t, x.ctx)
+	window(x, "normal")
 	x.until("!document.hidden")
 	types(x, subject, "echo answer-$((6*7+1))", "answer-43")
 	if eval[bool](x, rowsText+".includes('never-42')") {
@@ -130,13 +127,16 @@ func notActedOn(t *testing.T, x *tab) {
 	}
 }
 
-// inFront brings a tab before the others of its window.
-func inFront(t *testing.T, ctx context.Context) {
-	t.Helper()
-	check(t, chromedp.Do(ctx, chromedp.Func(func(ctx context.Context, s *chromedp.Target) error {
-		_, err := cdp.Call(ctx, s, page.BringToFront, cdp.Empty{})
+// window brings the tab's window out of sight, or back: the browser itself then says whether the page is hidden.
+func window(x *tab, state string) {
+	x.t.Helper()
+	x.do(chromedp.Func(func(ctx context.Context, s *chromedp.Target) error {
+		w, err := cdp.Call(ctx, s, browser.GetWindowForTarget, browser.GetWindowForTargetParams{})
+		if err == nil {
+			_, err = cdp.Call(ctx, s, browser.SetWindowBounds, browser.SetWindowBoundsParams{WindowID: w.WindowID, Bounds: &browser.Bounds{WindowState: browser.WindowState(state)}})
+		}
 		return err
-	})))
+	}))
 }
 
 // TestWatchThroughService: nobody is the watcher by a service's word, and nobody but a service speaks for another.
