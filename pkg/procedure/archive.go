@@ -102,8 +102,9 @@ func archiveClaims(list string, messages []*emergencyv1.ArchivedMessage) []*emer
 	}
 }
 
-// expectImport compares what was signed for an import with what was recorded of it.
-func expectImport(want *emergencyv1.Statement, payloads []proto.Message) {
+// expectImport fills in what a record says that the person must have signed for an import. What a service's forwarding adds to the
+// claims is for verifyForwarded to judge.
+func expectImport(want *emergencyv1.Statement, payloads []proto.Message, forwarded bool) {
 	var list string
 	var messages []*emergencyv1.ArchivedMessage
 	for _, p := range payloads {
@@ -111,7 +112,13 @@ func expectImport(want *emergencyv1.Statement, payloads []proto.Message) {
 			list, messages = e.GetList(), append(messages, e.GetMessage())
 		}
 	}
+	signed := want.Claims
 	want.Claims = archiveClaims(list, messages)
+	for _, c := range signed {
+		if forwarded && (c.GetName() == requestDigestClaim || c.GetName() == expectedPositionClaim) {
+			want.Claims = append(want.Claims, c)
+		}
+	}
 }
 
 // firstMail is before every message of a mailing list.

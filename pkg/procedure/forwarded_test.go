@@ -85,7 +85,7 @@ func TestForwarded(t *testing.T) {
 				continue
 			}
 			answer := name + " " + outcome(w.Decide(m.Who, w.Prepare(m.Who, m.Command), m.Options()...))
-			if tried[answer]++; tried[answer] > 3 { // of each answer to each command
+			if tried[answer]++; tried[answer] > 1 { // each answer to each command once
 				continue
 			}
 			if forwardedLikeDirect(t, w, m) {
@@ -107,6 +107,7 @@ func TestForwarded(t *testing.T) {
 			accepted[procedure.CommandName(m.Command)] = true
 		}
 	}
+	accepted["ImportArchive"] = forwardedLikeDirect(t, pt.NewArchive(t), pt.Move{Who: "casper", Command: pt.ImportArchive(pt.Archived(1))})
 	for _, info := range procedure.Commands() {
 		if len(info.Roles) > 0 && info.Name != "Connect" && !accepted[info.Name] {
 			t.Errorf("nobody's %s was accepted as forwarded", info.Name)

@@ -140,7 +140,7 @@ func verifySigned(s *State, row *commandRow, rec *emergencyv1.Record, payloads [
 		}
 	}
 	if row.archive {
-		expectImport(want, payloads)
+		expectImport(want, payloads, Forwarded(rec.GetActor()))
 	}
 	if row.creates {
 		want.Incident = ""
