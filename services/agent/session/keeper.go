@@ -277,7 +277,9 @@ func (k *Keeper) Close() error {
 	k.mu.Lock()
 	for conn := range k.conns {
 		delete(k.conns, conn)
-		errs = append(errs, conn.Close())
+		if err := conn.Close(); !errors.Is(err, net.ErrClosed) { // the end of its session may have hung up just now
+			errs = append(errs, err)
+		}
 	}
 	k.mu.Unlock()
 	k.serving.Wait()
