@@ -27,10 +27,10 @@ run: build ## run the system without the play; DATA=folder; ARGS=flags
 	$(BIN)/epatchd all --data $(DATA) $(ARGS)
 
 test: ## all tests
-	go test work
+	go test -timeout 40m work
 
 race: ## all tests with the race detector
-	go test -race work
+	go test -race -timeout 40m work
 
 e2e: ## the scenarios alone
 	go test ./services/e2e/...

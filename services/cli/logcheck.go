@@ -18,7 +18,7 @@ import (
 func (a *app) logCheckCmd() *cobra.Command {
 	var heads []string
 	var offline bool
-	cmd := leaf("check FILE|DIR...", "Compare saved copies of the public log; needs no identity", `
+	cmd := leaf("check FILE...", "Compare saved copies of the public log; needs no identity", `
 A FILE is what /log.json gave, or epatch log --json; a DIR is what epatch log export wrote: then each of its files must be the one
 that its logs make. Each copy's chain is computed again, and every longer log must go on from every shorter one: what was removed,
 put in another order, changed or dated back between them is named, and ends with exit code 6. The server's present log is the last

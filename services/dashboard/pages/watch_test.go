@@ -29,7 +29,7 @@ func TestWatch(t *testing.T) {
 	t.Parallel()
 	chromium := startBrowser(t)
 	c := newConsole(t)
-	x := open(t, chromium, c.Env, look{person: "carla", width: 1280})
+	x := open(t, chromium, c.Env, look{person: "carla", width: 1280, within: 4 * testenv.Patience})
 	x.goTo(c.path("/watch"))
 	x.do(chromedp.Click("[data-do=begin]"))
 	x.until(watching + ".mode === 'watcher'")
@@ -40,7 +40,7 @@ func TestWatch(t *testing.T) {
 	x.shoot("watch-1280")
 
 	// An observer sees the same, from the first byte, and has nothing to press.
-	o := open(t, chromium, c.Env, look{person: "carl", width: 390, lang: "de"})
+	o := open(t, chromium, c.Env, look{person: "carl", width: 390, lang: "de", within: 4 * testenv.Patience})
 	o.goTo(c.path("/watch"))
 	o.until(watching + ".mode === 'observer' && " + rowsText + ".includes('true-colour')")
 	if n := eval[int](o, "document.querySelectorAll('#watch button').length"); n != 0 {
