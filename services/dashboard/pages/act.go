@@ -133,7 +133,7 @@ func (p *Pages) actPage(v *viewer, r *http.Request) (*content, error) {
 		return nil, err
 	}
 	cmd := p.begin(v, a.st, a.info, a.subject, a.variant)
-	f := &former{v: v, st: a.st, command: a.info.Name, missing: wrongFields(cmd)}
+	f := &former{v: v, st: a.st, command: a.info.Name, missing: missingFields(cmd)}
 	return p.actContent(v, a, cmd, f, p.refusedAnyway(v, a, cmd))
 }
 
@@ -237,7 +237,7 @@ func (p *Pages) actGiven(v *viewer, r *http.Request) (*content, error) {
 		return p.actAgain(v, a, again)
 	}
 	cmd := p.begin(v, a.st, a.info, a.subject, a.variant)
-	f := &former{v: v, st: a.st, command: a.info.Name, missing: wrongFields(cmd), bad: map[string]string{}}
+	f := &former{v: v, st: a.st, command: a.info.Name, missing: missingFields(cmd), bad: map[string]string{}}
 	if r.PostForm.Has("filled") { // else it was one press: all is as the history fills it in
 		in := &reader{command: a.info.Name, form: r.PostForm, bad: f.bad}
 		if r.MultipartForm != nil {
@@ -273,7 +273,7 @@ func (p *Pages) actAgain(v *viewer, a *acting, encoded string) (*content, error)
 	}
 	cmd.GetMeta().RequestId = ""
 	fresh := p.begin(v, a.st, a.info, a.subject, a.variant)
-	f := &former{v: v, st: a.st, command: a.info.Name, missing: wrongFields(fresh)}
+	f := &former{v: v, st: a.st, command: a.info.Name, missing: missingFields(fresh)}
 	return p.actContent(v, a, cmd, f, p.refusedAnyway(v, a, fresh))
 }
 
@@ -348,7 +348,7 @@ func (p *Pages) act(v *viewer, st *procedure.State, name, subject string) *act {
 	}
 	cmd := p.begin(v, st, info, subject, "")
 	a := &act{Href: actPath(st.Incident, name, subject, ""), Label: v.say("act.go"), Subject: subject, Direct: true}
-	for _, x := range (&former{v: v, st: st, command: name, missing: wrongFields(cmd)}).fields(cmd.ProtoReflect(), "") {
+	for _, x := range (&former{v: v, st: st, command: name, missing: missingFields(cmd)}).fields(cmd.ProtoReflect(), "") {
 		if !x.Rare && x.Kind != "known" && (x.Value == "" || x.Kind == "long") {
 			a.Direct = false
 		}

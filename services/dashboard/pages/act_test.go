@@ -157,7 +157,7 @@ func TestActing(t *testing.T) {
 		form := "/incidents/" + id + "/act/RegisterPatch"
 		body := dora.page(form)
 		has(t, "form", body, `type="file"`, `enctype="multipart/form-data"`, `name="bug_id"`)
-		if asked := regexp.MustCompile(`name="base_commit"[^>]* required`).FindString(body); asked != "" {
+		if asked := regexp.MustCompile(`name="base_commit"[^>]*required`).FindString(body); asked != "" {
 			t.Errorf("what the review service finds out is asked of a person: %s", asked)
 		}
 		empty := dora.do("POST", form, url.Values{"filled": {"1"}, "bug_id": {"1423"}})

@@ -143,6 +143,27 @@ func wrongFields(cmd procedure.Command) []procedure.WrongField {
 	return list
 }
 
+// missingFields are what has to be filled in whatever else is chosen: a reason that one verdict needs and another does not is none.
+func missingFields(cmd procedure.Command) []procedure.WrongField {
+	list := wrongFields(cmd)
+	all := cmd.ProtoReflect().Descriptor().Fields()
+	for i := range all.Len() {
+		fd := all.Get(i)
+		if fd.Enum() == nil || fd.IsList() || cmd.ProtoReflect().Has(fd) {
+			continue
+		}
+		for j := 1; j < fd.Enum().Values().Len(); j++ {
+			chosen := proto.CloneOf(cmd)
+			chosen.ProtoReflect().Set(fd, protoreflect.ValueOfEnum(fd.Enum().Values().Get(j).Number()))
+			left := wrongFields(chosen)
+			list = slices.DeleteFunc(list, func(w procedure.WrongField) bool {
+				return w.Field != string(fd.Name()) && !slices.ContainsFunc(left, func(x procedure.WrongField) bool { return x.Field == w.Field })
+			})
+		}
+	}
+	return list
+}
+
 // former makes the fields of one form.
 type former struct {
 	v       *viewer

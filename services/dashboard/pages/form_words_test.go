@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	"cacert.org/emergency/pkg/procedure"
+	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 )
 
 // formPaths are the paths of everything that a person can be asked for, or shown, in a command's form.
@@ -114,5 +115,23 @@ func TestEveryWrongFieldHasItsPlace(t *testing.T) {
 				t.Errorf("%s: %s (%s) has no field", c.Name, w.Field, w.Must)
 			}
 		}
+	}
+}
+
+// What one choice needs and another does not is asked of nobody before the choice.
+func TestMissingWhateverIsChosen(t *testing.T) {
+	t.Parallel()
+	names := func(c procedure.Command) (list []string) {
+		for _, w := range missingFields(c) {
+			list = append(list, w.Field)
+		}
+		return list
+	}
+	review := names(&emergencyv1.RecordFirstReviewRequest{})
+	if !slices.Contains(review, "verdict") || slices.Contains(review, "reason") {
+		t.Errorf("a review always lacks %v", review)
+	}
+	if closing := names(&emergencyv1.CloseRequest{}); !slices.Equal(closing, []string{"outcome", "summary"}) {
+		t.Errorf("a closing always lacks %v", closing)
 	}
 }

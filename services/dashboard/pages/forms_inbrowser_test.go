@@ -22,9 +22,8 @@ const fillHostile = `(text => {
 	form.querySelectorAll('details').forEach(d => d.open = true);
 	form.querySelectorAll('textarea, input[type=text]').forEach(e => e.value = text);
 	form.querySelectorAll('fieldset').forEach(f => f.querySelector('input[type=radio]')?.click());
-	form.querySelectorAll('select').forEach(s => { if (s.required && !s.value) s.selectedIndex = 1; });
+	form.querySelectorAll('select').forEach(s => { if (s.getAttribute('aria-required') && !s.value) s.selectedIndex = 1; });
 	form.querySelectorAll('input[type=checkbox][name=drill]').forEach(e => e.checked = true);
-	form.noValidate = true;
 	return form.querySelectorAll('textarea, input[type=text]').length;
 })`
 
