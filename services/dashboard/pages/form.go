@@ -87,7 +87,7 @@ func manners() map[string]manner {
 		"Document.strategy": known, "ConfirmObserver.kind": known, "WaiveControl.control": known, "DeEscalate.to": known, "StartApply.host": known,
 
 		"accept.team": rarely, "accept.person": rarely, "accept.step": rarely, "accept.eta_minutes": rarely, "accept.second_team_reason": rarely, "accept.on_standby": rarely,
-		"decline.team": rarely, "host": rarely, "by_hand": rarely, "commit": rarely, "bug_note": rarely, "executor": rarely, "account": rarely, "source_address": rarely, "max_minutes": rarely,
+		"decline.team": rarely, "host": rarely, "by_hand": rarely, "commit": rarely, "executor": rarely, "account": rarely, "source_address": rarely, "max_minutes": rarely,
 		"valid_minutes": rarely, "minutes": rarely, "debt_reason": rarely, "RecordLeadDecision.strategy": rarely, "refiles": rarely, "channels": rarely, "acted_parties": rarely,
 		"sealed": rarely, "board_confirmation": rarely, "lifted": rarely, "component": rarely, "appendix": rarely, "base_commit": rarely, "author": rarely,
 		"take_over_reason": rarely, "EnterUpdateCycle.bug_id": rarely, "StartApply.observer": rarely, "StartApply.no_observer_reason": rarely,
