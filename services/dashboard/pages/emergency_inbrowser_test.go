@@ -106,12 +106,12 @@ func TestEmergencyInBrowser(t *testing.T) {
 	carla.goTo("/home")
 	carla.follow(`a[href="/declare"]`)
 	carla.once("form of Declare")
-	carla.shoot("form-declare")
+	carla.shoot("form-declare-1280")
 	carla.write("symptom", "cert-info runs what its caller says")
 	carla.choose("reason_class", "REASON_CLASS_VULNERABILITY")
 	carla.write("reason", "anybody can read the configuration")
 	carla.see()
-	carla.shoot("statement")
+	carla.shoot("statement-1280")
 	carla.sign()
 	id := carla.emergency
 	story := env.Story()
@@ -133,7 +133,7 @@ func TestEmergencyInBrowser(t *testing.T) {
 
 	anna := sit("anna")
 	anna.next("RecordFirstReview")
-	anna.shoot("form-review-phone")
+	anna.shoot("form-review-1280")
 	anna.choose("verdict", "REVIEW_VERDICT_APPROVE")
 	anna.see()
 	anna.sign()
@@ -150,7 +150,7 @@ func TestEmergencyInBrowser(t *testing.T) {
 
 	bert := sit("bert")
 	bert.next("RecordSecondReview")
-	bert.shoot("form-review")
+	bert.shoot("form-review-390")
 	bert.choose("verdict", "REVIEW_VERDICT_APPROVE")
 	bert.see()
 	bert.sign()
