@@ -192,25 +192,8 @@ func ready(ns *server.Server, logger *serverLog) error {
 // Connect opens a connection inside the process, named for the logs. While the server is gone nothing is buffered: a
 // publish fails at once, so that its caller knows (hardening 6.8). Close closes it, if the caller has not.
 func (s *Server) Connect(name string) (*nats.Conn, error) {
-	log := s.log.With("connection", name)
-	nc, err := nats.Connect("", nats.InProcessServer(s.ns), nats.Name(name),
-		nats.ReconnectBufSize(-1),
-		nats.MaxReconnects(-1),
-		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
-			if err != nil { // nil: our own Close
-				log.Warn("nats disconnected", "error", err)
-			}
-		}),
-		nats.ReconnectHandler(func(*nats.Conn) { log.Info("nats reconnected") }),
-		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
-			if sub != nil {
-				log.Error("nats error", "error", err, "subject", sub.Subject)
-				return
-			}
-			log.Error("nats error", "error", err)
-		}),
-		nats.ClosedHandler(s.forget),
-	)
+	options := []nats.Option{nats.InProcessServer(s.ns), nats.Name(name), nats.ClosedHandler(s.forget)}
+	nc, err := nats.Connect("", append(options, watched(s.log.With("connection", name))...)...)
 	if err != nil {
 		return nil, fmt.Errorf("connect %s to the embedded nats server: %w", name, err)
 	}

@@ -1,0 +1,307 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package natsd_test
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/nats-io/nats-server/v2/server"
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+	"github.com/nats-io/nkeys"
+
+	"cacert.org/emergency/pkg/artefacts"
+	artefactstore "cacert.org/emergency/pkg/artefacts/jetstream"
+	ledgerstore "cacert.org/emergency/pkg/effect/jetstream"
+	"cacert.org/emergency/pkg/history"
+	"cacert.org/emergency/pkg/history/historytest"
+	historystore "cacert.org/emergency/pkg/history/jetstream"
+	"cacert.org/emergency/pkg/identity"
+	"cacert.org/emergency/pkg/identity/devca"
+	"cacert.org/emergency/pkg/natsd"
+	vaultstore "cacert.org/emergency/pkg/vault/jetstream"
+	"cacert.org/emergency/pkg/vault/vaulttest"
+)
+
+// secured is one server with the accounts of production.
+type secured struct {
+	url     string
+	seeds   map[string]string // files, by service; "" the provisioner's
+	profile *identity.Profile
+	admin   jetstream.JetStream
+}
+
+func startSecured(t *testing.T) *secured {
+	t.Helper()
+	dir := t.TempDir()
+	s := &secured{seeds: map[string]string{}}
+	ca, err := devca.Open(filepath.Join(dir, "ca"), time.Now)
+	must(t, err)
+	server0, err := ca.Service("nats")
+	must(t, err)
+	s.profile, err = identity.Load(server0, identity.LoadOptions{Now: time.Now(), Dev: true})
+	must(t, err)
+	public := map[string]string{}
+	for _, name := range append(natsd.Services(), "") {
+		user, err := nkeys.CreateUser()
+		must(t, err)
+		seed, err := user.Seed()
+		must(t, err)
+		public[name], err = user.PublicKey()
+		must(t, err)
+		s.seeds[name] = filepath.Join(dir, name+".nk")
+		must(t, os.WriteFile(s.seeds[name], seed, 0o600))
+	}
+	provisioner := public[""]
+	delete(public, "")
+	accounts, err := natsd.Accounts(provisioner, public)
+	must(t, err)
+	conf, err := natsd.ServerConf{
+		Name: "n1", Listen: "127.0.0.1:-1", Store: filepath.Join(dir, "store"), Accounts: accounts,
+		Cert: filepath.Join(server0, identity.CertFile), Key: filepath.Join(server0, identity.KeyFile), CA: filepath.Join(server0, identity.CAFile),
+	}.Conf()
+	must(t, err)
+	file := filepath.Join(dir, "nats.conf")
+	must(t, os.WriteFile(file, []byte(conf), 0o600))
+	opts, err := server.ProcessConfigFile(file)
+	must(t, err)
+	opts.NoSigs, opts.NoLog = true, true
+	ns, err := server.NewServer(opts)
+	must(t, err)
+	ns.Start()
+	t.Cleanup(func() { ns.Shutdown(); ns.WaitForShutdown() })
+	if !ns.ReadyForConnections(time.Minute) {
+		t.Fatal("the server does not start")
+	}
+	s.url = "tls://" + ns.Addr().String()
+	s.admin = s.connect(t, "")
+	must(t, natsd.Provision(t.Context(), s.admin, natsd.Profile{Replicas: 1, MaxBytes: 8 << 20}))
+	return s
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func (s *secured) connect(t *testing.T, service string) jetstream.JetStream {
+	t.Helper()
+	js, err := natsd.Dial(natsd.Remote{
+		Servers: []string{s.url}, Service: service, Seed: s.seeds[service], Identity: func() *identity.Profile { return s.profile },
+		Logger: slog.New(slog.DiscardHandler),
+	})
+	must(t, err)
+	t.Cleanup(js.Conn().Close)
+	return js
+}
+
+// state is what the streams hold, by name.
+func (s *secured) state(t *testing.T) map[string]uint64 {
+	t.Helper()
+	all := map[string]uint64{}
+	for info := range s.admin.ListStreams(t.Context()).Info() {
+		all[info.Config.Name] = info.State.LastSeq<<20 | info.State.Msgs
+	}
+	return all
+}
+
+// TestAccountsAreEnough: each service's stores do all that they have to with the service's own user.
+func TestAccountsAreEnough(t *testing.T) {
+	t.Parallel()
+	s := startSecured(t)
+	keys := historytest.NewKeys(t, "services")
+	const incident = "e20261124.1"
+	for i, owner := range natsd.Owners() {
+		js := s.connect(t, owner)
+		must(t, natsd.Check(t.Context(), js, natsd.Expect{Replicas: 1, Sync: natsd.SyncStated}))
+		store, err := historystore.New(t.Context(), historystore.Config{JS: js, Logger: slog.New(slog.DiscardHandler)})
+		must(t, err)
+		if i == 0 {
+			keys.NewWriter(t, store, incident, owner).MustAppend(t, 10)
+		}
+		reading, err := history.Read(t.Context(), store, keys.Ring, incident)
+		if err != nil || len(reading.Entries) != 10 {
+			t.Errorf("%s reads %d records (%v)", owner, len(reading.Entries), err)
+		}
+		ledger, err := ledgerstore.New(t.Context(), js)
+		must(t, err)
+		if fresh, _, err := ledger.Intend(t.Context(), "effect of "+owner); err != nil || !fresh {
+			t.Errorf("%s intends: fresh %t, %v", owner, fresh, err)
+		}
+		must(t, ledger.Finish(t.Context(), "effect of "+owner, "done"))
+		must(t, ledger.SetMark(t.Context(), owner, history.Mark{Sequence: 10}))
+		if m, err := ledger.Mark(t.Context(), owner); err != nil || m.Sequence != 10 {
+			t.Errorf("%s has the mark %v (%v)", owner, m, err)
+		}
+		v, err := vaultstore.New(t.Context(), js, owner)
+		must(t, err)
+		secret := vaulttest.New("secret of " + owner)
+		must(t, v.Put(t.Context(), secret.Commitment, secret.Salt, secret.Value))
+		if value, _, err := v.Get(t.Context(), secret.Commitment); err != nil || !bytes.Equal(value, secret.Value) {
+			t.Errorf("%s gets %q (%v)", owner, value, err)
+		}
+		must(t, v.Destroy(t.Context(), secret.Commitment))
+		objects, err := artefactstore.New(t.Context(), js, artefacts.DefaultLimit)
+		must(t, err)
+		data := bytes.Repeat([]byte(owner+" "), 50_000) // more than one message
+		ref, err := objects.Put(t.Context(), bytes.NewReader(data), "text/plain")
+		must(t, err)
+		if got, err := objects.Get(t.Context(), ref.SHA256); err != nil || !bytes.Equal(got, data) {
+			t.Errorf("%s gets %d bytes (%v)", owner, len(got), err)
+		}
+	}
+	js := s.connect(t, natsd.Reader)
+	store, err := historystore.New(t.Context(), historystore.Config{JS: js, Logger: slog.New(slog.DiscardHandler)})
+	must(t, err)
+	n := 0
+	stop := errors.New("enough")
+	err = store.Follow(t.Context(), history.Mark{}, func(history.Message) error {
+		if n++; n == 10 {
+			return stop
+		}
+		return nil
+	})
+	if !errors.Is(err, stop) || n != 10 {
+		t.Errorf("the reader follows %d records (%v)", n, err)
+	}
+}
+
+// TestAccountsAllowNothingElse: with a service's user no stream is changed, and nothing is written or read that is another's, whether asked
+// openly or by the tricks of a foreign reply subject (hardening 1.3, 5).
+func TestAccountsAllowNothingElse(t *testing.T) {
+	t.Parallel()
+	s := startSecured(t)
+	keys := historytest.NewKeys(t, "services")
+	review := s.connect(t, "review")
+	store, err := historystore.New(t.Context(), historystore.Config{JS: review, Logger: slog.New(slog.DiscardHandler)})
+	must(t, err)
+	keys.NewWriter(t, store, "e20261124.1", "review").MustAppend(t, 3)
+	notes, err := vaultstore.New(t.Context(), s.connect(t, "deployment"), "deployment")
+	must(t, err)
+	secret := vaulttest.New("of the deployment service")
+	must(t, notes.Put(t.Context(), secret.Commitment, secret.Salt, secret.Value))
+	before := s.state(t)
+
+	type try struct {
+		subject, reply, data string
+		header               nats.Header
+	}
+	var tries []try
+	for _, call := range []string{
+		"STREAM.CREATE.X", "STREAM.UPDATE.EMERGENCY", "STREAM.DELETE.EMERGENCY", "STREAM.PURGE.EMERGENCY", "STREAM.SNAPSHOT.EMERGENCY", "STREAM.RESTORE.EMERGENCY",
+		"STREAM.MSG.DELETE.EMERGENCY", "STREAM.MSG.DELETE.KV_RESTRICTED_deployment", "STREAM.MSG.GET.KV_RESTRICTED_deployment", "STREAM.INFO.KV_RESTRICTED_deployment",
+		"STREAM.MSG.DELETE.KV_EFFECTS", "STREAM.PURGE.KV_EFFECTS", "STREAM.PURGE.OBJ_ARTEFACTS", "STREAM.LEADER.STEPDOWN.EMERGENCY", "STREAM.PEER.REMOVE.EMERGENCY",
+		"CONSUMER.CREATE.EMERGENCY", "CONSUMER.DURABLE.CREATE.EMERGENCY.x", "CONSUMER.LIST.EMERGENCY", "STREAM.LIST", "STREAM.NAMES", "INFO", "META.LEADER.STEPDOWN",
+	} {
+		body := ""
+		if strings.Contains(call, ".MSG.") {
+			body = `{"seq":1}`
+		}
+		tries = append(tries, try{subject: "$JS.API." + call, data: body}, try{subject: natsd.APIPrefix + "." + call, data: body})
+	}
+	for _, subject := range []string{"$KV.RESTRICTED_deployment.x", "$KV.EFFECTS.x", "$SYS.REQ.SERVER.PING", "$JS.ACK.EMERGENCY.x", "other"} {
+		tries = append(tries, try{subject: subject, data: "x"})
+	}
+	// What may be asked is asked with a reply subject that is stored: neither the server's answer nor an acknowledgement lands there.
+	for _, reply := range []string{"emergency.e20261124.9", "$KV.RESTRICTED_deployment.x", "$KV.RESTRICTED_review.x", "$O.ARTEFACTS.M.x", "JSLOG.$KV.EFFECTS.x", "$JS.API.STREAM.DELETE.EMERGENCY"} {
+		tries = append(tries,
+			try{subject: natsd.APIPrefix + ".STREAM.INFO.EMERGENCY", reply: reply},
+			try{subject: natsd.APIPrefix + ".STREAM.MSG.GET.EMERGENCY", reply: reply, data: `{"seq":1}`},
+			try{subject: natsd.APIPrefix + ".STREAM.MSG.DELETE.KV_RESTRICTED_review", reply: reply, data: `{"seq":77}`},
+			try{subject: "emergency.e20261124.1", reply: reply, data: "x", header: nats.Header{jetstream.ExpectedStreamHeader: {"OTHER"}}},
+		)
+	}
+	nc := review.Conn()
+	answers, err := nc.SubscribeSync(natsd.InboxPrefix("review") + ".try.>")
+	must(t, err)
+	for i, x := range tries {
+		if x.reply == "" {
+			x.reply = fmt.Sprintf("%s.try.%d", natsd.InboxPrefix("review"), i)
+		}
+		must(t, nc.PublishMsg(&nats.Msg{Subject: x.subject, Reply: x.reply, Data: []byte(x.data), Header: x.header}))
+	}
+	last := fmt.Sprintf("%s.try.last", natsd.InboxPrefix("review")) // what is allowed is answered, after all that
+	must(t, nc.PublishRequest(natsd.APIPrefix+".STREAM.INFO.EMERGENCY", last, nil))
+	for {
+		m, err := answers.NextMsg(time.Minute)
+		must(t, err)
+		if m.Subject == last {
+			break
+		}
+		if m.Header.Get("Status") != "503" { // nobody is there
+			t.Errorf("an answer to %s: %s", m.Subject, m.Data)
+		}
+	}
+	// One append goes through the same server afterwards, so that what came before it was dealt with.
+	keys.NewWriter(t, store, "e20261124.2", "review").MustAppend(t, 1)
+	after := s.state(t)
+	before[natsd.Stream] += 1<<20 | 1
+	for name, was := range before {
+		if after[name] != was {
+			t.Errorf("%s: sequence %d with %d messages, before %d with %d", name, after[name]>>20, after[name]&(1<<20-1), was>>20, was&(1<<20-1))
+		}
+	}
+	if len(after) != len(before) {
+		t.Errorf("streams: %v, before %v", after, before)
+	}
+	if value, _, err := notes.Get(t.Context(), secret.Commitment); err != nil || !bytes.Equal(value, secret.Value) {
+		t.Errorf("the other service's value: %q (%v)", value, err)
+	}
+
+	// The dashboard's user appends nothing.
+	reader := s.connect(t, natsd.Reader)
+	if _, err := reader.Conn().Request("emergency.e20261124.1", []byte("x"), 300*time.Millisecond); err == nil {
+		t.Error("the dashboard may append")
+	}
+	if got := s.state(t)[natsd.Stream]; got != after[natsd.Stream] {
+		t.Errorf("the history went from %d to %d", after[natsd.Stream], got)
+	}
+}
+
+// TestAccountsRefuse names what is wrong with the keys.
+func TestAccountsRefuse(t *testing.T) {
+	t.Parallel()
+	user := func() string {
+		k, err := nkeys.CreateUser()
+		must(t, err)
+		p, err := k.PublicKey()
+		must(t, err)
+		return p
+	}
+	all := map[string]string{}
+	for _, s := range natsd.Services() {
+		all[s] = user()
+	}
+	for want, x := range map[string]struct {
+		provisioner string
+		change      func(map[string]string)
+	}{
+		"key of review is missing": {user(), func(m map[string]string) { delete(m, "review") }},
+		"is no service":            {user(), func(m map[string]string) { m["mallory"] = user() }},
+		"for review":               {user(), func(m map[string]string) { m["review"] = "SUAKEY" }},
+		"for the provisioner":      {"x", func(map[string]string) {}},
+	} {
+		users := map[string]string{}
+		for k, v := range all {
+			users[k] = v
+		}
+		x.change(users)
+		if _, err := natsd.Accounts(x.provisioner, users); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+	if !slices.Contains(natsd.Services(), natsd.Reader) {
+		t.Error("the reader has no account")
+	}
+}

@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package natsd
+
+import (
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+
+	"github.com/nats-io/nats.go"
+	"github.com/nats-io/nats.go/jetstream"
+
+	"cacert.org/emergency/pkg/identity"
+)
+
+// Remote says how a process reaches a log that runs elsewhere, as a user of Accounts.
+type Remote struct {
+	// Servers are their addresses, such as tls://nats-1.example.org:4222.
+	Servers []string
+	// Service is whose account the user has; empty for the provisioner's, which sees JetStream's API itself.
+	Service string
+	// Seed is the file with the seed of the user's NKEY.
+	Seed string
+	// Identity is the process's own profile: client certificate, and the authorities by which the servers are verified. It is asked at
+	// each connection, so that a renewed certificate needs no restart.
+	Identity func() *identity.Profile
+	Logger   *slog.Logger
+}
+
+// Dial connects. The connection comes back by itself for as long as the process runs, and buffers nothing while it is away: a publish
+// fails at once, so that its caller knows (hardening 6.8).
+func Dial(r Remote) (jetstream.JetStream, error) {
+	if len(r.Servers) == 0 || r.Seed == "" || r.Identity == nil || r.Logger == nil {
+		return nil, errors.New("connect to nats: servers, seed file, identity and logger are needed")
+	}
+	for _, s := range r.Servers {
+		if !strings.HasPrefix(s, "tls://") {
+			return nil, fmt.Errorf("connect to nats: %q: only tls:// is used", s)
+		}
+	}
+	key, err := nats.NkeyOptionFromSeed(r.Seed)
+	if err != nil {
+		return nil, fmt.Errorf("connect to nats: seed file %s: %w", r.Seed, err)
+	}
+	name := r.Service
+	options := []nats.Option{key}
+	if name == "" {
+		name = "provisioner"
+	} else {
+		options = append(options, nats.CustomInboxPrefix(InboxPrefix(name)))
+	}
+	nc, err := nats.Connect(strings.Join(r.Servers, ","), append(append(options, nats.Name(name), nats.Secure(r.tls())), watched(r.Logger.With("connection", name))...)...)
+	if err != nil {
+		return nil, fmt.Errorf("connect to nats as %s: %w", name, err)
+	}
+	var js jetstream.JetStream
+	if r.Service == "" {
+		js, err = jetstream.New(nc)
+	} else {
+		js, err = jetstream.NewWithAPIPrefix(nc, APIPrefix)
+	}
+	if err != nil {
+		nc.Close()
+		return nil, fmt.Errorf("open JetStream as %s: %w", name, err)
+	}
+	return js, nil
+}
+
+func (r Remote) tls() *tls.Config {
+	return &tls.Config{
+		MinVersion: tls.VersionTLS13, RootCAs: r.Identity().Roots,
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &r.Identity().Certificate, nil },
+	}
+}
+
+// watched are the options that every connection has: it buffers nothing, comes back for ever, and says what happens to it.
+func watched(log *slog.Logger) []nats.Option {
+	return []nats.Option{
+		nats.ReconnectBufSize(-1),
+		nats.MaxReconnects(-1),
+		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
+			if err != nil { // nil: our own Close
+				log.Warn("nats disconnected", "error", err)
+			}
+		}),
+		nats.ReconnectHandler(func(nc *nats.Conn) { log.Info("nats reconnected", "server", nc.ConnectedServerName()) }),
+		nats.ErrorHandler(func(_ *nats.Conn, sub *nats.Subscription, err error) {
+			if sub != nil {
+				log.Error("nats error", "error", err, "subject", sub.Subject)
+				return
+			}
+			log.Error("nats error", "error", err)
+		}),
+	}
+}
