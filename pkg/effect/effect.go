@@ -60,6 +60,11 @@ type Ledger interface {
 	// Mark returns how far an owner's runner has come; SetMark writes it.
 	Mark(ctx context.Context, owner string) (history.Mark, error)
 	SetMark(ctx context.Context, owner string, m history.Mark) error
+	// Lease returns which instance may run an owner's effects, empty for none, and the revision that SetLease wants.
+	Lease(ctx context.Context, owner string) (holder string, revision uint64, err error)
+	// SetLease writes the holder if the lease is still at revision, and returns the new one; ErrLeaseTaken if it is not. Writing the same
+	// holder again is how it is kept.
+	SetLease(ctx context.Context, owner, holder string, revision uint64) (uint64, error)
 }
 
 // Planner says which effects an event has. It acts on nothing itself.
@@ -67,13 +72,15 @@ type Planner func(ctx context.Context, rec *projection.Record, e projection.Even
 
 // Config of a runner. All fields are required but Meter.
 type Config struct {
-	Owner  string
-	Store  history.Store
-	Keys   *history.Keyring
-	Ledger Ledger
-	Plan   Planner
-	Log    *slog.Logger
-	Meter  Meter
+	Owner string
+	// Instance names this instance of the service, the same after a restart: of several, the one that holds the lease runs the effects.
+	Instance string
+	Store    history.Store
+	Keys     *history.Keyring
+	Ledger   Ledger
+	Plan     Planner
+	Log      *slog.Logger
+	Meter    Meter
 }
 
 // Meter counts effects by outcome; a nil Meter counts nothing.
@@ -91,6 +98,7 @@ type Runner struct {
 	group  sync.WaitGroup
 
 	mu      sync.Mutex
+	lease   *lease          // while it is held
 	running map[string]bool // keys of the effects under way
 	pending []*item         // in the order of the stream
 	trouble []Trouble       // in the order of their first failure
@@ -110,14 +118,43 @@ type item struct {
 
 // New returns a runner.
 func New(cfg Config) (*Runner, error) {
-	if cfg.Owner == "" || cfg.Store == nil || cfg.Keys == nil || cfg.Ledger == nil || cfg.Plan == nil || cfg.Log == nil {
+	if cfg.Owner == "" || cfg.Instance == "" || cfg.Store == nil || cfg.Keys == nil || cfg.Ledger == nil || cfg.Plan == nil || cfg.Log == nil {
 		return nil, errors.New("effect: a dependency is missing")
 	}
-	return &Runner{cfg: cfg, places: make(chan struct{}, atOnce), running: map[string]bool{}}, nil
+	return &Runner{cfg: cfg, places: make(chan struct{}, atOnce)}, nil
 }
 
-// Run follows the histories and runs effects until ctx ends; then it waits for those that run.
+// Run follows the histories and runs effects, while this instance is the one that may, until ctx ends; then it waits for those that run.
 func (r *Runner) Run(ctx context.Context) error {
+	for {
+		l := r.acquire(ctx)
+		if l == nil {
+			return nil
+		}
+		r.begun(l)
+		err := r.holding(ctx, l, r.run)
+		if !errors.Is(err, errLeaseLost) {
+			return err
+		}
+		r.cfg.Log.WarnContext(ctx, "effects go on elsewhere", "owner", r.cfg.Owner, "error", err)
+	}
+}
+
+// begun starts from what the ledger knows, as after a start of the process.
+func (r *Runner) begun(l *lease) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.lease, r.running, r.pending, r.trouble, r.mark, r.unkept = l, map[string]bool{}, nil, nil, history.Mark{}, 0
+}
+
+// mayAct tells whether this instance still holds the lease.
+func (r *Runner) mayAct() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.lease.valid()
+}
+
+func (r *Runner) run(ctx context.Context) error {
 	mark, err := r.cfg.Ledger.Mark(ctx, r.cfg.Owner)
 	if ctx.Err() != nil {
 		return nil // stopped before it began
@@ -242,6 +279,12 @@ func (r *Runner) do(ctx context.Context, e Effect) bool {
 	}
 	if !fresh && state != Intended {
 		return true
+	}
+	if !r.mayAct() { // the process was held up
+		if fresh {
+			r.withdraw(ctx, e.Key)
+		}
+		return false
 	}
 	if fresh && ctx.Err() != nil {
 		r.withdraw(ctx, e.Key)

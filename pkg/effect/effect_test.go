@@ -138,7 +138,7 @@ func notesOnly(plan func(text string) []effect.Effect) effect.Planner {
 // run starts a runner; stop ends it and waits.
 func run(t *testing.T, r *dispatchtest.Rig, l effect.Ledger, plan effect.Planner) (*effect.Runner, func()) {
 	t.Helper()
-	runner, err := effect.New(effect.Config{Owner: procedure.OwnerNotification, Store: r.Store, Keys: r.Keys.Ring, Ledger: l, Plan: plan, Log: r.Log})
+	runner, err := effect.New(effect.Config{Owner: procedure.OwnerNotification, Instance: "one", Store: r.Store, Keys: r.Keys.Ring, Ledger: l, Plan: plan, Log: r.Log})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -555,7 +555,7 @@ func TestStoppedWhileIntending(t *testing.T) {
 	plan := notesOnly(func(text string) []effect.Effect {
 		return []effect.Effect{{Key: text, Run: func(context.Context) error { t.Error("begun after the stop"); return nil }}}
 	})
-	runner, err := effect.New(effect.Config{Owner: procedure.OwnerNotification, Store: r.Store, Keys: r.Keys.Ring, Ledger: l, Plan: plan, Log: r.Log})
+	runner, err := effect.New(effect.Config{Owner: procedure.OwnerNotification, Instance: "one", Store: r.Store, Keys: r.Keys.Ring, Ledger: l, Plan: plan, Log: r.Log})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -586,7 +586,7 @@ func TestStoppedBeforeItBegan(t *testing.T) {
 	t.Parallel()
 	r := declared(t)
 	runner, err := effect.New(effect.Config{
-		Owner: procedure.OwnerNotification, Store: r.Store, Keys: r.Keys.Ring, Ledger: markGone{memory.New()}, Plan: notesOnly(nil), Log: r.Log,
+		Owner: procedure.OwnerNotification, Instance: "one", Store: r.Store, Keys: r.Keys.Ring, Ledger: markGone{memory.New()}, Plan: notesOnly(nil), Log: r.Log,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -651,7 +651,7 @@ func TestRolledBackLog(t *testing.T) {
 	r.Store.(*historymemory.Store).Damage(func(sequence uint64, data []byte) ([]byte, bool) { return data, sequence < last })
 	for name, then := range map[string]func(){"tail gone": func() {}, "number given out again": func() { note(t, r, "another") }} {
 		then()
-		runner, err := effect.New(effect.Config{Owner: procedure.OwnerNotification, Store: r.Store, Keys: r.Keys.Ring, Ledger: l, Plan: plan, Log: r.Log})
+		runner, err := effect.New(effect.Config{Owner: procedure.OwnerNotification, Instance: "one", Store: r.Store, Keys: r.Keys.Ring, Ledger: l, Plan: plan, Log: r.Log})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -4,6 +4,7 @@
 package effecttest
 
 import (
+	"errors"
 	"fmt"
 	"sync"
 	"testing"
@@ -70,6 +71,43 @@ func Ledger(t *testing.T, open func(t *testing.T) effect.Ledger) {
 			group.Wait()
 			if fresh != 1 {
 				t.Errorf("%s was fresh for %d", key, fresh)
+			}
+		}
+	})
+	t.Run("leases", func(t *testing.T) {
+		write := func(l effect.Ledger, owner, holder string, revision uint64) (uint64, error) {
+			return l.SetLease(t.Context(), owner, holder, revision)
+		}
+		for _, owner := range []string{"review", "notification"} {
+			if holder, revision, err := l.Lease(t.Context(), owner); err != nil || holder != "" || revision != 0 {
+				t.Errorf("before the first: %q, %d, %v", holder, revision, err)
+			}
+			first, err := write(l, owner, "one", 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := write(other, owner, "two", 0); !errors.Is(err, effect.ErrLeaseTaken) {
+				t.Errorf("a second first: %v", err)
+			}
+			second, err := write(l, owner, "one", first)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := write(other, owner, "two", first); !errors.Is(err, effect.ErrLeaseTaken) {
+				t.Errorf("at an old revision: %v", err)
+			}
+			if holder, revision, err := other.Lease(t.Context(), owner); err != nil || holder != "one" || revision != second {
+				t.Errorf("%q at %d (%v), want one at %d", holder, revision, err, second)
+			}
+			third, err := write(other, owner, "two", second)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := write(other, owner, "", third); err != nil {
+				t.Fatal(err)
+			}
+			if holder, _, err := l.Lease(t.Context(), owner); err != nil || holder != "" {
+				t.Errorf("given back: %q (%v)", holder, err)
 			}
 		}
 	})

@@ -20,9 +20,8 @@ import (
 	"cacert.org/emergency/pkg/natsd"
 )
 
-// Ledger is a ledger in the bucket that natsd.Provision creates. Intents are written by compare-and-set, so of several
-// instances of a service one acts. An intent that another instance left unfinished looks like one of our own that was
-// interrupted: run one instance of a service's effects at a time until leases come with the cluster.
+// Ledger is a ledger in the bucket that natsd.Provision creates. Intents and leases are written by compare-and-set, so of several
+// instances of a service one acts.
 type Ledger struct{ kv jetstream.KeyValue }
 
 // New opens the ledger.
@@ -112,4 +111,28 @@ func (l *Ledger) SetMark(ctx context.Context, owner string, m history.Mark) erro
 		return fmt.Errorf("keep mark of %s: %w", owner, err)
 	}
 	return nil
+}
+
+// Lease returns which instance may run an owner's effects.
+func (l *Ledger) Lease(ctx context.Context, owner string) (holder string, revision uint64, err error) {
+	entry, err := l.kv.Get(ctx, key("lease", owner))
+	if errors.Is(err, jetstream.ErrKeyNotFound) {
+		return "", 0, nil
+	}
+	if err != nil {
+		return "", 0, fmt.Errorf("read lease of %s: %w", owner, err)
+	}
+	return string(entry.Value()), entry.Revision(), nil
+}
+
+// SetLease writes who may run an owner's effects, if nobody wrote it since revision.
+func (l *Ledger) SetLease(ctx context.Context, owner, holder string, revision uint64) (uint64, error) {
+	next, err := l.kv.Update(ctx, key("lease", owner), []byte(holder), revision)
+	if errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
+		return 0, effect.ErrLeaseTaken
+	}
+	if err != nil {
+		return 0, fmt.Errorf("write lease of %s: %w", owner, err)
+	}
+	return next, nil
 }

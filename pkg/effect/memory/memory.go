@@ -16,11 +16,17 @@ type Ledger struct {
 	mu     sync.Mutex
 	states map[string]effect.State
 	marks  map[string]history.Mark
+	leases map[string]lease
+}
+
+type lease struct {
+	holder   string
+	revision uint64
 }
 
 // New returns an empty ledger.
 func New() *Ledger {
-	return &Ledger{states: map[string]effect.State{}, marks: map[string]history.Mark{}}
+	return &Ledger{states: map[string]effect.State{}, marks: map[string]history.Mark{}, leases: map[string]lease{}}
 }
 
 // Intend writes the intent if the key is new.
@@ -63,4 +69,22 @@ func (l *Ledger) SetMark(_ context.Context, owner string, m history.Mark) error 
 	defer l.mu.Unlock()
 	l.marks[owner] = m
 	return nil
+}
+
+// Lease returns which instance may run an owner's effects.
+func (l *Ledger) Lease(_ context.Context, owner string) (string, uint64, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.leases[owner].holder, l.leases[owner].revision, nil
+}
+
+// SetLease writes who may run an owner's effects, if nobody wrote it since revision.
+func (l *Ledger) SetLease(_ context.Context, owner, holder string, revision uint64) (uint64, error) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.leases[owner].revision != revision {
+		return 0, effect.ErrLeaseTaken
+	}
+	l.leases[owner] = lease{holder, revision + 1}
+	return revision + 1, nil
 }
