@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"net"
+	"strings"
 	"time"
 
 	"go.opentelemetry.io/contrib/instrumentation/google.golang.org/grpc/otelgrpc"
@@ -17,6 +18,8 @@ import (
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/resolver/manual"
 
 	"cacert.org/emergency/pkg/identity"
 )
@@ -27,7 +30,7 @@ const DefaultTimeout = 30 * time.Second
 // retryUnavailable tries again what could not be decided, and nothing else: a refusal is an answer. A command is safe to
 // send again because its request_id names it (G3). A server's own delay counts before these times.
 const retryUnavailable = `{
-  "methodConfig": [{
+  %s"methodConfig": [{
     "name": [{}],
     "retryPolicy": {
       "maxAttempts": 5, "initialBackoff": "0.1s", "maxBackoff": "2s", "backoffMultiplier": 2.0,
@@ -35,6 +38,9 @@ const retryUnavailable = `{
     }
   }]
 }`
+
+// takeTurns sends each call to the next instance that is connected, so that a service of which one instance is away answers all the same.
+const takeTurns = `"loadBalancingConfig": [{"round_robin": {}}], `
 
 // ClientConfig is what a connection is made from.
 type ClientConfig struct {
@@ -53,8 +59,8 @@ type ClientConfig struct {
 	Meter  metric.MeterProvider
 }
 
-// Dial makes a client for an address, host:port. It connects when it is first used, and again whenever the connection is
-// lost, so it succeeds while the server is down. Close it.
+// Dial makes a client for an address, host:port, or for several of one service, separated by commas. It connects when it is first used,
+// and again whenever the connection is lost, so it succeeds while the server is down. Close it.
 func Dial(addr string, cfg ClientConfig) (*grpc.ClientConn, error) {
 	tlsConfig, err := clientTLS(cfg)
 	if err != nil {
@@ -67,7 +73,6 @@ func Dial(addr string, cfg ClientConfig) (*grpc.ClientConn, error) {
 	options := []grpc.DialOption{
 		grpc.WithTransportCredentials(credentials.NewTLS(tlsConfig)),
 		grpc.WithStatsHandler(otelgrpc.NewClientHandler(observe(cfg.Tracer, cfg.Meter)...)),
-		grpc.WithDefaultServiceConfig(retryUnavailable),
 		grpc.WithDisableServiceConfig(),                                     // none from DNS
 		grpc.WithDefaultCallOptions(grpc.MaxRetryRPCBufferSize(MaxReceive)), // else the largest commands are not tried again
 		grpc.WithUnaryInterceptor(withTimeout(timeout)),
@@ -77,11 +82,36 @@ func Dial(addr string, cfg ClientConfig) (*grpc.ClientConn, error) {
 	if cfg.Dialer != nil {
 		options, target = append(options, grpc.WithContextDialer(cfg.Dialer)), "passthrough:///"+addr
 	}
+	policy := ""
+	if strings.Contains(addr, ",") {
+		instances, err := addresses(addr)
+		if err != nil {
+			return nil, err
+		}
+		known := manual.NewBuilderWithScheme("instances")
+		known.InitialState(resolver.State{Addresses: instances})
+		options, target, policy = append(options, grpc.WithResolvers(known)), "instances:///", takeTurns
+	}
+	options = append(options, grpc.WithDefaultServiceConfig(fmt.Sprintf(retryUnavailable, policy)))
 	conn, err := grpc.NewClient(target, options...)
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", addr, err)
 	}
 	return conn, nil
+}
+
+// addresses are the instances of a list, each verified by its own host's name.
+func addresses(list string) ([]resolver.Address, error) {
+	var all []resolver.Address
+	for _, addr := range strings.Split(list, ",") {
+		addr = strings.TrimSpace(addr)
+		host, _, err := net.SplitHostPort(addr)
+		if err != nil {
+			return nil, fmt.Errorf("dial %s: %q is no host:port", list, addr)
+		}
+		all = append(all, resolver.Address{Addr: addr, ServerName: host})
+	}
+	return all, nil
 }
 
 func clientTLS(cfg ClientConfig) (*tls.Config, error) {

@@ -123,6 +123,9 @@ func (s *Server) Run(ctx context.Context, lis net.Listener) error {
 	go func() { failed <- s.Serve(lis) }()
 	select {
 	case err := <-failed:
+		if err == nil || errors.Is(err, grpc.ErrServerStopped) { // by another Run, on another listener
+			return nil
+		}
 		return fmt.Errorf("serve %s: %w", lis.Addr(), err)
 	case <-ctx.Done():
 	}

@@ -94,6 +94,7 @@ type bench struct {
 	dialer func(context.Context, string) (net.Conn, error)
 	stop   func() // ends the server and waits for it
 	server *rpc.Server
+	dir    string // of the authority
 	t      testing.TB
 }
 
@@ -112,11 +113,12 @@ func profile(t testing.TB, issue func(string) (string, error), name string) *ide
 
 func start(t testing.TB, q *query, change func(*rpc.ServerConfig)) *bench {
 	t.Helper()
-	ca, err := devca.Open(t.TempDir(), time.Now)
+	dir := t.TempDir()
+	ca, err := devca.Open(dir, time.Now)
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &bench{ca: ca, query: q, logs: &logs{}, t: t}
+	b := &bench{ca: ca, dir: dir, query: q, logs: &logs{}, t: t}
 	cfg := rpc.ServerConfig{
 		Identity:  profile(t, ca.Service, "dashboard").Current,
 		Authorize: func(context.Context, string, identity.Caller) error { return nil },
@@ -472,6 +474,66 @@ func TestRetryUntilAvailable(t *testing.T) {
 	}}, nil)
 	if _, err := who(b.dial(b.ada())); err != nil || b.query.calls.Load() != 3 {
 		t.Errorf("after %d tries: %v", b.query.calls.Load(), err)
+	}
+}
+
+// TestInstances: calls go to the instances that are there, and none fails because one of them ends.
+func TestInstances(t *testing.T) {
+	t.Parallel()
+	var queries [2]*query
+	var stops [2]func()
+	var addrs []string
+	var ada *identity.Profile
+	var roots string
+	for i := range queries {
+		queries[i] = &query{}
+		b := start(t, queries[i], func(cfg *rpc.ServerConfig) {
+			if i > 0 { // one authority for both
+				ca, err := devca.Open(roots, time.Now)
+				if err != nil {
+					t.Fatal(err)
+				}
+				cfg.Identity = profile(t, ca.Service, "dashboard").Current
+			}
+		})
+		if i == 0 {
+			ada, roots = b.ada(), b.dir
+		}
+		lis, err := new(net.ListenConfig).Listen(t.Context(), "tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(context.Background())
+		done := make(chan error, 1)
+		go func() { done <- b.server.Run(ctx, lis) }()
+		stops[i] = sync.OnceFunc(func() {
+			cancel()
+			if err := <-done; err != nil {
+				t.Errorf("run: %v", err)
+			}
+		})
+		t.Cleanup(stops[i])
+		addrs = append(addrs, lis.Addr().String())
+	}
+	conn, err := rpc.Dial(strings.Join(addrs, ","), rpc.ClientConfig{Identity: ada.Current})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = conn.Close() })
+	ask := func(until func() bool) {
+		t.Helper()
+		for !until() {
+			if _, err := who(conn); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	ask(func() bool { return queries[0].calls.Load() > 0 && queries[1].calls.Load() > 0 })
+	stops[0]()
+	had := queries[1].calls.Load()
+	ask(func() bool { return queries[1].calls.Load() >= had+20 })
+	if _, err := rpc.Dial("localhost:1,nowhere", rpc.ClientConfig{Identity: ada.Current}); err == nil || !strings.Contains(err.Error(), `"nowhere"`) {
+		t.Errorf("an address without a port: %v", err)
 	}
 }
 

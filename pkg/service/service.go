@@ -30,8 +30,10 @@ import (
 
 // Deps is what a service is given. All fields are required but Meter and EffectMeter.
 type Deps struct {
-	// Owner is which service it is.
-	Owner string
+	// Owner is which service it is, Instance which of its instances, the same after a restart.
+	Owner    string
+	Instance string
+
 	Clock timer.Clock
 	Log   *slog.Logger
 
@@ -56,7 +58,7 @@ type Deps struct {
 }
 
 func (d Deps) check() error {
-	if d.Owner == "" || d.Clock == nil || d.Log == nil || d.Store == nil || d.Keys == nil || d.Artefacts == nil || d.Vault == nil ||
+	if d.Owner == "" || d.Instance == "" || d.Clock == nil || d.Log == nil || d.Store == nil || d.Keys == nil || d.Artefacts == nil || d.Vault == nil ||
 		d.Ledger == nil || d.Incidents == nil || d.Reader == nil {
 		return fmt.Errorf("service %q: a dependency is missing", d.Owner)
 	}
@@ -107,7 +109,7 @@ func (s *Service) Run(ctx context.Context, plan effect.Planner) error {
 		return timer.Run(ctx, timer.Config{Owner: s.Owner, Clock: s.Clock, Incidents: s.Incidents, Changed: s.Reader.Changed, Dispatch: s.Dispatch, Log: s.Log})
 	})
 	if plan != nil {
-		runner, err := effect.New(effect.Config{Owner: s.Owner, Store: s.Store, Keys: s.Keys, Ledger: s.Ledger, Plan: plan, Log: s.Log, Meter: s.EffectMeter})
+		runner, err := effect.New(effect.Config{Owner: s.Owner, Instance: s.Instance, Store: s.Store, Keys: s.Keys, Ledger: s.Ledger, Plan: plan, Log: s.Log, Meter: s.EffectMeter})
 		if err != nil {
 			return err
 		}
