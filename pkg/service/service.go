@@ -125,6 +125,11 @@ func (s *Service) Do(ctx context.Context, cmd procedure.Command, facts procedure
 	return c, Retryable(err)
 }
 
+// State is an incident as the service itself reads it, on the true head.
+func (s *Service) State(ctx context.Context, incident string) (*procedure.State, error) {
+	return s.Dispatch.State(ctx, incident)
+}
+
 // Follow decides a command that the service gives by itself because of an event: as the event's person where follow-up is
 // that person's own, as the named system otherwise. Its request id comes from the event, so a restart repeats and never
 // doubles; the caller sets it with FollowMeta.

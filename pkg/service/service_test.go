@@ -36,7 +36,7 @@ func deps(t *testing.T, r *dispatchtest.Rig, owner string) service.Deps {
 		t.Fatal(err)
 	}
 	return service.Deps{
-		Owner: owner, Clock: r.Clock, Log: r.Log, Store: r.Store, Keys: r.Keys.Ring, Signer: r.Keys.Signer(t, owner), Artefacts: artefacts.New(1 << 20),
+		Owner: owner, Instance: "test", Clock: r.Clock, Log: r.Log, Store: r.Store, Keys: r.Keys.Ring, Signer: r.Keys.Signer(t, owner), Artefacts: artefacts.New(1 << 20),
 		Vault: r.Vaults[owner], Ledger: ledger.New(), Incidents: incidents, Reader: reader,
 	}
 }

@@ -56,7 +56,7 @@ func build(t *testing.T, r *dispatchtest.Rig, clock timer.Clock, change ...func(
 		t.Fatal(err)
 	}
 	x.server, err = arbitration.New(service.Deps{
-		Owner: procedure.OwnerArbitration, Clock: clock, Log: r.Log, Store: r.Store, Keys: r.Keys.Ring, Signer: r.Keys.Signer(t, procedure.OwnerArbitration),
+		Owner: procedure.OwnerArbitration, Instance: "test", Clock: clock, Log: r.Log, Store: r.Store, Keys: r.Keys.Ring, Signer: r.Keys.Signer(t, procedure.OwnerArbitration),
 		Artefacts: artefacts.New(1 << 20), Vault: r.Vaults[procedure.OwnerArbitration], Ledger: x.ledger, Incidents: x.incidents, Reader: x.reader, Peers: x.peers,
 	}, x.cfg)
 	if err != nil {

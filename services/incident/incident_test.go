@@ -39,7 +39,7 @@ func newRig(t *testing.T, r *dispatchtest.Rig) *rig {
 		t.Fatal(err)
 	}
 	x.server, err = incident.New(service.Deps{
-		Owner: procedure.OwnerIncident, Clock: r.Clock, Log: r.Log, Store: r.Store, Keys: r.Keys.Ring, Signer: r.Keys.Signer(t, procedure.OwnerIncident),
+		Owner: procedure.OwnerIncident, Instance: "test", Clock: r.Clock, Log: r.Log, Store: r.Store, Keys: r.Keys.Ring, Signer: r.Keys.Signer(t, procedure.OwnerIncident),
 		Artefacts: artefacts.New(1 << 20), Vault: r.Vaults[procedure.OwnerIncident], Ledger: ledger.New(), Incidents: x.incidents, Reader: x.reader,
 	})
 	if err != nil {

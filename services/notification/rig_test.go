@@ -152,7 +152,7 @@ func (x *rig) start() {
 		cfg.Channels = append(cfg.Channels, w)
 	}
 	x.server, err = notification.New(service.Deps{
-		Owner: procedure.OwnerNotification, Clock: x.Clock, Log: x.Log, Store: x.Store, Keys: x.Keys.Ring, Signer: x.Keys.Signer(x.t, procedure.OwnerNotification),
+		Owner: procedure.OwnerNotification, Instance: "test", Clock: x.Clock, Log: x.Log, Store: x.Store, Keys: x.Keys.Ring, Signer: x.Keys.Signer(x.t, procedure.OwnerNotification),
 		Artefacts: artefacts.New(0), Vault: x.Vaults[procedure.OwnerNotification], Ledger: x.ledger, Incidents: x.incidents, Reader: x.reader,
 	}, cfg)
 	if err != nil {

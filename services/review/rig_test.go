@@ -192,7 +192,7 @@ func (r *rig) makeStores() {
 	r.keys, err = history.NewKeyring(ring...)
 	r.must(err)
 	r.deps = service.Deps{
-		Owner: procedure.OwnerReview, Clock: r.clock, Log: r.log, Store: r.store, Keys: r.keys, Signer: r.signers[procedure.OwnerReview],
+		Owner: procedure.OwnerReview, Instance: "test", Clock: r.clock, Log: r.log, Store: r.store, Keys: r.keys, Signer: r.signers[procedure.OwnerReview],
 		Artefacts: arts, Vault: vaults, Ledger: ledger, Incidents: projection.NewIncidents(),
 	}
 	r.deps.Reader, err = projection.New(projection.Config{Store: r.store, Keys: r.keys, Projections: []projection.Projection{r.deps.Incidents}, Log: r.log})

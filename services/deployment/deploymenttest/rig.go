@@ -274,7 +274,7 @@ func (r *Rig) NewDeployment() *deployment.Server {
 // TryDeployment is a deployment service with any configuration.
 func (r *Rig) TryDeployment(c deployment.Config) (*deployment.Server, error) {
 	return deployment.New(service.Deps{
-		Owner: procedure.OwnerDeployment, Clock: timer.System{}, Log: r.Logger, Store: r.Store, Keys: r.Keys, Signer: r.Signers[procedure.OwnerDeployment],
+		Owner: procedure.OwnerDeployment, Instance: "test", Clock: timer.System{}, Log: r.Logger, Store: r.Store, Keys: r.Keys, Signer: r.Signers[procedure.OwnerDeployment],
 		Artefacts: r.Artefacts, Vault: vaultmemory.New(), Ledger: effectmemory.New(), Incidents: r.Incidents, Reader: r.Reader,
 	}, c)
 }

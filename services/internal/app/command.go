@@ -5,10 +5,12 @@ package app
 import (
 	"fmt"
 	"os"
+	"slices"
 
 	"github.com/spf13/cobra"
 
 	"cacert.org/emergency/pkg/config"
+	"cacert.org/emergency/pkg/procedure"
 	"cacert.org/emergency/services/demo"
 )
 
@@ -18,6 +20,9 @@ func Command(environ []string) *cobra.Command {
 		Use: "epatchd", Short: "Services of CAcert's emergency patch procedure", Version: Version(), SilenceUsage: true, SilenceErrors: true,
 	}
 	root.AddCommand(allCommand(environ), demoCommand())
+	for _, name := range serviceNames() {
+		root.AddCommand(serviceCommand(name, environ))
+	}
 	return root
 }
 
@@ -32,16 +37,46 @@ func allCommand(environ []string) *cobra.Command {
 		Args: cobra.NoArgs,
 	}
 	set.Flags(cmd.Flags())
+	runs(cmd, &set, environ)
+	return cmd
+}
+
+// serviceCommand runs one service, of which there may be several instances.
+func serviceCommand(name string, environ []string) *cobra.Command {
+	set := Settings{Service: name}
+	what := map[string]string{
+		procedure.OwnerIncident:     "declarations, strategies, decisions, the clock, closing",
+		procedure.OwnerNotification: "call-out of teams, answers, standby, reminders",
+		procedure.OwnerReview:       "patches, reviews, transfer, tests",
+		procedure.OwnerDeployment:   "deployment, the watched console, replication",
+		procedure.OwnerArbitration:  "the rule book, documentation, disputes, rulings, redaction",
+		dashboardName:               "queries, pages, the public log",
+	}
+	cmd := &cobra.Command{
+		Use:   name,
+		Short: "Run the " + name + " service alone: " + what[name],
+		Long: "Run the " + name + " service alone, against an event log that runs elsewhere. Several instances may run at the same time, each with a data\n" +
+			"folder of its own. deploy/ has the accounts of the event log, units and a walk through a whole installation.",
+		Args: cobra.NoArgs,
+	}
+	set.ServiceFlags(cmd.Flags(), name)
+	runs(cmd, &set, environ)
+	return cmd
+}
+
+// runs makes a command run a node with the settings of its flags, of the environment and of a file.
+func runs(cmd *cobra.Command, set *Settings, environ []string) {
 	cmd.Flags().String(config.FileFlag, "", "file with settings, one JSON object")
 	config.Describe(cmd.Flags())
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if err := config.Secret(cmd.Flags(), Secrets()...); err != nil {
+		secret := slices.DeleteFunc(Secrets(), func(name string) bool { return cmd.Flags().Lookup(name) == nil })
+		if err := config.Secret(cmd.Flags(), secret...); err != nil {
 			return err
 		}
 		if _, err := config.Load(cmd.Flags(), config.Options{Environ: environ}); err != nil {
 			return err
 		}
-		n, err := Open(cmd.Context(), set)
+		n, err := Open(cmd.Context(), *set)
 		if err != nil {
 			return err
 		}
@@ -53,7 +88,6 @@ func allCommand(environ []string) *cobra.Command {
 		}
 		return run
 	}
-	return cmd
 }
 
 func demoCommand() *cobra.Command {

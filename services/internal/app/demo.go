@@ -224,5 +224,9 @@ func (n *Node) demoSigner(person string) (crypto.Signer, error) {
 	if !slices.ContainsFunc(DemoPeople(), func(p DemoPerson) bool { return p.ID == person }) {
 		return nil, fmt.Errorf("%q is no person of the demo", person)
 	}
-	return identity.LoadKey(n.set.path("people", person, identity.KeyFile), true)
+	people := n.set.Cluster.DemoPeople
+	if people == "" {
+		people = n.set.path("people")
+	}
+	return identity.LoadKey(filepath.Join(people, person, identity.KeyFile), true)
 }

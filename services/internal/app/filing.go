@@ -10,16 +10,16 @@ import (
 	"cacert.org/emergency/services/notification/channel"
 )
 
-// filing lets the arbitration service file disputes over the channel that pages by mail: one client, two users, and neither
-// service knows the other.
-func (n *Node) filing(channels []channel.Channel) arbitration.Config {
-	cfg := arbitration.Config{Address: n.set.DisputeAddress, Link: "https://" + n.set.HTTPS + "/log/"}
+// filing lets the arbitration service file disputes over the channel that pages by mail; neither service knows the other.
+func (n *Node) filing() (arbitration.Config, error) {
+	cfg := arbitration.Config{Address: n.set.DisputeAddress, Link: n.set.base() + "/log/"}
+	channels, err := n.channels()
 	for _, c := range channels {
 		if c.Name() == "mail" {
 			cfg.Mailer = letters{c}
 		}
 	}
-	return cfg
+	return cfg, err
 }
 
 // letters sends letters as pages.

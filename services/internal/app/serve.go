@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"net/http"
 	"slices"
@@ -62,14 +63,24 @@ func (n *Node) Run(ctx context.Context, ready func(Addresses)) error {
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return n.reader.Run(ctx) })
 	group.Go(func() error { return server.Run(ctx, listeners.api) })
-	group.Go(func() error { return server.Run(ctx, n.local) })
-	group.Go(func() error { return serveHTTP(ctx, listeners.web, n.handler(), n.dashboard.HangUp) })
-	group.Go(func() error {
-		return serveHTTP(ctx, tls.NewListener(listeners.web2, identity.ServerTLS(n.profile.Current, "h2", "http/1.1")), n.handler(), n.dashboard.HangUp)
-	})
+	if n.local != nil {
+		group.Go(func() error { return server.Run(ctx, n.local) })
+	}
+	hangUp := func() {}
+	if n.dashboard != nil {
+		hangUp = n.dashboard.HangUp
+	}
+	if listeners.web != nil {
+		group.Go(func() error { return serveHTTP(ctx, listeners.web, n.handler(), hangUp) })
+	}
+	if listeners.web2 != nil {
+		group.Go(func() error {
+			return serveHTTP(ctx, tls.NewListener(listeners.web2, identity.ServerTLS(n.identity, "h2", "http/1.1")), n.handler(), hangUp)
+		})
+	}
 	group.Go(func() error { return n.guard(ctx) })
-	for _, run := range []func(context.Context) error{n.incident.Run, n.notification.Run, n.review.Run, n.deployment.Run, n.arbitration.Run} {
-		group.Go(func() error { return run(ctx) })
+	for _, s := range n.services {
+		group.Go(func() error { return s.Run(ctx) })
 	}
 	if ready != nil {
 		ready(addrs)
@@ -91,6 +102,9 @@ func (n *Node) listen(ctx context.Context) (listeners, Addresses, error) {
 		to            *net.Listener
 		out           *string
 	}{{"listen", n.set.Listen, &l.api, &a.API}, {"http", n.set.HTTP, &l.web, &a.HTTP}, {"https", n.set.HTTPS, &l.web2, &a.HTTPS}} {
+		if x.addr == "" {
+			continue // not served
+		}
 		lis, err := lc.Listen(ctx, "tcp", x.addr)
 		if err != nil {
 			for _, open := range []net.Listener{l.api, l.web} {
@@ -107,18 +121,22 @@ func (n *Node) listen(ctx context.Context) (listeners, Addresses, error) {
 
 func (n *Node) grpcServer() (*rpc.Server, error) {
 	server, err := rpc.NewServer(rpc.ServerConfig{
-		Identity: n.profile.Current, Authorize: n.authorize, Anonymous: []string{dashboard.LogMethod}, Logger: n.log, Now: n.set.Clock.Now, Tracer: n.tel.Tracer, Meter: n.tel.Meter,
+		Identity: n.identity, Authorize: n.authorize, Anonymous: []string{dashboard.LogMethod}, Logger: n.log, Now: n.set.Clock.Now, Tracer: n.tel.Tracer, Meter: n.tel.Meter,
 	})
 	if err != nil {
 		return nil, err
 	}
-	n.incident.Register(server)
-	n.notification.Register(server)
-	n.review.Register(server)
-	n.deployment.Register(server)
-	n.arbitration.Register(server)
-	n.dashboard.Register(server)
-	restrictedv1.RegisterRestrictedServiceServer(server, &service.Restricted{Vaults: n.vaults, State: n.arbitration.Dispatch.State, Log: n.log})
+	var state func(context.Context, string) (*procedure.State, error)
+	for _, s := range n.services {
+		s.Register(server)
+		state = s.State
+	}
+	if n.dashboard != nil {
+		n.dashboard.Register(server)
+	}
+	if state != nil {
+		restrictedv1.RegisterRestrictedServiceServer(server, &service.Restricted{Vaults: n.vaults, State: state, Log: n.log})
+	}
 	return server, nil
 }
 
@@ -141,7 +159,7 @@ const guardEvery = time.Minute
 
 // guard ends the process when the log was changed so that it could forget, or went back (hardening.md 4).
 func (n *Node) guard(ctx context.Context) error {
-	g := natsd.NewGuard(n.js, natsd.Expect{Replicas: 1, Sync: n.nats.Sync()}, n.reader.Mark().Sequence)
+	g := natsd.NewGuard(n.js, n.expect, n.reader.Mark().Sequence)
 	for {
 		alarm, stop := n.set.Clock.Alarm(n.set.Clock.Now().Add(guardEvery))
 		select {
@@ -162,25 +180,26 @@ func (n *Node) guard(ctx context.Context) error {
 }
 
 func (n *Node) dashboardConfig() dashboard.Config {
-	return dashboard.Config{
+	cfg := dashboard.Config{
 		PublicURL: n.set.PublicURL,
-		Clock:     n.set.Clock, Log: n.log, Store: n.store, Keys: n.keys, Incidents: n.incidents, Peers: n.peers(), Development: true,
-		Metrics: n.tel.Handler(), Typed: cli.Typed, Process: n.process, DemoSigner: n.demoSigner,
+		Clock:     n.set.Clock, Log: n.log, Store: n.store, Keys: n.keys, Incidents: n.incidents, Peers: n.peers,
+		Metrics: n.tel.Handler(), Typed: cli.Typed, Process: n.process,
 	}
+	if n.set.Service == "" || n.set.Cluster.DemoPeople != "" {
+		cfg.Development, cfg.DemoSigner = true, n.demoSigner
+	}
+	return cfg
 }
 
 // process is what this process knows about itself, for the page that shows it.
 func (n *Node) process(ctx context.Context) pages.Process {
-	p := pages.Process{Version: Version(), Waiting: map[string]int{
-		procedure.OwnerIncident: n.incident.Waiting(), procedure.OwnerNotification: n.notification.Waiting(), procedure.OwnerReview: n.review.Waiting(),
-		procedure.OwnerDeployment: n.deployment.Waiting(), procedure.OwnerArbitration: n.arbitration.Waiting(),
-	}, Trouble: map[string][]effect.Trouble{
-		procedure.OwnerIncident: n.incident.Trouble(), procedure.OwnerNotification: n.notification.Trouble(), procedure.OwnerReview: n.review.Trouble(),
-		procedure.OwnerDeployment: n.deployment.Trouble(), procedure.OwnerArbitration: n.arbitration.Trouble(),
-	}, Services: map[string]string{}}
+	p := pages.Process{Version: Version(), Waiting: map[string]int{}, Trouble: map[string][]effect.Trouble{}, Services: map[string]string{}}
+	for name, s := range n.services {
+		p.Waiting[name], p.Trouble[name] = s.Waiting(), s.Trouble()
+	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()
-	for name, peer := range n.peers() {
+	for name, peer := range n.peers {
 		p.Services[name] = health(ctx, peer)
 	}
 	s, err := n.js.Stream(ctx, natsd.Stream)
@@ -219,11 +238,25 @@ func streamOf(info *jetstream.StreamInfo) *pages.Stream {
 	return x
 }
 
-// handler serves the pages, and the page that a link in a call leads to.
+// handler serves the pages, and the page that a link in a call leads to; in a process without pages what operators ask for.
 func (n *Node) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle("/r/", http.StripPrefix("/r", n.notification.Answer()))
-	mux.Handle("/", n.dashboard.Handler())
+	if n.notification != nil {
+		mux.Handle("/r/", http.StripPrefix("/r", n.notification.Answer()))
+	}
+	if n.dashboard != nil {
+		mux.Handle("/", n.dashboard.Handler())
+		return mux
+	}
+	mux.Handle("GET /metrics", n.tel.Handler())
+	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
+	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { // Run begins when the histories are read
+		if !n.js.Conn().IsConnected() {
+			http.Error(w, "not connected to the event log", http.StatusServiceUnavailable)
+			return
+		}
+		_, _ = io.WriteString(w, "ready\n")
+	})
 	return mux
 }
 

@@ -9,13 +9,16 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net"
 	"net/url"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/pflag"
 
+	"cacert.org/emergency/pkg/procedure"
 	"cacert.org/emergency/pkg/timer"
 	"cacert.org/emergency/services/deployment"
 	"cacert.org/emergency/services/notification/channel"
@@ -27,6 +30,10 @@ import (
 
 // Settings of a process.
 type Settings struct {
+	// Service is the one service of this process, as Cluster says; all of them with an embedded log if it is empty.
+	Service string
+	Cluster Cluster
+
 	// Data is the folder under which everything lies.
 	Data string
 	// Listen is the address of the gRPC API, HTTP of the public log, HTTPS of the pages that ask for a certificate.
@@ -36,6 +43,8 @@ type Settings struct {
 	PublicURL string
 	// Repository is the bare git repository that patches are transferred to; empty for one below Data.
 	Repository string
+	// LinkKey is the file of the key that signs the links in pages, shared by all instances; one below Data if empty.
+	LinkKey string
 	// LogFormat is text or json, LogLevel the least level that is written.
 	LogFormat, LogLevel string
 
@@ -58,16 +67,70 @@ type Settings struct {
 	Channels []channel.Channel
 }
 
-// Flags adds the settings to a flag set.
+// Flags adds the settings of a process with everything in it to a flag set.
 func (s *Settings) Flags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.Data, "data", "epatch-data", "folder under which everything lies")
-	fs.StringVar(&s.Listen, "listen", "localhost:7443", "address of the gRPC API (TLS with client certificates)")
-	fs.StringVar(&s.HTTP, "http", "localhost:7080", "address of the public emergency log; loopback only")
-	fs.StringVar(&s.HTTPS, "https", "localhost:7444", "address of the same pages by TLS, and of the links in pages")
-	fs.StringVar(&s.PublicURL, "public-url", "", "where people reach the pages, such as https://emergency.cacert.org; passkeys are made for its host. By default this machine alone, localhost")
+	s.commonFlags(fs)
+	s.pageFlags(fs, "localhost:7080", "localhost:7444")
 	fs.StringVar(&s.Repository, "repository", "", "bare git repository that patches are transferred to; by default one below the data folder")
+	s.mailFlags(fs)
+	s.channelFlags(fs)
+	s.consoleFlags(fs)
+	s.trackerFlags(fs)
+}
+
+// ServiceFlags adds the settings of a process with one service to a flag set.
+func (s *Settings) ServiceFlags(fs *pflag.FlagSet, service string) {
+	s.Service = service
+	fs.StringVar(&s.Data, "data", "", "folder of this instance's own state")
+	s.commonFlags(fs)
+	s.clusterFlags(fs)
+	s.pageFlags(fs, "", "")
+	switch service {
+	case procedure.OwnerNotification:
+		s.mailFlags(fs)
+		s.channelFlags(fs)
+		fs.StringVar(&s.LinkKey, "link-key", "", "file of at least 32 random bytes that sign the links in pages, the same for all instances")
+	case procedure.OwnerArbitration:
+		s.mailFlags(fs)
+	case procedure.OwnerReview, procedure.OwnerDeployment:
+		fs.StringVar(&s.Repository, "repository", "", "bare git repository that patches are transferred to: a path, or an https or ssh address")
+		if service == procedure.OwnerReview {
+			s.trackerFlags(fs)
+		} else {
+			s.consoleFlags(fs)
+		}
+	}
+}
+
+func (s *Settings) commonFlags(fs *pflag.FlagSet) {
+	fs.StringVar(&s.Listen, "listen", "localhost:7443", "address of the gRPC API (TLS with client certificates)")
 	fs.StringVar(&s.LogFormat, "log-format", "text", "text or json")
 	fs.StringVar(&s.LogLevel, "log-level", "info", "debug, info, warn or error")
+}
+
+func (s *Settings) clusterFlags(fs *pflag.FlagSet) {
+	c := &s.Cluster
+	fs.StringSliceVar(&c.NATS, "nats", nil, "servers of the event log, such as tls://nats-1.example.org:4222; may be given several times")
+	fs.StringVar(&c.Seed, "nats-seed", "", "file with the seed of this service's user at those servers")
+	fs.IntVar(&c.Replicas, "nats-replicas", 3, "copies that the event log must have")
+	fs.BoolVar(&c.Synced, "nats-synced", false, "state that every server has sync_interval: always, which a service cannot ask for; without it nothing starts")
+	fs.StringVar(&c.Identity, "identity", "", "folder with this service's cert.pem, key.pem and ca.pem; followed, so that a renewed certificate needs no restart")
+	if s.Service != dashboardName {
+		fs.StringVar(&c.SigningKey, "signing-key", "", "file of the Ed25519 key by which this service signs records")
+	}
+	fs.StringVar(&c.Keyring, "keyring", "", "file with the public keys by which the services sign records")
+	fs.StringToStringVar(&c.Peers, "peer", nil, "address of a service, such as review=review-1.example.org:7443; for several instances separate them by semicolons; may be given several times")
+	fs.StringVar(&c.DemoPeople, "demo-people", "", "folder with the profiles of a demo's people, whose keys sign in pages. Never where an emergency can be real")
+}
+
+func (s *Settings) pageFlags(fs *pflag.FlagSet, http, https string) {
+	fs.StringVar(&s.HTTP, "http", http, "address of the public emergency log, health and metrics; loopback only")
+	fs.StringVar(&s.HTTPS, "https", https, "address of the same pages by TLS, and of the links in pages")
+	fs.StringVar(&s.PublicURL, "public-url", "", "where people reach the pages, such as https://emergency.cacert.org; passkeys are made for its host. By default this machine alone, localhost")
+}
+
+func (s *Settings) mailFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.Mail.Server, "mail-server", "", "mail server, host:port; without one pages by mail go to a folder")
 	fs.StringVar(&s.Mail.Security, "mail-security", mail.StartTLS, "starttls, tls or none (this machine only)")
 	fs.StringVar(&s.Mail.From, "mail-from", "", "sender of mails")
@@ -76,6 +139,9 @@ func (s *Settings) Flags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.DisputeAddress, "dispute-address", "", "mail address that disputes are filed at; without one they are filed in the log alone")
 	fs.StringVar(&s.Mail.SMIMECertFile, "mail-smime-cert", "", "certificate that signs mails, PEM")
 	fs.StringVar(&s.Mail.SMIMEKeyFile, "mail-smime-key", "", "its key, PEM")
+}
+
+func (s *Settings) channelFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.IRC.Server, "irc-server", "", "IRC server, host:port; without one nobody is paged by irc")
 	fs.StringVar(&s.IRC.Security, "irc-security", irc.TLS, "tls, or none (this machine only)")
 	fs.StringVar(&s.IRC.Nick, "irc-nick", "epatch", "nick on IRC")
@@ -84,6 +150,9 @@ func (s *Settings) Flags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.ircPassword, "irc-password", "", "its password")
 	fs.StringVar(&s.SMS.URL, "sms-url", "", "webhook of an SMS gateway; without one pages by sms go to a folder")
 	fs.StringVar(&s.smsSecret, "sms-secret", "", "secret shared with the gateway, at least 32 bytes")
+}
+
+func (s *Settings) consoleFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.Console.Listen, "console-listen", "", "address of the watched SSH console (strategy 3); without one no remote access is granted here")
 	fs.StringVar(&s.Console.Address, "console-address", "", "host:port under which subjects reach it; console-listen if empty")
 	fs.StringToStringVar(&s.Console.Targets, "console-target", nil, "address of a critical host's sshd, such as critical-1=192.0.2.1:22; may be given several times")
@@ -92,6 +161,9 @@ func (s *Settings) Flags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.Access.Account, "console-account", "", "account on the hosts that sessions log in to")
 	fs.DurationVar(&s.Access.MaxLength, "console-max-length", 0, "longest session; only tightens the policy's session.max")
 	fs.DurationVar(&s.Access.FirstUse, "console-first-use", 0, "how long a credential waits for its use; only tightens the policy's grant.first_use")
+}
+
+func (s *Settings) trackerFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.Tracker.URL, "tracker-url", "", "MantisBT to which notes are written; without one testers name their note")
 	fs.StringVar(&s.trackerToken, "tracker-token", "", "API token at the tracker")
 }
@@ -101,12 +173,37 @@ func Secrets() []string {
 	return []string{"mail-password", "irc-password", "sms-secret", "tracker-token"}
 }
 
+// dashboardName is the service without events of its own.
+const dashboardName = "dashboard"
+
+// serviceNames are all services.
+func serviceNames() []string { return append(procedure.Owners(), dashboardName) }
+
+// serves tells whether a service is in this process.
+func (s *Settings) serves(name string) bool { return s.Service == "" || s.Service == name }
+
+// owners are the services of this process that own events.
+func (s *Settings) owners() []string {
+	return slices.DeleteFunc(procedure.Owners(), func(o string) bool { return !s.serves(o) })
+}
+
+// base is where people reach this process's pages.
+func (s *Settings) base() string {
+	if s.PublicURL != "" {
+		return strings.TrimSuffix(s.PublicURL, "/")
+	}
+	return "https://" + s.HTTPS
+}
+
 // check completes the settings and refuses what cannot work.
 func (s *Settings) check() error {
 	if s.Data == "" {
 		return errors.New("setting data: a folder is needed")
 	}
 	for _, a := range []struct{ name, addr string }{{"listen", s.Listen}, {"http", s.HTTP}, {"https", s.HTTPS}} {
+		if a.addr == "" && a.name != "listen" {
+			continue // not served
+		}
 		host, _, err := net.SplitHostPort(a.addr)
 		if err != nil {
 			return fmt.Errorf("setting %s: %q is no host:port", a.name, a.addr)
@@ -121,12 +218,57 @@ func (s *Settings) check() error {
 	if s.Clock == nil {
 		s.Clock = timer.System{}
 	}
-	if s.Repository == "" {
+	if s.Service != "" {
+		if err := s.checkService(); err != nil {
+			return err
+		}
+	} else if s.Repository == "" {
 		s.Repository = filepath.Join(s.Data, "repository.git")
 	}
 	s.Tracker.Token = tracker.Token(s.trackerToken)
 	s.IRC.SASLPassword = channel.Secret(s.ircPassword)
 	s.Mail.Password, s.SMS.Secret, s.SMS.Name = channel.Secret(s.mailPassword), channel.Secret(s.smsSecret), "sms"
+	return nil
+}
+
+// checkService refuses what one service cannot work with.
+func (s *Settings) checkService() error {
+	c := s.Cluster
+	needed := map[string]bool{
+		"nats": len(c.NATS) > 0, "nats-seed": c.Seed != "", "identity": c.Identity != "", "keyring": c.Keyring != "",
+		"signing-key": c.SigningKey != "" || s.Service == dashboardName,
+		"repository":  s.Repository != "" || s.Service != procedure.OwnerReview && s.Service != procedure.OwnerDeployment,
+		"link-key":    s.LinkKey != "" || s.Service != procedure.OwnerNotification,
+		"https":       s.HTTPS != "" || s.Service != procedure.OwnerNotification && s.Service != dashboardName,
+	}
+	for _, name := range slices.Sorted(maps.Keys(needed)) {
+		if !needed[name] {
+			return fmt.Errorf("setting %s: the %s service needs it", name, s.Service)
+		}
+	}
+	for _, name := range callees(s.Service) {
+		if c.Peers[name] == "" {
+			return fmt.Errorf("setting peer: the %s service needs the address of %s: --peer %s=host:port", s.Service, name, name)
+		}
+	}
+	for name, addr := range c.Peers {
+		if !slices.Contains(serviceNames(), name) {
+			return fmt.Errorf("setting peer: %q is no service; there are %s", name, strings.Join(serviceNames(), ", "))
+		}
+		c.Peers[name] = strings.ReplaceAll(addr, ";", ",")
+	}
+	return nil
+}
+
+// callees are the services that a service calls: a review asks agents through the deployment service, a redaction reaches every
+// owner of a value, and pages everything.
+func callees(service string) []string {
+	switch service {
+	case procedure.OwnerReview:
+		return []string{procedure.OwnerDeployment}
+	case procedure.OwnerArbitration, dashboardName:
+		return procedure.Owners()
+	}
 	return nil
 }
 
