@@ -78,9 +78,8 @@ type Config struct {
 
 // Runner feeds projections.
 type Runner struct {
-	cfg    Config
-	chains map[string]*history.Chain
-	stuck  map[string]bool
+	cfg   Config
+	judge *judge
 
 	mu       sync.Mutex
 	mark     history.Mark
@@ -94,7 +93,7 @@ func New(cfg Config) (*Runner, error) {
 	if cfg.Store == nil || cfg.Keys == nil || cfg.Log == nil || len(cfg.Projections) == 0 {
 		return nil, errors.New("projection: a dependency is missing")
 	}
-	return &Runner{cfg: cfg, chains: map[string]*history.Chain{}, stuck: map[string]bool{}, position: map[string]uint64{}, changed: make(chan struct{})}, nil
+	return &Runner{cfg: cfg, judge: newJudge(cfg.Keys), position: map[string]uint64{}, changed: make(chan struct{})}, nil
 }
 
 // CatchUp applies everything that is in the store now and returns. Call it before Run, so that the first answers are
@@ -137,43 +136,27 @@ func (r *Runner) Run(ctx context.Context) error {
 
 // accept verifies a message and decodes it; nil if it is to be skipped.
 func (r *Runner) accept(m history.Message) *Record {
-	if m.Incident == "" {
-		r.alarm(m, &history.ForeignError{Reason: history.ReasonWrongSubject, Detail: "the subject names no incident"})
-		return nil
-	}
-	if r.stuck[m.Incident] {
-		return nil // what follows a record that could not be read cannot be understood either
-	}
-	chain, ok := r.chains[m.Incident]
-	if !ok {
-		chain = history.NewChain(m.Incident, r.cfg.Keys)
-		r.chains[m.Incident] = chain
-	}
-	entry, err := chain.Accept(m.Data)
-	var foreign *history.ForeignError
+	_, known := r.judge.stuck[m.Incident]
+	j := r.judge.judge(m)
 	switch {
-	case errors.As(err, &foreign):
-		r.alarm(m, foreign)
-		return nil
-	case err != nil:
-		r.halt(m.Incident, err)
-		return nil
+	case j.Foreign != nil:
+		r.alarm(m, j.Foreign)
+	case j.Unread != nil && !known:
+		r.halted(m.Incident, j.Unread)
 	}
-	entry.Sequence = m.Sequence
-	rec, err := Decode(entry)
-	if err != nil {
-		r.halt(m.Incident, err)
-		return nil
-	}
-	return rec
+	return j.Record
 }
 
 // halt stops one incident that this version cannot read; the others go on (hardening.md, poison event).
 func (r *Runner) halt(incident string, err error) {
-	if !r.stuck[incident] {
-		r.stuck[incident] = true
-		r.cfg.Log.Error("incident cannot be read further by this version", "incident", incident, "error", err)
+	if _, known := r.judge.stuck[incident]; !known {
+		r.judge.stuck[incident] = err
+		r.halted(incident, err)
 	}
+}
+
+func (r *Runner) halted(incident string, err error) {
+	r.cfg.Log.Error("incident cannot be read further by this version", "incident", incident, "error", err)
 }
 
 func (r *Runner) alarm(m history.Message, err *history.ForeignError) {
