@@ -117,19 +117,20 @@ func (s *Server) Freeze(ctx context.Context, req *emergencyv1.FreezeRequest) (*e
 		c, err = s.Do(ctx, req, consoleFacts(consoleRules{s, nil}.frozen(refOf(req), f)))
 		return told(err)
 	})
-	return &emergencyv1.FreezeResponse{Committed: c}, s.untold(ctx, req, c, err)
+	c, err = s.untold(ctx, req, c, err)
+	return &emergencyv1.FreezeResponse{Committed: c}, err
 }
 
 // untold gives a command that the broker had no reason to record to the rules all the same, whose answer it then is.
-func (s *Server) untold(ctx context.Context, cmd procedure.Command, c *emergencyv1.Committed, err error) error {
+func (s *Server) untold(ctx context.Context, cmd procedure.Command, c *emergencyv1.Committed, err error) (*emergencyv1.Committed, error) {
 	if err == nil && c != nil {
-		return nil
+		return c, nil
 	}
 	again, refusal := s.Do(ctx, cmd, consoleFacts(&procedure.ConsoleFacts{}))
 	if refusal != nil || again != nil {
-		return refusal
+		return again, refusal
 	}
-	return err
+	return nil, err
 }
 
 // Resume ends a freeze.

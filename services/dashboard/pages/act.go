@@ -142,12 +142,8 @@ func (p *Pages) refusedAnyway(v *viewer, a *acting, cmd procedure.Command) *proc
 	if a.st.Status == procedure.Absent {
 		return procedure.Foresee(a.st, cmd, p.env(v))
 	}
-	for _, o := range procedure.Options(a.st, p.env(v)) {
-		if o.Command == a.info.Name && o.Subject == a.subject {
-			return o.Refusal
-		}
-	}
-	return nil
+	o, _ := p.option(v, a.st, a.info.Name, a.subject)
+	return o.Refusal
 }
 
 // actContent draws a form around a command, with what the rules say of it.

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -87,16 +88,26 @@ func (d *desk) next(command string) {
 const wholeEmergency = 9 * time.Minute
 
 // TestEmergencyInBrowser is a whole emergency by strategy 1, from the declaration until it is closed, by people who have nothing but a
-// browser each, through the pages alone, with the real agents on the hosts.
+// browser each, through the pages alone: the reviewers and the deployer sign by passkeys, the others by their demo keys; with the real agents on the hosts.
 func TestEmergencyInBrowser(t *testing.T) {
 	t.Parallel()
 	browser := startBrowser(t)
 	env := testenv.Start(t, testenv.Options{})
 	seen, n := map[string]bool{}, 0
-	people := map[string]*desk{}
+	people, keys := map[string]*desk{}, map[string]string{}
+	withPasskey := []string{"carla", "anna", "bert"}
 	sit := func(name string) *desk { // every second one has a phone
 		if people[name] == nil {
-			people[name] = &desk{open(t, browser, env, look{person: name, width: []int64{1280, 390}[n%2], within: wholeEmergency}), seen, ""}
+			x := open(t, browser, env, look{width: []int64{1280, 390}[n%2], named: true, within: wholeEmergency})
+			if slices.Contains(withPasskey, name) {
+				x.hasAuthenticator()
+			}
+			x.goTo("/home")
+			x.follow(fmt.Sprintf(`//button[b/bdi[text()=%q]]`, name))
+			if slices.Contains(withPasskey, name) {
+				keys[name] = x.addsPasskey(nil)
+			}
+			people[name] = &desk{x, seen, ""}
 			n++
 		}
 		return people[name]
@@ -197,6 +208,12 @@ func TestEmergencyInBrowser(t *testing.T) {
 
 	if st := story.State(); st.Status != procedure.Closed {
 		t.Errorf("the emergency is %s", st.Status)
+	}
+	by := signedBy(t, env, id)
+	for command, who := range map[string]string{"Declare": "carla", "RecordFirstReview": "anna", "RecordSecondReview": "bert", "Forward": "bert", "DryRun": "carla", "StartApply": "carla", "RecordHealth": "carla", "Close": "carla"} {
+		if want := who + " " + keys[who]; !slices.Contains(by[command], want) {
+			t.Errorf("%s is signed by the passkeys %v, not by that of %s", command, by[command], want)
+		}
 	}
 	tree, err := os.ReadFile(filepath.Join(env.Root(app.DemoHost), testenv.Program))
 	check(t, err)

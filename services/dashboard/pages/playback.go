@@ -55,7 +55,6 @@ type played struct {
 	Lines      []spoken
 	More       int // lines that are not shown
 	Moments    []moment
-	Marks      int
 	From       int64 // where to begin, in milliseconds
 }
 
@@ -103,7 +102,7 @@ func (p *Pages) session(v *viewer, r *http.Request) (*content, error) {
 	d := sessionView{Incident: st.Incident, session3: v.session(st, g), Over: g.Over()}
 	_, no := procedure.MayWatch(st, g.ID, v.Person, v.book, v.now)
 	d.Watch = no == nil && !d.Over
-	d.Refused = v.mayPlay(st, g.ID)
+	d.Refused = p.mayPlay(v, st, g.ID)
 	at, err := strconv.ParseUint(r.FormValue("at"), 10, 63)
 	if err == nil && at > 0 && at <= st.Position {
 		d.Begin = &event{st.Incident, at}
@@ -132,15 +131,29 @@ func terminalModules() []string { return []string{"vendor/xterm.mjs", "terminal.
 func terminalStyles() []string  { return []string{"vendor/xterm.css", "console.css"} }
 
 // mayPlay is why the viewer cannot play a session's recording, by the check that decides; nil if nothing is in the way.
-func (v *viewer) mayPlay(st *procedure.State, grant string) *refusalView {
-	env := procedure.Env{Now: v.now, Actor: procedure.Actor{KeyID: v.Key}, Book: v.book}
-	for _, o := range procedure.Options(st, env) {
-		if o.Command == "PlayRecording" && o.Subject == grant && o.Refusal != nil {
-			no := v.refusal(o.Refusal)
-			return &no
-		}
+func (p *Pages) mayPlay(v *viewer, st *procedure.State, grant string) *refusalView {
+	o, ok := p.option(v, st, "PlayRecording", grant)
+	if !ok || o.Refusal == nil {
+		return nil
 	}
-	return nil
+	no := v.refusal(o.Refusal)
+	return &no
+}
+
+// may tells whether the rules would take a command about a subject from the viewer now.
+func (p *Pages) may(v *viewer, st *procedure.State, name, subject string) bool {
+	o, ok := p.option(v, st, name, subject)
+	return ok && o.Refusal == nil
+}
+
+// option is what the rules say of a command about a subject; ok is false where it is none that there is now.
+func (p *Pages) option(v *viewer, st *procedure.State, name, subject string) (procedure.Option, bool) {
+	list := procedure.Options(st, p.env(v))
+	i := slices.IndexFunc(list, func(o procedure.Option) bool { return o.Command == name && o.Subject == subject })
+	if i < 0 {
+		return procedure.Option{}, false
+	}
+	return list[i], true
 }
 
 // play reads a recording for the viewer and puts into words what it holds.

@@ -10,16 +10,21 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"strings"
 	"sync"
+	"time"
 
 	"github.com/coder/websocket"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/proto"
 
 	"cacert.org/emergency/pkg/identity"
+	"cacert.org/emergency/pkg/identity/passkey"
 	"cacert.org/emergency/pkg/procedure"
 	"cacert.org/emergency/pkg/recording"
 	"cacert.org/emergency/pkg/rpc"
 	deploymentv1 "cacert.org/emergency/proto/emergency/deployment/v1"
+	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 )
 
 // The view of a session while it goes on. The browser and the deployment service talk through this process, which adds nothing of
@@ -32,6 +37,8 @@ type watchView struct {
 	session3
 	Over    bool
 	Counts  bool // the viewer is the watcher
+	Extends bool // who watches may extend it still
+	Takes   bool // the viewer may take the watch over
 	Refused *refusalView
 }
 
@@ -48,8 +55,8 @@ func (p *Pages) watch(v *viewer, r *http.Request) (*content, error) {
 		refused := v.refusal(no)
 		d.Refused = &refused
 	case !d.Over:
-		d.Counts = watcher
-		c.Scripts, c.Modules, c.Styles = []string{"watch.js"}, terminalModules(), terminalStyles()
+		d.Counts, d.Extends, d.Takes = watcher, watcher && g.Extended.Position == 0, !watcher && p.may(v, st, "ArmWatch", g.ID)
+		c.Scripts, c.Modules, c.Styles = []string{"watch.js"}, append(terminalModules(), passkeyScript), terminalStyles()
 	}
 	c.Data = d
 	return c, nil
@@ -65,11 +72,19 @@ type fromBrowser struct {
 	// Rendered is the output that the terminal has shown, Hidden that nobody can see the page.
 	Rendered uint64 `json:"rendered"`
 	Hidden   bool   `json:"hidden"`
+	// Signed is the answer to the question for a signature: a passkey's fields, or that the demo key may sign.
+	Signed map[string]string `json:"signed"`
 }
 
 // toBrowser is what it is sent. Kind says which fields count.
 type toBrowser struct {
-	Kind string `json:"kind"` // welcome, output, resize, notice, state, end
+	Kind string `json:"kind"` // sign, welcome, output, resize, notice, state, end, refused, lost
+
+	// What is asked for to sign that one watches.
+	Challenge    string `json:"challenge,omitempty"`
+	RelyingParty string `json:"relying_party,omitempty"`
+	Credentials  string `json:"credentials,omitempty"`
+	Demo         bool   `json:"demo,omitempty"`
 
 	Mode  string `json:"mode,omitempty"`
 	Every uint32 `json:"every,omitempty"` // milliseconds between signs of life
@@ -176,18 +191,58 @@ func (b *bridge) hello(ctx context.Context, st *procedure.State) (*deploymentv1.
 	if out.GetObserve() {
 		return out, nil
 	}
-	if !b.p.demoSigns(b.r) {
-		return nil, &procedure.Refusal{
-			Code: procedure.FailedPrecondition, Reason: procedure.ReasonSignature, Rule: "4.4 ArmWatch", Message: "the watch is signed by its watcher, and this page has no key of yours to sign with",
-			Allow: []procedure.Allowance{{Description: "watch with epatch watch-console"}, {Description: "or look on here as observer"}},
-		}
+	out.Approval, err = b.signed(ctx, procedure.WatchStatement(st, b.grant, b.person, "watch-"+rand.Text(), b.p.cfg.Clock.Now()))
+	return out, err
+}
+
+// signPatience is how long a person may take to sign: a little more than the page's script asks the browser for.
+const signPatience = 130 * time.Second
+
+// signed asks the page for its person's signature, by a passkey or by the demo key. What is signed stays here.
+func (b *bridge) signed(ctx context.Context, st *emergencyv1.Statement) (*emergencyv1.Approval, error) {
+	payload, err := proto.MarshalOptions{Deterministic: true}.Marshal(st)
+	if err != nil {
+		return nil, fmt.Errorf("encode statement: %w", err)
+	}
+	demo, keys := b.p.demoSigns(b.r), b.v.book.PasskeysOf(b.person, b.v.now)
+	ask, able := passkey.RequestFor(procedure.StatementPayloadType, payload, keys, b.p.cfg.RelyingParty)
+	if !able && !demo {
+		return nil, notSigned("this page has no key of yours to sign with")
+	}
+	out := toBrowser{Kind: "sign", Demo: demo}
+	if able {
+		out.Challenge, out.RelyingParty, out.Credentials = ask.Challenge, ask.RelyingParty, strings.Join(ask.Credentials, " ")
+	}
+	if err := b.send(ctx, out); err != nil {
+		return nil, err
+	}
+	waits, cancel := context.WithTimeout(ctx, signPatience)
+	defer cancel()
+	m, err := b.receive(waits)
+	if err != nil {
+		return nil, err
+	}
+	a, err := passkey.Approval(func(field string) string { return m.Signed[field] }, procedure.StatementPayloadType, payload, keys)
+	switch {
+	case err == nil:
+		return a, nil
+	case !errors.Is(err, passkey.ErrNotSigned):
+		return nil, notSigned(err.Error())
+	case m.Signed["demo"] == "" || !demo:
+		return nil, notSigned("nobody has signed it")
 	}
 	signer, err := b.p.cfg.DemoSigner(b.person)
 	if err != nil {
 		return nil, fmt.Errorf("demo key: %w", err)
 	}
-	out.Approval, err = identity.SignStatement(signer, procedure.WatchStatement(st, b.grant, b.person, "watch-"+rand.Text(), b.p.cfg.Clock.Now()))
-	return out, err
+	return identity.SignPayload(signer, procedure.StatementPayloadType, payload)
+}
+
+func notSigned(why string) *procedure.Refusal {
+	return &procedure.Refusal{
+		Code: procedure.FailedPrecondition, Reason: procedure.ReasonSignature, Rule: "4.4 ArmWatch", Message: "the watch is signed by its watcher: " + why,
+		Allow: []procedure.Allowance{{Description: "add a passkey to the rule book, on the page /passkeys"}, {Description: "watch with epatch watch-console"}, {Description: "or look on here as observer"}},
+	}
 }
 
 func (b *bridge) receive(ctx context.Context) (fromBrowser, error) {

@@ -4,7 +4,9 @@ package pages_test
 
 import (
 	"context"
+	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 
@@ -43,8 +45,8 @@ func TestWatch(t *testing.T) {
 	o := open(t, chromium, c.Env, look{person: "carl", width: 390, lang: "de", within: 4 * testenv.Patience})
 	o.goTo(c.path("/watch"))
 	o.until(watching + ".mode === 'observer' && " + rowsText + ".includes('true-colour')")
-	if n := eval[int](o, "document.querySelectorAll('#watch button').length"); n != 0 {
-		t.Errorf("an observer has %d buttons", n)
+	if n := eval[int](o, "document.querySelectorAll('#watch button:not([data-do=over] button)').length"); n != 0 {
+		t.Errorf("an observer has %d buttons besides the one to take over", n)
 	}
 	o.wellMade("observing at 390")
 
@@ -93,6 +95,80 @@ func TestWatch(t *testing.T) {
 	}
 	_ = subject.in.Close()
 	subject.ends()
+}
+
+// TestWatchByPasskey is the watcher with a phone and a passkey: every signature is the passkey's, also the one that makes the watcher
+// present. The controls stay in reach, and two keys end the session.
+func TestWatchByPasskey(t *testing.T) {
+	t.Parallel()
+	chromium := startBrowser(t)
+	c := newConsole(t)
+	x := open(t, chromium, c.Env, look{width: 390, named: true, within: 4 * testenv.Patience})
+	x.hasAuthenticator()
+	x.goTo("/home")
+	x.follow(`//button[b/bdi[text()="carla"]]`)
+	key := "carla " + x.addsPasskey(nil)
+	x.goTo(c.path("/watch"))
+	inReach(x, "begin")
+	x.do(chromedp.Click("[data-do=begin]"))
+	x.until(watching + ".mode === 'watcher'")
+	subject := c.run("anna", "connect")
+	types(x, subject, "PS1=; echo answer-$((6*7))", "answer-42")
+	types(x, subject, evil, "true-colour")
+	notActedOn(t, x)
+	x.wellMade("the watcher's view at 390")
+	x.shoot("watch-390")
+
+	window(x, "minimized")
+	c.await("the freeze", func(g *procedure.Grant) bool { return g.State == procedure.GrantFrozen })
+	window(x, "normal")
+	x.until("!document.hidden")
+	flows(x)
+	x.do(chromedp.Click("[data-show=longer] summary"), chromedp.SetValue("[data-do=extend] input", "the lock has a second holder"))
+	inReach(x, "stop")
+	for c.grant().Extended.Position == 0 { // a session that stands still is not extended
+		flows(x)
+		eval[bool](x, "document.querySelector('[data-show=did]').textContent = '', document.querySelector('[data-do=extend]').requestSubmit(), true")
+		x.until("/ExtendSession: (recorded|not recorded)/.test(document.querySelector('[data-show=did]').textContent)")
+	}
+	x.until("document.querySelector('[data-do=extend]') === null")
+
+	eval[bool](x, "scrollTo(0, 0), true")
+	inReach(x, "hold", "stop")
+	x.do(chromedp.Evaluate[chromedp.Void](chord("f")))
+	x.until(watching + ".open === 'false'")
+	c.await("the watcher's freeze", func(g *procedure.Grant) bool { return len(signedBy(t, c.Env, c.story.ID)["Freeze"]) > 0 })
+	x.do(chromedp.Evaluate[chromedp.Void](chord("k")))
+	c.await("the end", func(g *procedure.Grant) bool { return g.Terminated.Position > 0 && g.DisabledDone.Position > 0 })
+	x.quiet("watching by passkey")
+	by := signedBy(t, c.Env, c.story.ID)
+	for _, command := range []string{"ArmWatch", "Resume", "ExtendSession", "Freeze", "Terminate", "Disable"} {
+		if !slices.Contains(by[command], key) {
+			t.Errorf("%s is signed by %v, not by %s", command, by[command], key)
+		}
+	}
+	_ = subject.in.Close()
+	subject.ends()
+}
+
+// chord presses the two keys that act: a single key of a habit does not.
+func chord(key string) string {
+	return fmt.Sprintf(`document.dispatchEvent(new KeyboardEvent('keydown', {key: '\\', ctrlKey: true, bubbles: true, cancelable: true}));
+		document.dispatchEvent(new KeyboardEvent('keydown', {key: %q, bubbles: true, cancelable: true})); void 0`, key)
+}
+
+// inReach checks that controls can be pressed without scrolling, and that a finger hits them.
+func inReach(x *tab, names ...string) {
+	x.t.Helper()
+	for _, name := range names {
+		if !eval[bool](x, fmt.Sprintf(`(() => {
+			const b = document.querySelector('[data-do=%s]'), r = b.getBoundingClientRect();
+			const hit = document.elementFromPoint(r.x + r.width / 2, r.y + r.height / 2);
+			return r.height >= 24 && r.top >= 0 && r.bottom <= innerHeight && r.right <= innerWidth && (hit === b || b.contains(hit));
+		})()`, name)) {
+			x.t.Errorf("%s is not in reach", name)
+		}
+	}
 }
 
 // flows lets the session go on if it stands still: a test's machine is often too busy for a page to say each second that it is there.

@@ -3,6 +3,7 @@
 // can see this page. It says so as often as the server asks, and stops saying so the moment the page is hidden, held or gone.
 const module = (name) => document.querySelector(`link[data-module="${name}"]`).href;
 const { terminal } = await import(module('terminal.js'));
+const { able, signature } = await import(module('passkey.js'));
 
 const page = document.getElementById('watch');
 if (page) {
@@ -96,6 +97,9 @@ if (page) {
       case 'state':
         stands(m);
         break;
+      case 'sign':
+        signs(m);
+        break;
       case 'lost':
         trouble(page.dataset.lost);
         break;
@@ -107,7 +111,36 @@ if (page) {
     }
   };
 
+  // bySigning has the person sign by a passkey, or else by the demo key where there is one. Who says no in the browser's question has
+  // said no, also to the demo key.
+  const bySigning = async (ask, demo) => {
+    if (ask.challenge && able()) {
+      try {
+        return await signature(ask);
+      } catch (e) {
+        if (!demo || ['NotAllowedError', 'AbortError'].includes(e.name)) throw e;
+      }
+    }
+    if (!demo) throw new Error(page.dataset.nokey);
+    return { demo: '1' };
+  };
+
+  // signs answers the service's question who is watching. Without an answer nobody is, and the watch can be begun again.
+  const signs = async (m) => {
+    const on = socket;
+    try {
+      const signed = await bySigning({ challenge: m.challenge, relyingParty: m.relying_party, credentials: m.credentials }, m.demo);
+      on.send(JSON.stringify({ signed }));
+    } catch (e) {
+      over = true;
+      on.close();
+      trouble(`${page.dataset.unsigned} ${e.message}`);
+      part('begin').hidden = false;
+    }
+  };
+
   const connect = () => {
+    over = false;
     socket = new WebSocket(new URL(page.dataset.stream, location.href.replace(/^http/, 'ws')));
     socket.addEventListener('open', () => socket.send(JSON.stringify({ watch: page.dataset.watcher === 'true' ? 'watcher' : 'observer' })));
     socket.addEventListener('message', (e) => hear(JSON.parse(e.data)));
@@ -138,16 +171,13 @@ if (page) {
       const form = (await pageOf(path)).html.querySelector('form[method=post] input[name=filled]');
       const asked = form ? await posted(form.form, fields) : await pageOf(path, { method: 'POST', body: new URLSearchParams({ subject: page.dataset.grant }) });
       const sign = asked.html.querySelector('form.sign');
-      if (sign && sign.querySelector('button[name=demo]')) {
-        const done = await posted(sign, { demo: '1' });
+      if (sign) {
+        const done = await posted(sign, await bySigning(sign.dataset, Boolean(sign.querySelector('button[name=demo]'))));
         if (done.at.searchParams.has('recorded')) {
           put('did', `${command}: ${page.dataset.done}`);
           return true;
         }
         why = (done.html.querySelector('.refusal') || {}).textContent || '';
-      } else if (sign) { // it is signed there, by a passkey; this watch ends with the page, and the session stands still
-        location.assign(path);
-        return false;
       } else why = (asked.html.querySelector('.refusal') || {}).textContent || '';
     } catch (e) {
       why = e.message;
@@ -178,6 +208,7 @@ if (page) {
     part('begin').disabled = true;
     if (await give('ArmWatch')) {
       part('begin').hidden = true;
+      page.scrollIntoView(); // the terminal above, the controls below, both to be seen
       connect();
       hold(false);
     }
@@ -202,6 +233,12 @@ if (page) {
     part('stop').addEventListener('click', () => sure(true));
     part('keep').addEventListener('click', () => sure(false));
     part('kill').addEventListener('click', kill);
+    if (part('extend')) part('extend').addEventListener('submit', async (e) => {
+      e.preventDefault();
+      const reason = part('extend').querySelector('input');
+      if (!await give('ExtendSession', { reason: reason.value })) return;
+      show('longer').remove();
+    });
     part('note').addEventListener('submit', async (e) => {
       e.preventDefault();
       const text = part('note').querySelector('input');
@@ -220,6 +257,13 @@ if (page) {
         if (e.key === 'k') kill();
       } else return;
       e.preventDefault();
+    });
+  }
+
+  if (part('over')) { // somebody else than the watcher
+    part('over').addEventListener('submit', async (e) => {
+      e.preventDefault();
+      if (await give('ArmWatch', { take_over_reason: part('over').querySelector('input').value })) location.reload();
     });
   }
 
