@@ -3,6 +3,7 @@
 # Pictures of the pages for README and docs, from the demo's data: scripts/screenshots.sh [FOLDER] [NAME]
 # Plays the demo of strategy 3, then begins another emergency, a drill and an on-call schedule with a gap, so that there is
 # something to see; each act is one line that people type.
+# The pictures of a session that goes on are those of its own test.
 set -eu
 cd "$(dirname "$0")/.."
 dir=${1:-docs/screenshots} only=${2:-}
@@ -30,3 +31,7 @@ as clara rota plan critical carla carl clara --from "$monday" --at 09:00 --zone 
 as clara rota plan testing tina theo --from "$monday" --weeks 3 --called 1
 as clara rota override critical clara --from "$(day 9)" --until "$(day 11)"
 go run ./services/internal/pictures -pages "http://$web" -out "$dir" -only "$only" ${EPATCH_SCREENSHOTS_WHOLE:+-whole}
+if [ -z "$only" ]; then
+	(cd services && EPATCH_SCREENSHOTS=$EPATCH_DATA/shots go test -count=1 ./dashboard/pages -run '^TestWatch(ByPasskey)?$' >"$EPATCH_DATA/watch.log" 2>&1) || { cat "$EPATCH_DATA/watch.log" >&2; exit 1; }
+	go run ./services/internal/pictures -from "$EPATCH_DATA/shots" -out "$dir"
+fi

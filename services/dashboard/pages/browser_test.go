@@ -73,6 +73,7 @@ type tab struct {
 	mu       sync.Mutex
 	problems []string
 	hosts    map[string]bool
+	sent     []string // by WebSocket
 }
 
 // look is how a tab looks at pages.
@@ -149,6 +150,8 @@ func (x *tab) hear(ev any) {
 		if (e.Entry.Level == "error" || e.Entry.Level == "warning") && !answered {
 			x.problems = append(x.problems, fmt.Sprintf("log: %s %s", e.Entry.Text, e.Entry.URL))
 		}
+	case *network.EventWebSocketFrameSent:
+		x.sent = append(x.sent, string(e.Response.PayloadData))
 	case *network.EventRequestWillBeSent:
 		if u, err := url.Parse(e.Request.URL); err == nil && u.Scheme != "data" {
 			x.hosts[u.Host] = true

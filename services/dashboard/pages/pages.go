@@ -132,6 +132,7 @@ func (p *Pages) Mount(mux *http.ServeMux) {
 		"GET /docket":                                      p.docket,
 		"GET /passkeys":                                    p.passkeys,
 		"POST /passkeys":                                   p.passkeyMade,
+		"POST /passkeys/revoke":                            p.revokePasskey,
 	} {
 		add(pattern, p.page(build))
 	}
@@ -141,7 +142,7 @@ func (p *Pages) Mount(mux *http.ServeMux) {
 	add("GET /board.csv", p.boardTable)
 	add("POST /incidents/{incident}/sessions/{grant}/frames", p.frames)
 	add("GET /incidents/{incident}/sessions/{grant}/stream", p.watchStream)
-	add("POST /passkeys/sign", p.addPasskey)
+	add("POST /passkeys/sign", p.signPasskey)
 	add("GET /sign-in", p.signInPage)
 	add("POST /sign-in", p.signIn)
 	add("POST /sign-out", p.signOut)

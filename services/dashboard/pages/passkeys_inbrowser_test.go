@@ -6,6 +6,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/chromedp/cdproto/cdp"
@@ -91,5 +92,48 @@ func TestPasskeyInBrowser(t *testing.T) {
 	}
 	if out, err := env.Epatch(env.API(), "carla", "history", "check").CombinedOutput(); err != nil {
 		t.Errorf("history check: %v\n%s", err, out)
+	}
+}
+
+// TestPasskeyTyped: a passkey that was made in a page is added on its person's own machine, by the line that the page says to type; and
+// revoked in the page. What was revoked signs nothing more.
+func TestPasskeyTyped(t *testing.T) {
+	t.Parallel()
+	browser := startBrowser(t)
+	env := testenv.Start(t, testenv.Options{NoAgents: true})
+	x := open(t, browser, env, look{width: 390, named: true, within: 2 * testenv.Patience})
+	x.hasAuthenticator()
+	x.goTo("/home")
+	x.follow(`//button[b/bdi[text()="anna"]]`)
+	x.goTo("/passkeys")
+	x.follow(`button[data-passkey-button]`)
+	id, line := eval[string](x, `document.querySelector('.digests code').innerText`), eval[string](x, `document.querySelector('section[aria-labelledby=typed] code').innerText`)
+	args := strings.Fields(line)
+	if len(args) != 5 || strings.Join(args[:4], " ") != "epatch key add --passkey" {
+		t.Fatalf("to be typed is %q", line)
+	}
+	if out, err := env.Epatch(env.API(), "bert", args[1:]...).CombinedOutput(); err == nil || !strings.Contains(string(out), "another's key is for the Board") {
+		t.Errorf("another person adds it: %v\n%s", err, out)
+	}
+	if out, err := env.Epatch(env.API(), "anna", append(args[1:4:4], args[4][:len(args[4])-8])...).CombinedOutput(); err == nil {
+		t.Errorf("half of a passkey is added: %s", out)
+	}
+	out, err := env.Epatch(env.API(), "anna", args[1:]...).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "key "+id+" added for anna") {
+		t.Fatalf("%s: %v\n%s", line, err, out)
+	}
+	x.until(`fetch('/passkeys').then(r => r.text()).then(s => s.includes('` + id + `'))`)
+	x.goTo("/passkeys")
+	x.do(chromedp.Click(".rows details summary"), chromedp.SendKeys(`[name=reason]`, "the phone is lost "+markup))
+	x.wellMade("passkeys, one to be revoked")
+	x.follow(`.rows details form button`)
+	x.wellMade("a passkey to be revoked")
+	x.follow(`form.sign button[data-passkey-button]`)
+	if said := eval[string](x, `document.querySelector('.panel.good code').innerText`); said != id || eval[bool](x, "typeof window.pwned !== 'undefined'") {
+		t.Errorf("revoked is %q, or what was written ran", said)
+	}
+	x.until(`fetch('/passkeys').then(r => r.text()).then(s => !s.includes('name="key" value="` + id + `"'))`)
+	if out, err := env.Epatch(env.API(), "anna", "key", "list").CombinedOutput(); err != nil || !strings.Contains(string(out), "passkey for localhost") || !strings.Contains(string(out), "revoked") {
+		t.Errorf("key list: %v\n%s", err, out)
 	}
 }

@@ -44,6 +44,9 @@ func TestPlayback(t *testing.T) {
 	playsIt(still, c.path(""))
 	said := eval[string](still, "document.body.innerText")
 	has(t, "transcript", said, "answer-42", "answer-43", "note by carla: she looks at the answer", "pwned-title", "it is written down that you play it", "complete")
+	if wide := eval[string](still, tooWide); wide != "" {
+		t.Errorf("the transcript is wider than the page: %s", wide)
+	}
 	if n := playedBy(c, "anna"); n != 1 {
 		t.Errorf("one playback is %d events", n)
 	}

@@ -8,6 +8,7 @@ import (
 	"strings"
 	"time"
 
+	"cacert.org/emergency/pkg/procedure"
 	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 )
@@ -22,7 +23,11 @@ type ruleBookView struct {
 	Groups   []valueGroup
 	Systems  []*emergencyv1.CriticalSystem
 	Machines []machine
+	Typed    []typedCommand
 }
+
+// typedCommand is a command that no page has a form for: who gives it, and what to type.
+type typedCommand struct{ Name, Roles, Line string }
 
 // valueGroup is a part of the policy's numbers.
 type valueGroup struct {
@@ -47,6 +52,11 @@ func (p *Pages) ruleBook(v *viewer, _ *http.Request) (*content, error) {
 	}
 	for _, k := range answer.GetSystems() {
 		d.Machines = append(d.Machines, machine{k.GetSystemName(), v.enum(k.GetSystem()), k.GetKeyId()})
+	}
+	for _, c := range procedure.Commands() {
+		if line := p.cfg.Typed(c.Name, "", ""); line != "" && !givenInPages(c) {
+			d.Typed = append(d.Typed, typedCommand{v.command(c.Name, ""), v.roles(c.Roles), line})
+		}
 	}
 	return &content{Title: "rulebook.title", Section: "rulebook", Template: "rulebook", Data: d}, nil
 }

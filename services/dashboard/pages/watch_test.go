@@ -4,6 +4,7 @@ package pages_test
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"slices"
@@ -37,9 +38,9 @@ func TestWatch(t *testing.T) {
 	x.until(watching + ".mode === 'watcher'")
 	subject := c.run("anna", "connect")
 	types(x, subject, "PS1=; echo answer-$((6*7))", "answer-42")
+	x.shoot("watch-1280")
 	types(x, subject, evil, "true-colour")
 	notActedOn(t, x)
-	x.shoot("watch-1280")
 
 	// An observer sees the same, from the first byte, and has nothing to press.
 	o := open(t, chromium, c.Env, look{person: "carl", width: 390, lang: "de", within: 4 * testenv.Patience})
@@ -114,10 +115,10 @@ func TestWatchByPasskey(t *testing.T) {
 	x.until(watching + ".mode === 'watcher'")
 	subject := c.run("anna", "connect")
 	types(x, subject, "PS1=; echo answer-$((6*7))", "answer-42")
+	x.shoot("watch-390")
 	types(x, subject, evil, "true-colour")
 	notActedOn(t, x)
 	x.wellMade("the watcher's view at 390")
-	x.shoot("watch-390")
 
 	window(x, "minimized")
 	c.await("the freeze", func(g *procedure.Grant) bool { return g.State == procedure.GrantFrozen })
@@ -137,12 +138,16 @@ func TestWatchByPasskey(t *testing.T) {
 	inReach(x, "hold", "stop")
 	x.do(chromedp.Evaluate[chromedp.Void](chord("f")))
 	x.until(watching + ".open === 'false'")
-	c.await("the watcher's freeze", func(g *procedure.Grant) bool { return len(signedBy(t, c.Env, c.story.ID)["Freeze"]) > 0 })
+	c.await("the watcher's freeze", func(g *procedure.Grant) bool { return g.State == procedure.GrantFrozen })
+	x.until("/^Freeze: (recorded|frozen already)/.test(document.querySelector('[data-show=did]').textContent)")
 	x.do(chromedp.Evaluate[chromedp.Void](chord("k")))
 	c.await("the end", func(g *procedure.Grant) bool { return g.Terminated.Position > 0 && g.DisabledDone.Position > 0 })
+	x.mu.Lock() // the page that holds the session freezes it before the signature comes, which then has nothing to freeze
+	x.problems = slices.DeleteFunc(x.problems, func(p string) bool { return strings.Contains(p, "/act/Freeze/sign") })
+	x.mu.Unlock()
 	x.quiet("watching by passkey")
 	by := signedBy(t, c.Env, c.story.ID)
-	for _, command := range []string{"ArmWatch", "Resume", "ExtendSession", "Freeze", "Terminate", "Disable"} {
+	for _, command := range []string{"ArmWatch", "Resume", "ExtendSession", "Terminate", "Disable"} {
 		if !slices.Contains(by[command], key) {
 			t.Errorf("%s is signed by %v, not by %s", command, by[command], key)
 		}
@@ -200,6 +205,22 @@ func notActedOn(t *testing.T, x *tab) {
 	t.Helper()
 	if eval[bool](x, "window.pwned !== undefined || document.title.includes('pwned') || document.querySelectorAll('.xterm a, .xterm img, .xterm script').length > 0") {
 		t.Error("the output has acted on the page")
+	}
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if len(x.sent) == 0 {
+		t.Error("the page has sent no sign of life")
+	}
+	for _, m := range x.sent { // what a terminal answers to a question in the output would be typed for the person who watches
+		var said map[string]any
+		if err := json.Unmarshal([]byte(m), &said); err != nil {
+			t.Errorf("the page has sent %q: %v", m, err)
+		}
+		for k := range said {
+			if !slices.Contains([]string{"watch", "signed", "rendered", "hidden"}, k) {
+				t.Errorf("the page has sent %q", m)
+			}
+		}
 	}
 }
 

@@ -55,6 +55,7 @@ if (page) {
     put('open', m.open ? words.open : words.shut);
     put('discarded', m.discarded || '');
     put('people', (m.people || []).join(' · '));
+    page.dataset.state = m.class === 'warn' ? 'frozen' : '';
     page.dataset.open = String(Boolean(m.open));
     page.dataset.grace = m.grace || '';
     if (m.open) trouble('');
@@ -194,9 +195,9 @@ if (page) {
     if (part('resume')) part('resume').hidden = !on;
     if (part('hold')) part('hold').hidden = on || !socket;
   };
-  const freeze = () => {
-    hold(true);
-    give('Freeze');
+  const freeze = async () => {
+    hold(true); // which freezes by itself, often before the signature is there
+    if (!await give('Freeze') && page.dataset.state === 'frozen') put('did', `Freeze: ${page.dataset.already}`);
   };
   const kill = async () => { // neither waits for the other to succeed
     hold(true);

@@ -35,20 +35,31 @@ func main() {
 	out := flag.String("out", "docs/screenshots", "folder for the pictures")
 	only := flag.String("only", "", "only the picture of this name")
 	whole := flag.Bool("whole", false, "whole pages instead of their beginning")
+	from := flag.String("from", "", "folder with pictures that the browser tests took (EPATCH_SCREENSHOTS), to use those of a session that goes on, and take none")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := take(ctx, *pages, *out, *only, *whole); err != nil {
+	var err error
+	if *from != "" {
+		err = taken(*from, *out, *whole)
+	} else {
+		err = take(ctx, *pages, *out, *only, *whole)
+	}
+	if err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
 		os.Exit(1)
 	}
 }
 
-// picture is one page as somebody sees it. {open} and {over} stand for the newest emergency that is open, and that is not.
+// picture is one page as somebody sees it. {open} and {over} stand for the newest emergency that is open, and that is not,
+// {dispute} for the first dispute of the docket.
 type picture struct {
 	name, path, person string
 	dark               bool
 	lang               string
+	// press is what is pressed on the way, one page after the other; ready is what then holds when there is all to see.
+	press []string
+	ready string
 }
 
 func pictures() []picture {
@@ -67,6 +78,17 @@ func pictures() []picture {
 		{name: "board", path: "/board", person: "bea"},
 		{name: "system", path: "/system", person: "carl"},
 		{name: "log", path: "/log"},
+		{name: "form-declare", path: "/declare", person: "carla"},
+		{name: "form-review", path: "/incidents/{over}/act/RecordSecondReview?subject=P1r1", person: "bert"},
+		{name: "statement", path: "/incidents/{open}/act/CallOut", person: "carla", press: []string{"form.act .do button"}},
+		{name: "session", path: "/incidents/{over}/sessions/G1", person: "arno"},
+		{name: "playback", path: "/incidents/{over}/sessions/G1", person: "carl", press: []string{"section form button:not(.plain)"}, ready: "document.getElementById('player').dataset.ready === 'true'"},
+		{name: "docket", path: "/docket?show=all", person: "casper"},
+		{name: "case", path: "/docket?show=all", person: "arno", press: []string{".docket .what a"}},
+		{name: "dossier", path: "/incidents/{over}/dossier", person: "arno"},
+		{name: "form-ruling", path: "/incidents/{over}/act/DeliverRuling?subject={dispute}", person: "arno"},
+		{name: "form-dispute", path: "/incidents/{open}/act/FileDispute", person: "carla"},
+		{name: "passkeys", path: "/passkeys", person: "carla"},
 	}
 }
 
@@ -115,6 +137,28 @@ func take(ctx context.Context, pages, out, only string, whole bool) error {
 	return nil
 }
 
+// taken makes the pictures small that a test took of what no demo's data has: a session that goes on.
+func taken(from, out string, whole bool) error {
+	list, err := filepath.Glob(filepath.Join(from, "watch-*.png"))
+	if err != nil || len(list) == 0 {
+		return fmt.Errorf("no pictures of a session in %s: %w", from, err)
+	}
+	for _, file := range list {
+		raw, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		small, err := smaller(raw, whole)
+		if err != nil {
+			return err
+		}
+		if err := os.WriteFile(filepath.Join(out, filepath.Base(file)), small, 0o644); err != nil { // pictures for everybody
+			return err
+		}
+	}
+	return nil
+}
+
 func chromium() (string, error) {
 	for _, name := range []string{os.Getenv("EPATCH_TEST_CHROMIUM"), "chromium", "chromium-browser", "google-chrome"} {
 		if path, err := exec.LookPath(name); name != "" && err == nil {
@@ -139,6 +183,16 @@ func one(browser context.Context, pages, file string, p picture, width int64, wh
 	}
 	if err := chromedp.Do(ctx, chromedp.Navigate(pages+path)); err != nil {
 		return 0, err
+	}
+	for _, selector := range p.press {
+		if _, err := chromedp.RunResponse(ctx, chromedp.Click(selector)); err != nil {
+			return 0, fmt.Errorf("press %s: %w", selector, err)
+		}
+	}
+	if p.ready != "" {
+		if _, err := chromedp.Run(ctx, chromedp.Poll[bool](p.ready, chromedp.WithPollingTimeout(patience))); err != nil {
+			return 0, fmt.Errorf("not ready: %w", err)
+		}
 	}
 	title, err := chromedp.Run(ctx, chromedp.Evaluate[string]("document.querySelector('h1') ? '' : document.body.innerText"))
 	if err != nil || title != "" {
@@ -186,6 +240,16 @@ func (p picture) open(ctx context.Context, pages string) (string, error) {
 		return "", fmt.Errorf("sign in as %s: %w", p.person, err)
 	}
 	path := p.path
+	if strings.Contains(path, "{dispute}") {
+		id, err := dispute(ctx, pages)
+		if err != nil {
+			return "", err
+		}
+		path = strings.ReplaceAll(path, "{dispute}", id)
+		if err := chromedp.Do(ctx, chromedp.Navigate(pages+"/incidents")); err != nil {
+			return "", err
+		}
+	}
 	for _, x := range []struct{ word, section string }{{"{open}", "open"}, {"{over}", "over"}} {
 		if !strings.Contains(path, x.word) {
 			continue
@@ -197,6 +261,18 @@ func (p picture) open(ctx context.Context, pages string) (string, error) {
 		path = strings.ReplaceAll(path, x.word, id)
 	}
 	return path, nil
+}
+
+// dispute is the first dispute of the docket.
+func dispute(ctx context.Context, pages string) (string, error) {
+	if err := chromedp.Do(ctx, chromedp.Navigate(pages+"/docket?show=all")); err != nil {
+		return "", err
+	}
+	id, err := chromedp.Run(ctx, chromedp.Evaluate[string]("(document.querySelector('.docket .what a') || {href: ''}).href.split('/').pop()"))
+	if err != nil || id == "" {
+		return "", fmt.Errorf("there is no dispute: %w", err)
+	}
+	return id, nil
 }
 
 // smaller cuts a picture to what is shown, and draws it with the colours it has most of: pages have few.
