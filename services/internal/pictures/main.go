@@ -51,8 +51,7 @@ func main() {
 	}
 }
 
-// picture is one page as somebody sees it. {open} and {over} stand for the newest emergency that is open, and that is not,
-// {dispute} for the first dispute of the docket.
+// picture is one page as somebody sees it. {open} and {over} stand for the newest emergency that is open, and that is not.
 type picture struct {
 	name, path, person string
 	dark               bool
@@ -79,14 +78,12 @@ func pictures() []picture {
 		{name: "system", path: "/system", person: "carl"},
 		{name: "log", path: "/log"},
 		{name: "form-declare", path: "/declare", person: "carla"},
-		{name: "form-review", path: "/incidents/{over}/act/RecordSecondReview?subject=P1r1", person: "bert"},
 		{name: "statement", path: "/incidents/{open}/act/CallOut", person: "carla", press: []string{"form.act .do button"}},
 		{name: "session", path: "/incidents/{over}/sessions/G1", person: "arno"},
 		{name: "playback", path: "/incidents/{over}/sessions/G1", person: "carl", press: []string{"section form button:not(.plain)"}, ready: "document.getElementById('player').dataset.ready === 'true'"},
 		{name: "docket", path: "/docket?show=all", person: "casper"},
 		{name: "case", path: "/docket?show=all", person: "arno", press: []string{".docket .what a"}},
 		{name: "dossier", path: "/incidents/{over}/dossier", person: "arno"},
-		{name: "form-ruling", path: "/incidents/{over}/act/DeliverRuling?subject={dispute}", person: "arno"},
 		{name: "form-dispute", path: "/incidents/{open}/act/FileDispute", person: "carla"},
 		{name: "passkeys", path: "/passkeys", person: "carla"},
 	}
@@ -240,16 +237,6 @@ func (p picture) open(ctx context.Context, pages string) (string, error) {
 		return "", fmt.Errorf("sign in as %s: %w", p.person, err)
 	}
 	path := p.path
-	if strings.Contains(path, "{dispute}") {
-		id, err := dispute(ctx, pages)
-		if err != nil {
-			return "", err
-		}
-		path = strings.ReplaceAll(path, "{dispute}", id)
-		if err := chromedp.Do(ctx, chromedp.Navigate(pages+"/incidents")); err != nil {
-			return "", err
-		}
-	}
 	for _, x := range []struct{ word, section string }{{"{open}", "open"}, {"{over}", "over"}} {
 		if !strings.Contains(path, x.word) {
 			continue
@@ -261,18 +248,6 @@ func (p picture) open(ctx context.Context, pages string) (string, error) {
 		path = strings.ReplaceAll(path, x.word, id)
 	}
 	return path, nil
-}
-
-// dispute is the first dispute of the docket.
-func dispute(ctx context.Context, pages string) (string, error) {
-	if err := chromedp.Do(ctx, chromedp.Navigate(pages+"/docket?show=all")); err != nil {
-		return "", err
-	}
-	id, err := chromedp.Run(ctx, chromedp.Evaluate[string]("(document.querySelector('.docket .what a') || {href: ''}).href.split('/').pop()"))
-	if err != nil || id == "" {
-		return "", fmt.Errorf("there is no dispute: %w", err)
-	}
-	return id, nil
 }
 
 // smaller cuts a picture to what is shown, and draws it with the colours it has most of: pages have few.
