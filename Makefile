@@ -11,7 +11,7 @@ JSON     ?=
 ARGS     ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo run test race e2e lint generate check breaking bench fuzz tidy clean
+.PHONY: help build demo cluster run test race e2e cluster-test lint generate check breaking bench fuzz tidy clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -21,6 +21,9 @@ build: ## build epatchd, epatch and epatch-agent into .bin
 
 demo: build ## play one emergency and stay up; SCENARIO=1, 2 or 3; ONCE=1 ends with a status; DATA=folder; ARGS=flags
 	$(BIN)/epatchd demo --scenario $(SCENARIO) --data $(DATA) $(if $(ONCE),--once) $(ARGS)
+
+cluster: build $(BIN)/nats-server ## the same on three servers of the event log, every service in two processes; SCENARIO, ONCE, DATA as for demo
+	$(BIN)/epatchd demo --cluster --scenario $(SCENARIO) --data $(if $(filter demo-data%,$(DATA)),cluster-data$(if $(filter-out 1,$(SCENARIO)),-$(SCENARIO)),$(DATA)) $(if $(ONCE),--once) $(ARGS)
 
 run: build ## run the system without the play; DATA=folder; ARGS=flags
 	@echo 'in another terminal: export EPATCH_DATA=$(DATA); $(BIN)/epatch --as carla inbox'
@@ -34,6 +37,9 @@ race: ## all tests with the race detector
 
 e2e: ## the scenarios alone
 	go test ./services/e2e/...
+
+cluster-test: ## a whole installation of processes under load, restarted and killed process by process
+	go test -timeout 20m ./services/e2e -run 'TestCluster$$' -count=1
 
 lint: $(BIN)/golangci-lint ## gofmt, go vet and the linters
 	@test -z "$$(gofmt -l $(MODULES))" || { echo "gofmt would change:"; gofmt -l $(MODULES); exit 1; }
@@ -62,6 +68,9 @@ tidy: ## tidy the modules
 
 clean: ## remove what was built; data folders stay
 	rm -rf $(BIN)
+
+$(BIN)/nats-server:
+	go build -trimpath -o $@ github.com/nats-io/nats-server/v2
 
 $(BIN)/buf:
 	GOWORK=off GOBIN="$(CURDIR)/$(BIN)" go -C scripts/tools/buf install tool

@@ -39,8 +39,9 @@ const retryUnavailable = `{
   }]
 }`
 
-// takeTurns sends each call to the next instance that is connected, so that a service of which one instance is away answers all the same.
-const takeTurns = `"loadBalancingConfig": [{"round_robin": {}}], `
+// stay keeps to one instance, any of them, for as long as it is there: what a caller reads then never goes back in time, as it would from
+// one that is a moment behind. When it is away the next one is asked.
+const stay = `"loadBalancingConfig": [{"pick_first": {"shuffleAddressList": true}}], `
 
 // ClientConfig is what a connection is made from.
 type ClientConfig struct {
@@ -90,7 +91,7 @@ func Dial(addr string, cfg ClientConfig) (*grpc.ClientConn, error) {
 		}
 		known := manual.NewBuilderWithScheme("instances")
 		known.InitialState(resolver.State{Addresses: instances})
-		options, target, policy = append(options, grpc.WithResolvers(known)), "instances:///", takeTurns
+		options, target, policy = append(options, grpc.WithResolvers(known)), "instances:///", stay
 	}
 	options = append(options, grpc.WithDefaultServiceConfig(fmt.Sprintf(retryUnavailable, policy)))
 	conn, err := grpc.NewClient(target, options...)

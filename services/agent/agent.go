@@ -8,6 +8,8 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -38,9 +40,10 @@ type Agent struct {
 	conns   []*grpc.ClientConn
 
 	sessions *session.Keeper // nil on a host without watched sessions
-	up       atomic.Bool     // the service can be heard
+	links    atomic.Int32    // instances of the deployment service that can be heard
 
-	jobs       deploymentv1.AgentServiceClient
+	one        sync.Mutex                                 // one job at a time, but those that are urgent
+	jobs       map[string]deploymentv1.AgentServiceClient // by address of an instance
 	deployment deploymentv1.DeploymentServiceClient
 	review     reviewv1.ReviewServiceClient
 	patches    reviewv1.ReviewReaderServiceClient
@@ -128,7 +131,19 @@ func (a *Agent) dial() error {
 		}
 		conns[addr], a.conns = conn, append(a.conns, conn)
 	}
-	a.jobs = deploymentv1.NewAgentServiceClient(conns[a.cfg.Deployment])
+	// Jobs come from each instance of the deployment service: which one gives them is for the services.
+	a.jobs = map[string]deploymentv1.AgentServiceClient{a.cfg.Deployment: deploymentv1.NewAgentServiceClient(conns[a.cfg.Deployment])}
+	if instances := strings.Split(a.cfg.Deployment, ","); len(instances) > 1 {
+		clear(a.jobs)
+		for _, addr := range instances {
+			conn, err := rpc.Dial(addr, rpc.ClientConfig{Identity: profile.Current, ServerName: a.cfg.ServerName, Dialer: a.deps.Dialer})
+			if err != nil {
+				return err
+			}
+			a.conns = append(a.conns, conn)
+			a.jobs[addr] = deploymentv1.NewAgentServiceClient(conn)
+		}
+	}
 	a.deployment = deploymentv1.NewDeploymentServiceClient(conns[a.cfg.Deployment])
 	a.review = reviewv1.NewReviewServiceClient(conns[a.cfg.Review])
 	a.patches = reviewv1.NewReviewReaderServiceClient(conns[a.cfg.Review])
@@ -157,15 +172,25 @@ func (a *Agent) Run(ctx context.Context) error {
 	if err := a.recover(ctx); err != nil {
 		return err
 	}
+	var attached sync.WaitGroup
+	for addr, jobs := range a.jobs {
+		attached.Go(func() { a.stayAttached(ctx, addr, jobs) })
+	}
+	attached.Wait()
+	return nil
+}
+
+// stayAttached keeps the agent attached to one instance of the deployment service.
+func (a *Agent) stayAttached(ctx context.Context, addr string, jobs deploymentv1.AgentServiceClient) {
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval, wait.MaxInterval = 200*time.Millisecond, 10*time.Second
 	for ctx.Err() == nil {
-		err := a.attach(ctx, wait.Reset)
+		err := a.attach(ctx, jobs, wait.Reset)
 		if ctx.Err() != nil {
 			break
 		}
 		pause := wait.NextBackOff()
-		a.log.WarnContext(ctx, "not attached to the deployment service; trying again", "in", pause.String(), "error", err)
+		a.log.WarnContext(ctx, "not attached to the deployment service; trying again", "address", addr, "in", pause.String(), "error", err)
 		timer := time.NewTimer(pause)
 		select {
 		case <-ctx.Done():
@@ -173,7 +198,6 @@ func (a *Agent) Run(ctx context.Context) error {
 		}
 		timer.Stop()
 	}
-	return nil
 }
 
 // recover brings the tree of every interrupted job to its old or its new side.

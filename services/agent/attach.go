@@ -31,11 +31,13 @@ type connection struct {
 
 // attach does jobs until the connection ends. attached is called when a message came. A job belongs to the agent and not to
 // the connection: when that breaks the job goes on, and its result is kept.
-func (a *Agent) attach(ctx context.Context, attached func()) error {
+func (a *Agent) attach(ctx context.Context, jobs deploymentv1.AgentServiceClient, attached func()) error {
+	a.one.Lock()
 	a.resume(ctx)
+	a.one.Unlock()
 	connected, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
-	stream, err := a.jobs.Attach(connected)
+	stream, err := jobs.Attach(connected)
 	if err != nil {
 		return err
 	}
@@ -45,15 +47,20 @@ func (a *Agent) attach(ctx context.Context, attached func()) error {
 	}
 	var doing sync.WaitGroup
 	c, slow := &connection{stream: stream}, make(chan *deploymentv1.Job)
+	heard := false
 	defer func() {
-		a.linked(false)
+		if heard {
+			a.linked(false)
+		}
 		cancel(nil)
 		close(slow)
 		doing.Wait()
 	}()
 	doing.Go(func() {
 		for j := range slow {
+			a.one.Lock() // also among the instances of the service
 			a.answer(ctx, c, j, cancel)
+			a.one.Unlock()
 		}
 	})
 	late := time.AfterFunc(firstLife, func() { cancel(errors.New("the service gives no sign of life")) })
@@ -64,8 +71,11 @@ func (a *Agent) attach(ctx context.Context, attached func()) error {
 			return errors.Join(err, context.Cause(connected))
 		}
 		attached()
-		if a.linked(true) {
-			doing.Go(func() { a.catchUp(connected) })
+		if !heard {
+			heard = true
+			if a.linked(true) {
+				doing.Go(func() { a.catchUp(connected) })
+			}
 		}
 		j := msg.GetJob()
 		switch {

@@ -10,6 +10,7 @@ import (
 	"net"
 	"path/filepath"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -83,7 +84,7 @@ func (c *Config) Flags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.Profile, "agent-profile", "", "folder with cert.pem, key.pem and ca.pem of this agent")
 	fs.BoolVar(&c.Dev, "agent-dev", false, "accept a key file that others may read; only with a development authority")
 	fs.StringVar(&c.Keyring, "agent-keyring", "", "file with the public keys by which the services sign records")
-	fs.StringVar(&c.Services, "agent-services", "localhost:7443", "address of the services' API")
+	fs.StringVar(&c.Services, "agent-services", "localhost:7443", "address of the services' API; several instances are separated by commas, here and below")
 	fs.StringVar(&c.Deployment, "agent-deployment", "", "address of the deployment service, if another")
 	fs.StringVar(&c.Review, "agent-review", "", "address of the review service, if another")
 	fs.StringVar(&c.Query, "agent-query", "", "address of the query service, if another")
@@ -125,8 +126,10 @@ func (c *Config) complete() error {
 		if *a.addr == "" {
 			*a.addr, a.flag = c.Services, "agent-services"
 		}
-		if _, _, err := net.SplitHostPort(*a.addr); err != nil {
-			return fmt.Errorf("setting %s: %q is no host:port", a.flag, *a.addr)
+		for _, addr := range strings.Split(*a.addr, ",") {
+			if _, _, err := net.SplitHostPort(addr); err != nil {
+				return fmt.Errorf("setting %s: %q is no host:port", a.flag, addr)
+			}
 		}
 	}
 	return nil

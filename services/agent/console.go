@@ -281,13 +281,24 @@ func (a *Agent) entries(ctx context.Context, algo gittree.Algo) ([]gittree.Entry
 	return list, err
 }
 
-// linked tells the sessions whether the service can be heard.
-func (a *Agent) linked(up bool) (changed bool) {
-	if a.sessions == nil || a.up.Swap(up) == up {
+// linked counts an instance of the service that can be heard, or one less, and tells the sessions whether any can. changed says that this
+// is the first.
+func (a *Agent) linked(up bool) (first bool) {
+	if a.sessions == nil {
 		return false
 	}
-	a.sessions.Link(up)
-	return true
+	change := int32(1)
+	if !up {
+		change = -1
+	}
+	switch n := a.links.Add(change); {
+	case up && n == 1:
+		a.sessions.Link(true)
+		return true
+	case n == 0:
+		a.sessions.Link(false)
+	}
+	return false
 }
 
 // catchUp is for the time after the service was away: sessions that were frozen for that alone go on, if the history says

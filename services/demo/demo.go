@@ -9,12 +9,18 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
+	"cacert.org/emergency/pkg/procedure"
 	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
 	"cacert.org/emergency/services/cli/client"
+	"cacert.org/emergency/services/internal/child"
+	"cacert.org/emergency/services/internal/cluster"
 	"cacert.org/emergency/services/internal/sshdtest"
 )
 
@@ -26,7 +32,9 @@ type Options struct {
 	Scenario int
 	// Once ends the demo after the play; otherwise it stays up until ctx ends.
 	Once bool
-	// Listen, HTTP and HTTPS are the addresses of the services; port 0 takes any free one.
+	// Cluster plays on a whole installation of processes instead of one process with everything.
+	Cluster bool
+	// Listen, HTTP and HTTPS are the addresses of the services; port 0 takes any free one. A cluster takes free ones.
 	Listen, HTTP, HTTPS string
 	// Out gets what the demo says.
 	Out io.Writer
@@ -77,12 +85,16 @@ func Run(ctx context.Context, opt Options) (err error) {
 	if err != nil {
 		return err
 	}
-	show.next(w.data, sys.api, sys.web, old.Incident)
+	show.next(w.data, sys, old.Incident)
+	if sys.server == nil { // instances may come and go
+		<-ctx.Done()
+		return nil
+	}
 	select {
 	case <-ctx.Done():
 		return nil
-	case <-sys.server.done:
-		return fmt.Errorf("epatchd ended: %w; see %s", sys.server.err, sys.server.log)
+	case <-sys.server.Done():
+		return fmt.Errorf("epatchd ended: %w; see %s", sys.server.Err(), sys.server.Log())
 	}
 }
 
@@ -213,54 +225,120 @@ func (w world) remember(m memory) error {
 
 // system is the running processes.
 type system struct {
-	w             world
-	server        *process
-	sshd          *sshdtest.Server // the critical host's; nil where no session is played
-	agents        []*process
+	w       world
+	server  *child.Process   // everything in one
+	cluster *cluster.Cluster // or this
+	sshd    *sshdtest.Server // the critical host's; nil where no session is played
+	agents  []*child.Process
+	// servers are the services' addresses by name; api is where all of them are, or the queries.
+	servers       map[string]string
 	api, web, tls string
 }
 
 // system starts the services and both agents.
 func (w world) system(ctx context.Context, opt Options, trackerURL string, show *printer) (*system, error) {
-	sys := &system{w: w}
-	logs := w.path("logs")
-	args := []string{"all", "--data", w.data, "--listen", opt.Listen, "--http", opt.HTTP, "--https", opt.HTTPS, "--tracker-url", trackerURL, "--tracker-token", "demo"}
-	more, err := w.target(ctx, sys, show)
+	sys := &system{w: w, servers: map[string]string{}}
+	console, err := w.target(ctx, sys, show)
 	if err != nil {
 		return sys, err
 	}
-	server, line, err := start(ctx, logs, "epatchd all", "ready ", append(args, more...)...)
-	if err != nil {
+	bugs := []string{"--tracker-url", trackerURL, "--tracker-token", "demo"}
+	services := w.one
+	if opt.Cluster {
+		services = w.many
+	}
+	if err := services(ctx, sys, opt, show, bugs, console); err != nil {
 		return sys, err
+	}
+	return sys, w.startAgents(ctx, sys, show)
+}
+
+// one starts one process with everything.
+func (w world) one(ctx context.Context, sys *system, opt Options, show *printer, bugs, console []string) error {
+	epatchd, err := child.Beside("epatchd")
+	if err != nil {
+		return err
+	}
+	args := append([]string{"all", "--data", w.data, "--listen", opt.Listen, "--http", opt.HTTP, "--https", opt.HTTPS}, append(bugs, console...)...)
+	server, line, err := child.Start(ctx, child.Spec{Name: "epatchd all", Logs: w.path("logs"), Program: epatchd, Args: args, Ready: "ready "})
+	if err != nil {
+		return err
 	}
 	sys.server = server
 	if _, err := fmt.Sscanf(line, "api=%s http=%s https=%s", &sys.api, &sys.web, &sys.tls); err != nil {
-		return sys, fmt.Errorf("epatchd said %q: %w", line, err)
+		return fmt.Errorf("epatchd said %q: %w", line, err)
 	}
 	show.line("epatchd runs: API %s, public log http://%s/log", sys.api, sys.web)
+	return nil
+}
+
+// many starts a whole installation.
+func (w world) many(ctx context.Context, sys *system, _ Options, show *printer, bugs, console []string) error {
+	cfg := cluster.Config{
+		Dir: w.data, Repository: w.repository(), Say: show.line,
+		More: map[string][]string{procedure.OwnerReview: bugs, procedure.OwnerDeployment: console},
+	}
+	if len(console) > 0 {
+		cfg.Alone = []string{procedure.OwnerDeployment} // whose process has the session
+	}
+	var err error
+	if cfg.Epatchd.Path, err = child.Beside("epatchd"); err != nil {
+		return err
+	}
+	if cfg.NATS.Path, err = child.Beside("nats-server"); err != nil {
+		return err
+	}
+	if sys.cluster, err = cluster.Start(ctx, cfg); err != nil {
+		return err
+	}
+	for _, name := range cluster.Services() {
+		sys.servers[name] = strings.Join(sys.cluster.Of(name), ",")
+	}
+	for _, i := range sys.cluster.Instances {
+		if i.Service == client.Dashboard {
+			sys.api, sys.web, sys.tls = sys.servers[i.Service], i.HTTP, i.HTTPS
+			show.line("pages of %s %d: https://%s, public log http://%s/log", i.Service, i.Number, i.HTTPS, i.HTTP)
+		}
+	}
+	return nil
+}
+
+func (w world) startAgents(ctx context.Context, sys *system, show *printer) error {
+	agent, err := child.Beside("epatch-agent")
+	if err != nil {
+		return err
+	}
 	for _, a := range []struct{ name, kind, root string }{{"critical-1", "host", w.critical()}, {"test-1", "test", w.testing()}} {
 		args := []string{"--agent-name", a.name, "--agent-kind", a.kind, "--agent-root", a.root, "--agent-exclude", secretFile, "--agent-state-dir", w.path("agents-state", a.name),
 			"--agent-profile", w.path("agents", a.name), "--agent-keyring", w.path("services.keys.json"), "--agent-services", sys.api}
+		for flag, name := range map[string]string{"--agent-deployment": procedure.OwnerDeployment, "--agent-review": procedure.OwnerReview, "--agent-query": client.Dashboard} {
+			if addr := sys.servers[name]; addr != "" {
+				args = append(args, flag, addr)
+			}
+		}
 		if a.kind == "host" && sys.sshd != nil {
 			args = append(args, "--agent-console-account", sys.sshd.User, "--agent-console-shared", "--agent-console-keys", sys.sshd.AuthorizedKeys,
 				"--agent-console-folders", w.path("hosts"))
 		}
-		p, _, err := start(ctx, logs, "epatch-agent "+a.name, "", args...)
+		p, _, err := child.Start(ctx, child.Spec{Name: "epatch-agent " + a.name, Logs: w.path("logs"), Program: agent, Args: args})
 		if err != nil {
-			return sys, err
+			return err
 		}
 		sys.agents = append(sys.agents, p)
 		show.line("epatch-agent runs on %s: %s", a.name, a.root)
 	}
-	return sys, nil
+	return nil
 }
 
 func (sys *system) stop() error {
 	var errs []error
 	for _, a := range sys.agents {
-		errs = append(errs, a.stop())
+		errs = append(errs, a.Stop())
 	}
-	errs = append(errs, sys.server.stop())
+	errs = append(errs, sys.server.Stop())
+	if sys.cluster != nil {
+		errs = append(errs, sys.cluster.Stop())
+	}
 	if sys.sshd != nil {
 		sys.sshd.Close()
 	}
@@ -299,7 +377,7 @@ func (sys *system) people(names ...string) (map[string]*client.Client, func(), e
 		}
 	}
 	for _, name := range names {
-		c, err := client.Dial(client.Config{Server: sys.api, Profile: sys.w.path("people", name), Keyring: sys.w.path("services.keys.json")})
+		c, err := client.Dial(client.Config{Server: sys.api, Servers: sys.servers, Profile: sys.w.path("people", name), Keyring: sys.w.path("services.keys.json")})
 		if err != nil {
 			closeAll()
 			return nil, nil, err
@@ -349,15 +427,18 @@ func (p *printer) log(ctx context.Context, q dashboardv1.QueryServiceClient, inc
 	return nil
 }
 
-func (p *printer) next(data, api, web, incident string) {
+func (p *printer) next(data string, sys *system, incident string) {
 	p.title("It stays up. Try next, in another terminal")
-	p.line("export EPATCH_DATA=%s EPATCH_SERVER=%s", data, api)
+	p.line("export EPATCH_DATA=%s EPATCH_SERVER=%s", data, sys.api)
+	for _, name := range slices.Sorted(maps.Keys(sys.servers)) {
+		p.line("export EPATCH_SERVER_%s=%s", strings.ToUpper(name), sys.servers[name])
+	}
 	p.line(".bin/epatch --as carla status %s          the emergency as it stands", incident)
 	p.line(".bin/epatch --as bert timeline %s         everything that happened", incident)
 	p.line(".bin/epatch --as carla replay %s --at 20  as it was at a position", incident)
 	p.line(".bin/epatch --as carla history check               verify every record and signature yourself")
 	p.line(".bin/epatch --as carla declare \"fire drill\" --class other --reason \"trying the demo\" --drill")
 	p.line(".bin/epatch --as anna inbox                        what waits for a person")
-	p.line("the public emergency log: http://%s/log", web)
+	p.line("the public emergency log: http://%s/log", sys.web)
 	p.line("Ctrl-C ends it; the data stays, and the next start finds it as it was.")
 }

@@ -47,7 +47,10 @@ func (s *story) act(ctx context.Context, who, what string, cmds ...procedure.Com
 		if s.incident == "" {
 			s.incident, s.t0 = c.GetIncident(), c.GetRecordedAt().AsTime()
 		}
-		// The next person looks at what this one did: wait until the read side has it.
+		for _, other := range s.people { // who looks at what this one did
+			other.Saw(s.incident, c.GetLastPosition())
+		}
+		// Wait until the read side has it.
 		if _, err := s.people[who].Query().ReadIncident(ctx, &dashboardv1.ReadIncidentRequest{Incident: s.incident, AtLeast: c.GetLastPosition()}); err != nil {
 			return fmt.Errorf("%s: read own %s: %w", who, procedure.CommandName(cmd), err)
 		}

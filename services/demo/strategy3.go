@@ -200,6 +200,9 @@ func (s *story) epatch(_ context.Context, who string, args ...string) (*typist, 
 	t := &typist{done: make(chan error, 1), news: make(chan struct{}, 1)}
 	t.cmd = exec.Command(filepath.Join(filepath.Dir(self), "epatch"), append([]string{"--as", who, "--incident", s.incident}, args...)...)
 	t.cmd.Env = append(os.Environ(), "EPATCH_DATA="+s.w.data, "EPATCH_SERVER="+s.sys.api, "TERM=xterm", "NO_COLOR=1")
+	for name, addr := range s.sys.servers {
+		t.cmd.Env = append(t.cmd.Env, "EPATCH_SERVER_"+strings.ToUpper(name)+"="+addr)
+	}
 	if t.log, err = os.Create(s.w.path("logs", who+"-"+args[0]+".log")); err != nil {
 		return nil, err
 	}

@@ -34,7 +34,7 @@ import (
 	deploymentv1 "cacert.org/emergency/proto/emergency/deployment/v1"
 	restrictedv1 "cacert.org/emergency/proto/emergency/restricted/v1"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
-	"cacert.org/emergency/services/internal/app"
+	"cacert.org/emergency/services/internal/demobook"
 	"cacert.org/emergency/services/internal/testenv"
 )
 
@@ -330,9 +330,9 @@ func TestServicesAlone(t *testing.T) {
 	t.Parallel()
 	env := testenv.Start(t, testenv.Options{})
 	s := env.Play(testenv.DryRun)
-	for _, profile := range []string{env.Data("people", "carla"), env.Data("agents", app.DemoHost)} {
+	for _, profile := range []string{env.Data("people", "carla"), env.Data("agents", demobook.Host)} {
 		conn := connect(t, env, profile)
-		_, err := deploymentv1.NewAgentServiceClient(conn).RunJob(soon(t), &deploymentv1.RunJobRequest{Agent: app.DemoHost, Job: &deploymentv1.Job{Id: "tree.1", Kind: deploymentv1.JobKind_JOB_KIND_REPORT_TREE}})
+		_, err := deploymentv1.NewAgentServiceClient(conn).RunJob(soon(t), &deploymentv1.RunJobRequest{Agent: demobook.Host, Job: &deploymentv1.Job{Id: "tree.1", Kind: deploymentv1.JobKind_JOB_KIND_REPORT_TREE}})
 		testenv.WantRefusal(t, err, rpc.ReasonCallerClass)
 		_, err = restrictedv1.NewRestrictedServiceClient(conn).Reveal(soon(t), &restrictedv1.RevealRequest{Owner: "incident", Commitment: s.State().Declared.Symptom})
 		testenv.WantRefusal(t, err, rpc.ReasonCallerClass)
@@ -340,7 +340,7 @@ func TestServicesAlone(t *testing.T) {
 		testenv.WantRefusal(t, err, rpc.ReasonCallerClass)
 	}
 	// A person attaches no agent, and an agent attaches under its own name only.
-	for profile, name := range map[string]string{env.Data("people", "carla"): app.DemoHost, env.Data("agents", app.DemoDrillHost): app.DemoHost} {
+	for profile, name := range map[string]string{env.Data("people", "carla"): demobook.Host, env.Data("agents", demobook.DrillHost): demobook.Host} {
 		stream, err := deploymentv1.NewAgentServiceClient(connect(t, env, profile)).Attach(soon(t))
 		must(t, err)
 		must(t, stream.Send(&deploymentv1.AttachRequest{Message: &deploymentv1.AttachRequest_Hello{Hello: name}}))
@@ -348,10 +348,10 @@ func TestServicesAlone(t *testing.T) {
 			t.Errorf("%s attached as %s: %v", profile, name, err)
 		}
 	}
-	env.Agent(app.DemoHost).Stop()
+	env.Agent(demobook.Host).Stop()
 	s.Until(testenv.Started)
 	lie := &emergencyv1.ReportTreeRequest{Meta: &emergencyv1.CommandMeta{Incident: s.ID}, Binding: s.Binding(), PreTree: s.Patch.BaseTree, PostTree: s.Patch.ResultTree}
-	_, err := env.WithProfile(env.Data("agents", app.DemoDrillHost)).Send(soon(t), lie)
+	_, err := env.WithProfile(env.Data("agents", demobook.DrillHost)).Send(soon(t), lie)
 	testenv.WantRefusal(t, err, procedure.ReasonRole)
 	s.Refused("carl", &emergencyv1.ReportTreeRequest{Binding: s.Binding(), PreTree: s.Patch.BaseTree, PostTree: s.Patch.ResultTree}, procedure.ReasonRole)
 	if got := testenv.Deployment(s.Read()); got != "APPLYING" {

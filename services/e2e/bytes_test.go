@@ -18,7 +18,7 @@ import (
 	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 	"cacert.org/emergency/services/agent"
-	"cacert.org/emergency/services/internal/app"
+	"cacert.org/emergency/services/internal/demobook"
 	"cacert.org/emergency/services/internal/testenv"
 )
 
@@ -111,7 +111,7 @@ func TestTransferredCommitChanged(t *testing.T) {
 	names(t, refused.GetPayloadJson(), "REPO_TREE_MISMATCH", "Transfer")
 	names(t, s.Refused("anna", &emergencyv1.TransferRequest{Binding: s.Binding()}, procedure.ReasonRepoTreeMismatch).Message, ref, bad)
 	env.Repo.Git(env.Repo.Bare, "update-ref", "-d", ref)
-	env.Agent(app.DemoTest).Stop()
+	env.Agent(demobook.Test).Stop()
 	s.Do("anna", &emergencyv1.TransferRequest{Binding: s.Binding()})
 
 	// Transferred, and then replaced: it is not installed from there.
@@ -125,9 +125,9 @@ func TestTransferredCommitChanged(t *testing.T) {
 		t.Error("it was installed")
 	}
 	env.Repo.Git(env.Repo.Bare, "update-ref", ref, good)
-	env.StartAgent(app.DemoTest)
+	env.StartAgent(demobook.Test)
 	s.Until(testenv.OnTestServer)
-	holds(t, env, app.DemoTest, s.Patch.ResultTree)
+	holds(t, env, demobook.Test, s.Patch.ResultTree)
 }
 
 // TestRepositoryObjectDamaged: a byte of the reviewed file's object is changed in the repository. The release branch is not
@@ -136,14 +136,14 @@ func TestRepositoryObjectDamaged(t *testing.T) {
 	t.Parallel()
 	env := testenv.Start(t, testenv.Options{})
 	s := env.Play(testenv.DryRun)
-	release := env.Repo.Ref(app.DemoRelease)
+	release := env.Repo.Ref(demobook.Release)
 	blob := env.Repo.Git(env.Repo.Bare, "rev-parse", "refs/heads/emergency/"+s.ID+"/P1r1:"+testenv.Program)
 	object := filepath.Join(env.Repo.Bare, "objects", blob[:2], blob[2:])
 	testenv.Flip(t, object)
 	s.Until(testenv.Verified) // the host's bytes do not come from there
-	holds(t, env, app.DemoHost, s.Patch.ResultTree)
+	holds(t, env, demobook.Host, s.Patch.ResultTree)
 	names(t, env.Log.Await(0, "effect will be tried again", "/replicate"), "repository: fetch")
-	if got := env.Repo.Ref(app.DemoRelease); got != release {
+	if got := env.Repo.Ref(demobook.Release); got != release {
 		t.Errorf("the release branch was moved to %s over a damaged repository", got)
 	}
 	testenv.Flip(t, object)
@@ -154,18 +154,18 @@ func TestRepositoryObjectDamaged(t *testing.T) {
 func TestTestServerChanged(t *testing.T) {
 	t.Parallel()
 	env := testenv.Start(t, testenv.Options{})
-	page := filepath.Join(env.Root(app.DemoTest), testenv.Page)
+	page := filepath.Join(env.Root(demobook.Test), testenv.Page)
 	testenv.Flip(t, page)
 	s := env.Play(testenv.Reviewed)
 	refused := env.AwaitEvent(s.ID, "review.CommandRefused", 0)
 	names(t, refused.GetPayloadJson(), "TEST_TREE_MISMATCH", "ConfirmTestServer")
-	names(t, env.Log.Await(0, "/install", "effect will be tried again"), app.DemoTest, "HOST_BASE_MISMATCH")
+	names(t, env.Log.Await(0, "/install", "effect will be tried again"), demobook.Test, "HOST_BASE_MISMATCH")
 	testenv.Flip(t, page)
 	s.Do("anna", &emergencyv1.TransferRequest{Binding: s.Binding()}) // as the refusal says: a job is tried once
 	s.Until(testenv.OnTestServer)
 
 	testenv.Flip(t, page)
-	names(t, s.Refused("tina", s.Test(testenv.Pass), procedure.ReasonTestTreeMismatch).Message, env.Repo.TreeOf(env.Root(app.DemoTest)), s.Patch.ResultTree)
+	names(t, s.Refused("tina", s.Test(testenv.Pass), procedure.ReasonTestTreeMismatch).Message, env.Repo.TreeOf(env.Root(demobook.Test)), s.Patch.ResultTree)
 	testenv.Flip(t, page)
 	s.Until(testenv.Tested)
 }
@@ -210,14 +210,14 @@ func TestArtefactChanged(t *testing.T) {
 	s.Until(testenv.Observed)
 
 	overwrite(t, env, sha)
-	names(t, s.Refused("carla", s.DryRun(), "AGENT_REFUSED").Message, app.DemoHost, "artefact store", "P1r1", sha)
+	names(t, s.Refused("carla", s.DryRun(), "AGENT_REFUSED").Message, demobook.Host, "artefact store", "P1r1", sha)
 	mend()
 	s.Until(testenv.DryRun)
 
 	overwrite(t, env, sha)
 	s.Until(testenv.Started)
 	names(t, env.Log.Await(0, "job not done", "JOB_KIND_APPLY"), "PATCH_LOST", "artefact store", "P1r1", sha)
-	untouched(t, env, app.DemoHost)
+	untouched(t, env, demobook.Host)
 	mend()
 	s.Until(testenv.Verified)
 }
@@ -228,16 +228,16 @@ func TestCriticalTreeChangedBefore(t *testing.T) {
 	t.Parallel()
 	env := testenv.Start(t, testenv.Options{})
 	s := env.Play(testenv.DryRun)
-	testenv.Flip(t, filepath.Join(env.Root(app.DemoHost), testenv.Page))
-	found := env.Repo.TreeOf(env.Root(app.DemoHost))
+	testenv.Flip(t, filepath.Join(env.Root(demobook.Host), testenv.Page))
+	found := env.Repo.TreeOf(env.Root(demobook.Host))
 	s.Until(testenv.Started)
 	in := env.Await(s.ID, "the agent's refusal", func(in *dashboardv1.Incident) bool { return testenv.Deployment(in) == "BACK_OUT_UNPROVEN" })
 	if got := in.GetDeployments()[0].GetHostTree(); got != found {
 		t.Errorf("the history says that the host holds %s, git says %s", got, found)
 	}
 	names(t, env.Log.Await(0, "job not done", "JOB_KIND_APPLY"), "HOST_BASE_MISMATCH", s.Patch.BaseTree, found)
-	holds(t, env, app.DemoHost, found)
-	if got := read(t, env.Root(app.DemoHost), testenv.Program); got != testenv.Vulnerable {
+	holds(t, env, demobook.Host, found)
+	if got := read(t, env.Root(demobook.Host), testenv.Program); got != testenv.Vulnerable {
 		t.Errorf("the program was changed to %q", got)
 	}
 	debt(t, in, "BACKOUT_PROOF")
@@ -248,10 +248,10 @@ func TestCriticalTreeChangedBefore(t *testing.T) {
 func TestCriticalTreeChangedDuring(t *testing.T) {
 	t.Parallel()
 	env := testenv.Start(t, testenv.Options{NoAgents: true})
-	env.StartAgent(app.DemoTest)
+	env.StartAgent(demobook.Test)
 	var once, armed atomic.Bool
-	page := filepath.Join(env.Root(app.DemoHost), testenv.Page)
-	env.StartAgentWith(env.AgentConfig(app.DemoHost), agent.Deps{Dialer: env.Dial, Failpoint: func(step string) {
+	page := filepath.Join(env.Root(demobook.Host), testenv.Page)
+	env.StartAgentWith(env.AgentConfig(demobook.Host), agent.Deps{Dialer: env.Dial, Failpoint: func(step string) {
 		if armed.Load() && strings.Contains(step, ":placed:") && once.CompareAndSwap(false, true) {
 			testenv.Flip(t, page)
 		}
@@ -269,7 +269,7 @@ func TestCriticalTreeChangedDuring(t *testing.T) {
 	if got := testenv.Deployment(s.Read()); got != "BACK_OUT_UNPROVEN" {
 		t.Errorf("the deployment is %s", got)
 	}
-	if got := read(t, env.Root(app.DemoHost), testenv.Program); got != testenv.Vulnerable {
+	if got := read(t, env.Root(demobook.Host), testenv.Program); got != testenv.Vulnerable {
 		t.Errorf("the agent left its half of the patch: %q", got)
 	}
 }
@@ -280,7 +280,7 @@ func TestCriticalTreeChangedAfter(t *testing.T) {
 	t.Parallel()
 	env := testenv.Start(t, testenv.Options{})
 	s := env.Play(testenv.Replicated)
-	testenv.Flip(t, filepath.Join(env.Root(app.DemoHost), testenv.Page))
+	testenv.Flip(t, filepath.Join(env.Root(demobook.Host), testenv.Page))
 	names(t, s.Refused("carl", s.Observe(emergencyv1.ObserverKind_OBSERVER_KIND_AFTER), procedure.ReasonTreeMismatch).Message, s.Patch.ResultTree)
 	s.Do("anna", &emergencyv1.CheckReplicationRequest{})
 	in := s.Read()

@@ -20,7 +20,7 @@ import (
 	"cacert.org/emergency/pkg/procedure"
 	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
-	"cacert.org/emergency/services/internal/app"
+	"cacert.org/emergency/services/internal/demobook"
 	"cacert.org/emergency/services/internal/testenv"
 )
 
@@ -156,7 +156,7 @@ func deviations(s *procedure.State) []string {
 }
 
 // hosts are all machines of the demo.
-func hosts() []string { return []string{app.DemoHost, app.DemoDrillHost, app.DemoTest} }
+func hosts() []string { return []string{demobook.Host, demobook.DrillHost, demobook.Test} }
 
 // eventsOf are the events of a record.
 func eventsOf(t testing.TB, signed *emergencyv1.SignedRecord) []proto.Message {

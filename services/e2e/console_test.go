@@ -22,7 +22,7 @@ import (
 	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
 	deploymentv1 "cacert.org/emergency/proto/emergency/deployment/v1"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
-	"cacert.org/emergency/services/internal/app"
+	"cacert.org/emergency/services/internal/demobook"
 	"cacert.org/emergency/services/internal/testenv"
 )
 
@@ -63,8 +63,8 @@ func consoleEnv(t *testing.T) (*testenv.Env, *timer.Manual) {
 	t.Helper()
 	clock := manual()
 	env := testenv.Start(t, testenv.Options{Clock: clock, Console: true, NoAgents: true})
-	env.StartAgentChild(app.DemoHost, "")
-	env.Log.Await(0, "agent attached", app.DemoHost)
+	env.StartAgentChild(demobook.Host, "")
+	env.Log.Await(0, "agent attached", demobook.Host)
 	return env, clock
 }
 

@@ -11,7 +11,7 @@ import (
 	"cacert.org/emergency/pkg/procedure"
 	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
-	"cacert.org/emergency/services/internal/app"
+	"cacert.org/emergency/services/internal/demobook"
 	"cacert.org/emergency/services/internal/testenv"
 )
 
@@ -20,7 +20,7 @@ func itoa(n uint64) string { return strconv.FormatUint(n, 10) }
 // byHand writes a file of the critical host as a sysadmin who applies by hand does.
 func byHand(t testing.TB, env *testenv.Env, text string) {
 	t.Helper()
-	write(t, env.Root(app.DemoHost)+"/"+testenv.Program, text)
+	write(t, env.Root(demobook.Host)+"/"+testenv.Program, text)
 }
 
 func startByHand(s *testenv.Story) *emergencyv1.StartApplyRequest {
@@ -50,7 +50,7 @@ func TestByHand(t *testing.T) {
 	if got := deviations(s.State()); !slices.Contains(got, "MANUAL_TREE_REPORT") {
 		t.Errorf("deviations: %v", got)
 	}
-	holds(t, env, app.DemoHost, s.Patch.ResultTree)
+	holds(t, env, demobook.Host, s.Patch.ResultTree)
 	s.Skip(testenv.Verified).Until(testenv.Closed)
 }
 
@@ -78,7 +78,7 @@ func TestMismatchAndBackOut(t *testing.T) {
 	byHand(t, env, testenv.Vulnerable)
 	s.Do("carla", backOut())
 	env.Await(s.ID, "the back-out", deployment("BACKED_OUT"))
-	untouched(t, env, app.DemoHost)
+	untouched(t, env, demobook.Host)
 	s.Refused("carla", s.Apply(), procedure.ReasonRevisionSpent)
 	soundHere(t, env)
 }
@@ -94,7 +94,7 @@ func TestRollBack(t *testing.T) {
 	s.Refused("carla", roll("carla"), procedure.ReasonSamePerson)
 	s.Do("carla", roll("carl"))
 	env.Await(s.ID, "the roll-back", deployment("ROLLED_BACK"))
-	untouched(t, env, app.DemoHost)
+	untouched(t, env, demobook.Host)
 	s.Refused("carla", s.Apply(), procedure.ReasonRevisionSpent)
 	// The branch still has what the host does not: that is seen, and owed.
 	in := env.Await(s.ID, "the comparison after the roll-back", func(in *dashboardv1.Incident) bool { return in.GetReplication() != "EQUAL" })

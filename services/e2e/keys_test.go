@@ -8,7 +8,7 @@ import (
 
 	"cacert.org/emergency/pkg/procedure"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
-	"cacert.org/emergency/services/internal/app"
+	"cacert.org/emergency/services/internal/demobook"
 	"cacert.org/emergency/services/internal/testenv"
 )
 
@@ -68,7 +68,7 @@ func TestTwoKeysExecutorAndObserver(t *testing.T) {
 	start := s.Apply()
 	start.Observer = "carla"
 	s.Refused(carla, start, procedure.ReasonSamePerson)
-	untouched(t, env, app.DemoHost)
+	untouched(t, env, demobook.Host)
 }
 
 // TestKeyRules: whose key it is, is for the directory alone to say.

@@ -26,7 +26,7 @@ import (
 	reviewv1 "cacert.org/emergency/proto/emergency/review/v1"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 	"cacert.org/emergency/services/agent"
-	"cacert.org/emergency/services/internal/app"
+	"cacert.org/emergency/services/internal/demobook"
 	"cacert.org/emergency/services/internal/testenv"
 )
 
@@ -89,8 +89,8 @@ func (f *forger) deploy(second *emergencyv1.Approval) {
 	f.write("review", "RecordSecondReview", "bert", sa, second, &emergencyv1.SecondReviewRecorded{Binding: b, Reviewer: "bert", Verdict: testenv.Approve, Phase: emergencyv1.Phase_PHASE_BEFORE})
 	f.write("review", "Forward", "bert", sa, nil, &emergencyv1.PatchForwarded{Binding: b, To: "carla"})
 	f.write("deployment", "ConfirmObserver", "carl", ca, nil, &emergencyv1.ObserverConfirmed{Binding: b, Observer: "carl", Kind: emergencyv1.ObserverKind_OBSERVER_KIND_BEFORE})
-	f.write("deployment", "DryRun", "carla", ca, nil, &emergencyv1.DryRunRecorded{Binding: b, Host: app.DemoHost, HostTree: r.BaseTree, ResultTree: r.ResultTree, Clean: true, FilesChanged: 1})
-	f.write("deployment", "StartApply", "carla", ca, nil, &emergencyv1.ApplyStarted{Binding: b, Host: app.DemoHost, Executor: "carla", Observer: "carl"})
+	f.write("deployment", "DryRun", "carla", ca, nil, &emergencyv1.DryRunRecorded{Binding: b, Host: demobook.Host, HostTree: r.BaseTree, ResultTree: r.ResultTree, Clean: true, FilesChanged: 1})
+	f.write("deployment", "StartApply", "carla", ca, nil, &emergencyv1.ApplyStarted{Binding: b, Host: demobook.Host, Executor: "carla", Observer: "carl"})
 }
 
 // TestInventedApproval: whoever holds the keys of review and deployment services and writes an approval that nobody gave
@@ -148,7 +148,7 @@ func TestInventedApproval(t *testing.T) {
 			if got := testenv.Deployment(in); got != "FAILED" && got != "BACKED_OUT" {
 				t.Errorf("the deployment is %s", got)
 			}
-			untouched(t, env, app.DemoHost)
+			untouched(t, env, demobook.Host)
 		})
 	}
 }
@@ -262,7 +262,7 @@ func TestLyingDeploymentService(t *testing.T) {
 	t.Parallel()
 	env := testenv.Start(t, testenv.Options{})
 	s := env.Play(testenv.DryRun)
-	env.Agent(app.DemoHost).Stop()
+	env.Agent(demobook.Host).Stop()
 	s.Until(testenv.Started)
 	st := s.State()
 	r, a := st.Current(), st.RunningApply()
@@ -279,7 +279,7 @@ func TestLyingDeploymentService(t *testing.T) {
 
 	l := &liar{jobs: make(chan *deploymentv1.Job), results: make(chan *deploymentv1.JobResult), truth: env.As("carla").Patches}
 	addr := l.serve(t, env)
-	cfg := env.AgentConfig(app.DemoHost)
+	cfg := env.AgentConfig(demobook.Host)
 	cfg.Deployment, cfg.Review = addr, addr
 	env.StartAgentWith(cfg, agent.Deps{Dialer: func(ctx context.Context, to string) (net.Conn, error) {
 		if to == addr {
@@ -312,7 +312,7 @@ func TestLyingDeploymentService(t *testing.T) {
 		if res.GetOk() || res.GetErrorCode() != lie.code || !strings.Contains(res.GetErrorDetail(), lie.point) {
 			t.Errorf("%s: the agent says %v", name, res)
 		}
-		untouched(t, env, app.DemoHost)
+		untouched(t, env, demobook.Host)
 	}
 	l.mu.Lock()
 	l.swap = false
@@ -320,8 +320,8 @@ func TestLyingDeploymentService(t *testing.T) {
 	if res := l.ask(t, truth); !res.GetOk() || res.GetPostTree() != r.ResultTree {
 		t.Errorf("the true job: %v", res)
 	}
-	holds(t, env, app.DemoHost, r.ResultTree)
-	if got := read(t, filepath.Join(env.Root(app.DemoHost), testenv.Program)); got != testenv.Repaired {
+	holds(t, env, demobook.Host, r.ResultTree)
+	if got := read(t, filepath.Join(env.Root(demobook.Host), testenv.Program)); got != testenv.Repaired {
 		t.Errorf("the program is %q", got)
 	}
 }

@@ -12,7 +12,7 @@ import (
 	"cacert.org/emergency/pkg/timer"
 	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
-	"cacert.org/emergency/services/internal/app"
+	"cacert.org/emergency/services/internal/demobook"
 	"cacert.org/emergency/services/internal/testenv"
 )
 
@@ -43,7 +43,7 @@ func TestVeto(t *testing.T) {
 	s.Do("bert", &emergencyv1.WithdrawVetoRequest{Veto: "V1", Reason: "older clients do work"})
 	// A veto is no approval: only a new revision can get another second review.
 	s.Refused("albert", s.SecondReview(testenv.Approve), procedure.ReasonReviewExists)
-	untouched(t, env, app.DemoHost)
+	untouched(t, env, demobook.Host)
 }
 
 // TestVetoBeforeApply: a veto between forwarding and apply; overruled, the deployment goes on, as a deviation.
@@ -64,7 +64,7 @@ func TestVetoBeforeApply(t *testing.T) {
 	if got := deviations(s.State()); !slices.Contains(got, "VETO_OVERRULED") {
 		t.Errorf("deviations: %v", got)
 	}
-	holds(t, env, app.DemoHost, s.Patch.ResultTree)
+	holds(t, env, demobook.Host, s.Patch.ResultTree)
 }
 
 // TestVetoAfterApply: accepted, stops nothing, and is owed an answer before the incident can be closed.
@@ -120,8 +120,8 @@ func TestNewRevision(t *testing.T) {
 	s.Refused("tina", &emergencyv1.ReportTestRequest{Binding: old, Result: testenv.Pass, Steps: "again", BugNote: "note-18"}, procedure.ReasonPatchRevisionStale)
 	s.Refused("bert", s.SecondReview(testenv.Approve), procedure.ReasonFirstReviewMissing)
 	s.Skip(testenv.Registered).Until(testenv.Verified)
-	holds(t, env, app.DemoHost, s.Patch.ResultTree)
-	holds(t, env, app.DemoTest, s.Patch.ResultTree) // the first revision was taken back from there
+	holds(t, env, demobook.Host, s.Patch.ResultTree)
+	holds(t, env, demobook.Test, s.Patch.ResultTree) // the first revision was taken back from there
 	soundHere(t, env)
 }
 
@@ -196,9 +196,9 @@ func TestObserverWaived(t *testing.T) {
 		return s.Observe(emergencyv1.ObserverKind_OBSERVER_KIND_AFTER)
 	}
 	s.Refused("carla", after(), procedure.ReasonSamePerson)
-	testenv.Flip(t, env.Root(app.DemoHost)+"/"+testenv.Page)
+	testenv.Flip(t, env.Root(demobook.Host)+"/"+testenv.Page)
 	s.Refused("carl", after(), procedure.ReasonTreeMismatch)
-	testenv.Flip(t, env.Root(app.DemoHost)+"/"+testenv.Page)
+	testenv.Flip(t, env.Root(demobook.Host)+"/"+testenv.Page)
 	s.Do("carl", after())
 	s.Until(testenv.Closed)
 }
@@ -208,13 +208,13 @@ func TestDryRunFails(t *testing.T) {
 	t.Parallel()
 	env := testenv.Start(t, testenv.Options{})
 	s := env.Play(testenv.Observed)
-	page := env.Root(app.DemoHost) + "/" + testenv.Page
+	page := env.Root(demobook.Host) + "/" + testenv.Page
 	testenv.Flip(t, page)
 	s.Refused("carla", s.DryRun(), procedure.ReasonHostBaseMismatch)
 	s.Refused("carla", s.Apply(), procedure.ReasonDryRunMissing)
 	testenv.Flip(t, page)
 	s.Until(testenv.Verified)
-	holds(t, env, app.DemoHost, s.Patch.ResultTree)
+	holds(t, env, demobook.Host, s.Patch.ResultTree)
 }
 
 // TestMerge: a duplicate ends in the earlier incident, and everybody called is told where to answer.
@@ -256,7 +256,7 @@ func TestStandDown(t *testing.T) {
 	s.Do("clara", s.Decide())
 	s.Do("bea", s.Report())
 	s.Do("carla", &emergencyv1.CloseRequest{Outcome: emergencyv1.Outcome_OUTCOME_NOT_NEEDED, Summary: "not reachable from outside"})
-	untouched(t, env, app.DemoHost)
+	untouched(t, env, demobook.Host)
 	soundHere(t, env)
 
 	applied := env.Play(testenv.Started)
@@ -267,22 +267,22 @@ func TestStandDown(t *testing.T) {
 func TestDrill(t *testing.T) {
 	t.Parallel()
 	env := testenv.Start(t, testenv.Options{})
-	release := env.Repo.Ref(app.DemoRelease)
+	release := env.Repo.Ref(demobook.Release)
 	s := env.Story()
 	s.Drill = true
 	s.Until(testenv.Healthy)
 	if !strings.HasPrefix(s.ID, "x") {
 		t.Errorf("a drill has the id %s", s.ID)
 	}
-	holds(t, env, app.DemoDrillHost, s.Patch.ResultTree)
-	untouched(t, env, app.DemoHost)
-	s.Refused("carla", &emergencyv1.DryRunRequest{Binding: s.Binding(), Host: app.DemoHost}, procedure.ReasonDrillBoundary)
+	holds(t, env, demobook.DrillHost, s.Patch.ResultTree)
+	untouched(t, env, demobook.Host)
+	s.Refused("carla", &emergencyv1.DryRunRequest{Binding: s.Binding(), Host: demobook.Host}, procedure.ReasonDrillBoundary)
 	s.Until(testenv.Documented)
 	if got := "sha1:" + env.Repo.Ref("refs/heads/emergency/"+s.ID+"/release^{tree}"); got != s.Patch.ResultTree {
 		t.Errorf("the drill's own release branch holds %s", got)
 	}
 	s.Do("carla", s.Close()) // what a drill owes never blocks its end
-	if got := env.Repo.Ref(app.DemoRelease); got != release {
+	if got := env.Repo.Ref(demobook.Release); got != release {
 		t.Errorf("a drill moved the release branch from %s to %s", release, got)
 	}
 	q := env.As("carla").Query()

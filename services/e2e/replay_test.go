@@ -25,7 +25,7 @@ import (
 	"cacert.org/emergency/pkg/timer"
 	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
-	"cacert.org/emergency/services/internal/app"
+	"cacert.org/emergency/services/internal/demobook"
 	"cacert.org/emergency/services/internal/testenv"
 )
 
@@ -338,13 +338,13 @@ func TestReplayStrategy3(t *testing.T) {
 	s.Do("carla", &emergencyv1.MarkSessionRequest{Grant: "G1", Kind: emergencyv1.MarkKind_MARK_KIND_NOTE, Text: "he mends the program now"})
 	r.keep(t)
 	must(t, os.WriteFile(c.at("repaired"), []byte(testenv.Repaired), 0o600))
-	c.do("cat " + c.at("repaired") + " > " + env.Root(app.DemoHost) + "/" + testenv.Program)
+	c.do("cat " + c.at("repaired") + " > " + env.Root(demobook.Host) + "/" + testenv.Program)
 	c.subject.Type("exit\r")
 	g := c.await("the end, and what the agent found", func(g *procedure.Grant) bool {
 		return g.Terminated.Position > 0 && len(g.Checkpoints) > 0 && g.Diff.Position > 0 && len(g.LeftoversReported) > 0
 	})
 	r.rest(t)
-	holds(t, env, app.DemoHost, s.Patch.ResultTree)
+	holds(t, env, demobook.Host, s.Patch.ResultTree)
 	s.Do("carla", &emergencyv1.DisableRequest{Grant: "G1"})
 	s.Do("carla", &emergencyv1.ProveUnusableRequest{Grant: "G1"})
 	if len(g.Leftovers) > 0 {

@@ -7,7 +7,7 @@ import (
 	"testing"
 
 	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
-	"cacert.org/emergency/services/internal/app"
+	"cacert.org/emergency/services/internal/demobook"
 	"cacert.org/emergency/services/internal/testenv"
 	"cacert.org/emergency/services/notification/channel"
 )
@@ -32,7 +32,7 @@ func TestRestartAtEveryStep(t *testing.T) {
 			t.Errorf("after step %d position %d had hash %s, after the restart %s", step, before.Position, before.HeadHash, res.GetIncident().GetHeadHash())
 		}
 	}
-	holds(t, env, app.DemoHost, s.Patch.ResultTree)
+	holds(t, env, demobook.Host, s.Patch.ResultTree)
 	count := map[string]int{}
 	for _, kind := range kinds(env, s.ID) {
 		count[kind]++
@@ -79,13 +79,13 @@ func TestStoppedInTheAct(t *testing.T) {
 		}
 	}
 	s.Skip(testenv.Called).Until(testenv.DryRun)
-	env.Agent(app.DemoHost).Stop()
+	env.Agent(demobook.Host).Stop()
 	s.Until(testenv.Started)
 	env.Restart()
-	untouched(t, env, app.DemoHost)
-	env.StartAgent(app.DemoHost)
+	untouched(t, env, demobook.Host)
+	env.StartAgent(demobook.Host)
 	s.Until(testenv.Verified)
-	holds(t, env, app.DemoHost, s.Patch.ResultTree)
+	holds(t, env, demobook.Host, s.Patch.ResultTree)
 	env.Mail.ExpectAll("")
 	env.SMS.ExpectAll("")
 	quiet(t, env)
@@ -100,21 +100,21 @@ func TestAgentKilled(t *testing.T) {
 			t.Parallel()
 			env := testenv.Start(t, testenv.Options{})
 			s := env.Play(testenv.DryRun)
-			env.Agent(app.DemoHost).Stop()
-			killed := env.StartAgentChild(app.DemoHost, step)
+			env.Agent(demobook.Host).Stop()
+			killed := env.StartAgentChild(demobook.Host, step)
 			s.Until(testenv.Started)
 			killed.Wait(t)
 			if got := testenv.Deployment(s.Read()); got != "APPLYING" {
 				t.Fatalf("after the kill the deployment is %s", got)
 			}
-			env.StartAgent(app.DemoHost)
+			env.StartAgent(demobook.Host)
 			in := env.Await(s.ID, "the truth about the apply", func(in *dashboardv1.Incident) bool {
 				return testenv.Deployment(in) == "VERIFIED" || testenv.Deployment(in) == "BACKED_OUT"
 			})
 			if testenv.Deployment(in) == "VERIFIED" {
-				holds(t, env, app.DemoHost, s.Patch.ResultTree)
+				holds(t, env, demobook.Host, s.Patch.ResultTree)
 			} else {
-				untouched(t, env, app.DemoHost)
+				untouched(t, env, demobook.Host)
 			}
 		})
 	}

@@ -13,7 +13,7 @@ import (
 	"cacert.org/emergency/pkg/procedure"
 	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
 	"cacert.org/emergency/services/cli/client"
-	"cacert.org/emergency/services/internal/app"
+	"cacert.org/emergency/services/internal/demobook"
 	"cacert.org/emergency/services/internal/testenv"
 )
 
@@ -30,7 +30,7 @@ func attack(t testing.TB, env *testenv.Env, host string) bool {
 func TestStrategy1(t *testing.T) {
 	t.Parallel()
 	env := testenv.Start(t, testenv.Options{})
-	if !attack(t, env, app.DemoHost) {
+	if !attack(t, env, demobook.Host) {
 		t.Fatal("the critical host is not vulnerable, so nothing would be shown")
 	}
 	s := env.Play(testenv.Closed)
@@ -43,14 +43,14 @@ func TestStrategy1(t *testing.T) {
 		"deployment.ObserverConfirmed", "deployment.DryRunRecorded", "deployment.ApplyStarted", "deployment.PatchApplied", "deployment.DeployVerified",
 		"deployment.HealthRecorded", "deployment.ReplicationPushed", "deployment.ReplicationChecked",
 		"arbitration.ProcedureDocumented", "incident.LeadDecisionRecorded", "arbitration.BoardSummaryRecorded", "incident.IncidentClosed")
-	for _, host := range []string{app.DemoHost, app.DemoTest} {
+	for _, host := range []string{demobook.Host, demobook.Test} {
 		holds(t, env, host, s.Patch.ResultTree)
 		if attack(t, env, host) {
 			t.Errorf("%s is still vulnerable", host)
 		}
 	}
-	untouched(t, env, app.DemoDrillHost)
-	if got := "sha1:" + env.Repo.Ref(app.DemoRelease+"^{tree}"); got != s.Patch.ResultTree {
+	untouched(t, env, demobook.DrillHost)
+	if got := "sha1:" + env.Repo.Ref(demobook.Release+"^{tree}"); got != s.Patch.ResultTree {
 		t.Errorf("the release branch holds %s, the host runs %s", got, s.Patch.ResultTree)
 	}
 	in := s.Read()
@@ -96,7 +96,7 @@ func publicLog(t *testing.T, env *testenv.Env, s *testenv.Story) {
 	var said []string
 	for _, e := range res.GetEntries() {
 		said = append(said, e.GetHeadline())
-		for _, p := range app.DemoPeople() {
+		for _, p := range demobook.People() {
 			if strings.Contains(strings.ToLower(e.String()), `"`+p.ID+`"`) {
 				t.Errorf("the public log names %s: %v", p.ID, e)
 			}

@@ -12,7 +12,7 @@ import (
 	"cacert.org/emergency/pkg/procedure"
 	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
-	"cacert.org/emergency/services/internal/app"
+	"cacert.org/emergency/services/internal/demobook"
 	"cacert.org/emergency/services/internal/testenv"
 )
 
@@ -44,8 +44,8 @@ func TestStrategy2(t *testing.T) {
 	s.Refused("carla", s.Apply(), procedure.ReasonObserverMissing)
 	s.Do("carla", unobserved(s))
 	env.Await(s.ID, "the deployment's verification", deployment("VERIFIED"))
-	holds(t, env, app.DemoHost, s.Patch.ResultTree)
-	if attack(t, env, app.DemoHost) {
+	holds(t, env, demobook.Host, s.Patch.ResultTree)
+	if attack(t, env, demobook.Host) {
 		t.Error("the critical host is still vulnerable")
 	}
 	if got := deviations(s.State()); !slices.Equal(got, []string{"REVIEW_SKIPPED", "NO_OBSERVER"}) {
@@ -148,7 +148,7 @@ func regularCycle(t *testing.T, env *testenv.Env, s *testenv.Story, author, revi
 	s.Refused("tina", test(), procedure.ReasonTestServerNotReady)
 	s.Do(reviewer, first)
 	env.Await(s.ID, "the test server's confirmation", func(*dashboardv1.Incident) bool { return s.Revision().Tested() != nil })
-	holds(t, env, app.DemoTest, s.Patch.ResultTree)
+	holds(t, env, demobook.Test, s.Patch.ResultTree)
 	s.Do("tina", test())
 	s.Do("theo", test())
 	s.Do("albert", second)

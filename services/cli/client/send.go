@@ -50,9 +50,15 @@ func (c *Client) Call(ctx context.Context, cmd procedure.Command) (Answer, error
 }
 
 func (c *Client) wrote(done *emergencyv1.Committed) {
+	c.Saw(done.GetIncident(), done.GetLastPosition())
+}
+
+// Saw tells the client of a position that it was told of elsewhere: whatever it reads from now on goes at least that far, also where the
+// instance that answers is a moment behind.
+func (c *Client) Saw(incident string, position uint64) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	c.written[done.GetIncident()] = max(c.written[done.GetIncident()], done.GetLastPosition())
+	c.written[incident] = max(c.written[incident], position)
 }
 
 // Sign fills in a fresh request id where there is none, and the person's signature over what the command says on the

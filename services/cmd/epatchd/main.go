@@ -10,13 +10,16 @@ import (
 	"os/signal"
 	"syscall"
 
+	"cacert.org/emergency/services/demo"
 	"cacert.org/emergency/services/internal/app"
 )
 
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
-	if err := app.Command(os.Environ()).ExecuteContext(ctx); err != nil {
+	root := app.Command(os.Environ())
+	root.AddCommand(demo.Command())
+	if err := root.ExecuteContext(ctx); err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
 		stop()
 		os.Exit(1) //nolint:gocritic // stop was called

@@ -19,6 +19,7 @@ import (
 	"cacert.org/emergency/services/agent"
 	"cacert.org/emergency/services/cli"
 	"cacert.org/emergency/services/internal/app"
+	"cacert.org/emergency/services/internal/demobook"
 	"cacert.org/emergency/services/internal/sshdtest"
 	"cacert.org/emergency/services/internal/testenv"
 )
@@ -43,9 +44,9 @@ func newConsole(t *testing.T) *console {
 	check(t, os.Mkdir(folder, 0o755))
 	c.Env = testenv.Start(t, testenv.Options{NoAgents: true, Settings: func(set *app.Settings) {
 		set.Console.Listen, set.Console.KnownHosts, set.Access.Account = "127.0.0.1:0", known, c.target.User
-		set.Console.Targets = map[string]string{app.DemoHost: c.target.Address}
+		set.Console.Targets = map[string]string{demobook.Host: c.target.Address}
 	}})
-	cfg := c.AgentConfig(app.DemoHost)
+	cfg := c.AgentConfig(demobook.Host)
 	cfg.Console = agent.Console{Account: c.target.User, Shared: true, Keys: c.target.AuthorizedKeys, Folders: []string{folder}}
 	c.StartAgentWith(cfg, agent.Deps{Dialer: c.Dial})
 	c.story = c.Story().Until(testenv.Called)

@@ -14,7 +14,7 @@ import (
 	"github.com/chromedp/chromedp"
 
 	"cacert.org/emergency/pkg/procedure"
-	"cacert.org/emergency/services/internal/app"
+	"cacert.org/emergency/services/internal/demobook"
 	"cacert.org/emergency/services/internal/testenv"
 )
 
@@ -215,7 +215,7 @@ func TestEmergencyInBrowser(t *testing.T) {
 			t.Errorf("%s is signed by the passkeys %v, not by that of %s", command, by[command], want)
 		}
 	}
-	tree, err := os.ReadFile(filepath.Join(env.Root(app.DemoHost), testenv.Program))
+	tree, err := os.ReadFile(filepath.Join(env.Root(demobook.Host), testenv.Program))
 	check(t, err)
 	if string(tree) != testenv.Repaired {
 		t.Errorf("the host holds\n%s", tree)

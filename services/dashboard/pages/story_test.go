@@ -9,7 +9,7 @@ import (
 
 	"cacert.org/emergency/pkg/timer"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
-	"cacert.org/emergency/services/internal/app"
+	"cacert.org/emergency/services/internal/demobook"
 	"cacert.org/emergency/services/internal/testenv"
 )
 
@@ -58,7 +58,7 @@ var endless = strings.Repeat("W", 700)
 func hostile(env *testenv.Env) *testenv.Story {
 	s := env.Story()
 	s.ID = s.Do("carl", &emergencyv1.DeclareRequest{
-		System: app.DemoSystem, Component: markup, Symptom: markup + turned + endless, Severity: emergencyv1.Severity_SEVERITY_NORMAL,
+		System: demobook.System, Component: markup, Symptom: markup + turned + endless, Severity: emergencyv1.Severity_SEVERITY_NORMAL,
 		ReasonClass: emergencyv1.ReasonClass_REASON_CLASS_OTHER, Reason: markup + endless, Drill: true,
 	}).GetIncident()
 	s.Drill = true

@@ -124,6 +124,11 @@ func (n *Node) connectLog(ctx context.Context) error {
 }
 
 func (n *Node) openPeers() error {
+	for _, name := range callees(n.set.Service) {
+		if n.set.Cluster.Peers[name] == "" {
+			return fmt.Errorf("setting peer: the %s service needs the address of %s: --peer %s=host:port", n.set.Service, name, name)
+		}
+	}
 	for name, addr := range n.set.Cluster.Peers {
 		conn, err := rpc.Dial(addr, rpc.ClientConfig{Identity: n.identity, Tracer: n.tel.Tracer, Meter: n.tel.Meter})
 		if err != nil {

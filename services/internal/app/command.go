@@ -4,14 +4,12 @@ package app
 
 import (
 	"fmt"
-	"os"
 	"slices"
 
 	"github.com/spf13/cobra"
 
 	"cacert.org/emergency/pkg/config"
 	"cacert.org/emergency/pkg/procedure"
-	"cacert.org/emergency/services/demo"
 )
 
 // Command is the command line of epatchd.
@@ -19,9 +17,14 @@ func Command(environ []string) *cobra.Command {
 	root := &cobra.Command{
 		Use: "epatchd", Short: "Services of CAcert's emergency patch procedure", Version: Version(), SilenceUsage: true, SilenceErrors: true,
 	}
-	root.AddCommand(allCommand(environ), demoCommand())
+	root.AddCommand(allCommand(environ))
+	root.AddGroup(&cobra.Group{ID: "one", Title: "One service in a process, against an event log that runs elsewhere:"}, &cobra.Group{ID: "operator", Title: "Setting up an installation:"})
 	for _, name := range serviceNames() {
 		root.AddCommand(serviceCommand(name, environ))
+	}
+	for _, cmd := range []*cobra.Command{natsCommand(environ), establishCommand(environ)} {
+		cmd.GroupID = "operator"
+		root.AddCommand(cmd)
 	}
 	return root
 }
@@ -53,8 +56,9 @@ func serviceCommand(name string, environ []string) *cobra.Command {
 		dashboardName:               "queries, pages, the public log",
 	}
 	cmd := &cobra.Command{
-		Use:   name,
-		Short: "Run the " + name + " service alone: " + what[name],
+		Use:     name,
+		GroupID: "one",
+		Short:   "Run the " + name + " service alone: " + what[name],
 		Long: "Run the " + name + " service alone, against an event log that runs elsewhere. Several instances may run at the same time, each with a data\n" +
 			"folder of its own. deploy/ has the accounts of the event log, units and a walk through a whole installation.",
 		Args: cobra.NoArgs,
@@ -64,16 +68,26 @@ func serviceCommand(name string, environ []string) *cobra.Command {
 	return cmd
 }
 
-// runs makes a command run a node with the settings of its flags, of the environment and of a file.
-func runs(cmd *cobra.Command, set *Settings, environ []string) {
-	cmd.Flags().String(config.FileFlag, "", "file with settings, one JSON object")
-	config.Describe(cmd.Flags())
-	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		secret := slices.DeleteFunc(Secrets(), func(name string) bool { return cmd.Flags().Lookup(name) == nil })
-		if err := config.Secret(cmd.Flags(), secret...); err != nil {
+// loads makes a command's flags settings, and returns what reads them from the environment and a file.
+func loads(cmd *cobra.Command, environ []string) func() error {
+	fs := cmd.Flags()
+	fs.String(config.FileFlag, "", "file with settings, one JSON object")
+	config.Describe(fs)
+	return func() error {
+		secret := slices.DeleteFunc(Secrets(), func(name string) bool { return fs.Lookup(name) == nil })
+		if err := config.Secret(fs, secret...); err != nil {
 			return err
 		}
-		if _, err := config.Load(cmd.Flags(), config.Options{Environ: environ}); err != nil {
+		_, err := config.Load(fs, config.Options{Environ: environ})
+		return err
+	}
+}
+
+// runs makes a command run a node.
+func runs(cmd *cobra.Command, set *Settings, environ []string) {
+	load := loads(cmd, environ)
+	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
+		if err := load(); err != nil {
 			return err
 		}
 		n, err := Open(cmd.Context(), *set)
@@ -88,21 +102,4 @@ func runs(cmd *cobra.Command, set *Settings, environ []string) {
 		}
 		return run
 	}
-}
-
-func demoCommand() *cobra.Command {
-	opt := demo.Options{Out: os.Stdout}
-	cmd := &cobra.Command{
-		Use:   "demo",
-		Short: "Play one emergency on real trees, and stay up",
-		Args:  cobra.NoArgs,
-		RunE:  func(cmd *cobra.Command, _ []string) error { return demo.Run(cmd.Context(), opt) },
-	}
-	cmd.Flags().StringVar(&opt.Data, "data", "demo-data", "folder under which everything lies")
-	cmd.Flags().IntVar(&opt.Scenario, "scenario", 1, "strategy that is played: 1, 2 or 3")
-	cmd.Flags().BoolVar(&opt.Once, "once", false, "end after the play, with a status")
-	cmd.Flags().StringVar(&opt.Listen, "listen", "localhost:7443", "address of the gRPC API; port 0 takes any free one")
-	cmd.Flags().StringVar(&opt.HTTP, "http", "localhost:7080", "address of the public log")
-	cmd.Flags().StringVar(&opt.HTTPS, "https", "localhost:7444", "address of the same pages by TLS")
-	return cmd
 }

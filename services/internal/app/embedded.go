@@ -18,6 +18,7 @@ import (
 	"cacert.org/emergency/pkg/natsd"
 	"cacert.org/emergency/pkg/procedure"
 	"cacert.org/emergency/pkg/rpc"
+	"cacert.org/emergency/services/internal/demobook"
 )
 
 // `epatchd all`: everything in one process, with an embedded log, a development authority and a demo rule book.
@@ -36,7 +37,7 @@ func (n *Node) openAll(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	keys, err := n.demoKeys(ca)
+	keys, err := demobook.Keys(ca, n.set.Data, "epatchd")
 	if err != nil {
 		return err
 	}

@@ -83,6 +83,22 @@ type owner interface {
 
 // Open opens the log and builds the process's services. Close ends it.
 func Open(ctx context.Context, set Settings) (*Node, error) {
+	n, err := newNode(ctx, set)
+	if err != nil {
+		return nil, err
+	}
+	open := n.openAll
+	if set.Service != "" {
+		open = n.openOne
+	}
+	if err := open(ctx); err != nil {
+		return nil, errors.Join(err, n.Close())
+	}
+	return n, nil
+}
+
+// newNode checks the settings and begins to log.
+func newNode(ctx context.Context, set Settings) (*Node, error) {
 	if err := set.check(); err != nil {
 		return nil, err
 	}
@@ -90,30 +106,20 @@ func Open(ctx context.Context, set Settings) (*Node, error) {
 		set: set, signers: map[string]history.Signer{}, vaults: map[string]vault.Store{}, incidents: projection.NewIncidents(),
 		peers: map[string]grpc.ClientConnInterface{}, services: map[string]owner{},
 	}
-	if err := n.open(ctx); err != nil {
-		return nil, errors.Join(err, n.Close())
-	}
-	return n, nil
-}
-
-func (n *Node) open(ctx context.Context) error {
-	level, err := n.set.level()
+	level, err := set.level()
 	if err != nil {
-		return err
+		return nil, err
 	}
 	name := "epatchd"
-	if n.set.Service != "" {
-		name += "-" + n.set.Service
+	if set.Service != "" {
+		name += "-" + set.Service
 	}
-	n.tel, err = telemetry.Start(ctx, telemetry.Config{Service: name, Version: Version(), Log: n.set.LogTo, Format: n.set.LogFormat, Level: level})
+	n.tel, err = telemetry.Start(ctx, telemetry.Config{Service: name, Version: Version(), Log: set.LogTo, Format: set.LogFormat, Level: level})
 	if err != nil {
-		return err
+		return nil, err
 	}
 	n.log = n.tel.Logger
-	if n.set.Service == "" {
-		return n.openAll(ctx)
-	}
-	return n.openOne(ctx)
+	return n, nil
 }
 
 // openStores opens what lies in the log, as far as the services of this process may use it.

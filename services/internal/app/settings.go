@@ -246,11 +246,6 @@ func (s *Settings) checkService() error {
 			return fmt.Errorf("setting %s: the %s service needs it", name, s.Service)
 		}
 	}
-	for _, name := range callees(s.Service) {
-		if c.Peers[name] == "" {
-			return fmt.Errorf("setting peer: the %s service needs the address of %s: --peer %s=host:port", s.Service, name, name)
-		}
-	}
 	for name, addr := range c.Peers {
 		if !slices.Contains(serviceNames(), name) {
 			return fmt.Errorf("setting peer: %q is no service; there are %s", name, strings.Join(serviceNames(), ", "))

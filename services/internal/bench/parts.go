@@ -26,6 +26,7 @@ import (
 	incidentv1 "cacert.org/emergency/proto/emergency/incident/v1"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 	"cacert.org/emergency/services/internal/app"
+	"cacert.org/emergency/services/internal/demobook"
 )
 
 // rig is the whole system in this process on one folder, and a bare log with the same settings on another.
@@ -130,7 +131,7 @@ func (r *rig) close() {
 func (r *rig) declare(ctx context.Context, n int) error {
 	for len(r.incidents) < n {
 		res, err := r.client.Declare(ctx, &emergencyv1.DeclareRequest{
-			Meta: &emergencyv1.CommandMeta{RequestId: "bench-" + rand.Text()}, System: app.DemoSystem, Symptom: "bench", Drill: true,
+			Meta: &emergencyv1.CommandMeta{RequestId: "bench-" + rand.Text()}, System: demobook.System, Symptom: "bench", Drill: true,
 			Severity: emergencyv1.Severity_SEVERITY_NORMAL, ReasonClass: emergencyv1.ReasonClass_REASON_CLASS_OTHER, Reason: "measuring the system",
 		})
 		if err != nil {

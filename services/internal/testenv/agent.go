@@ -9,7 +9,7 @@ import (
 	"path/filepath"
 
 	"cacert.org/emergency/services/agent"
-	"cacert.org/emergency/services/internal/app"
+	"cacert.org/emergency/services/internal/demobook"
 )
 
 // Agent is the agent on a host, in this process.
@@ -23,14 +23,14 @@ type Agent struct {
 // AgentConfig is the configuration of the agent on a host.
 func (e *Env) AgentConfig(host string) agent.Config {
 	kind := agent.KindHost
-	if host == app.DemoTest {
+	if host == demobook.Test {
 		kind = agent.KindTest
 	}
 	cfg := agent.Config{
 		Name: host, Kind: kind, Root: e.Root(host), Exclude: []string{Secret}, StateDir: filepath.Join(e.Dir, "agents", host),
 		Profile: e.Data("agents", host), Keyring: e.Data("services.keys.json"), Services: "localhost:1",
 	}
-	if host == app.DemoHost && e.Target != nil {
+	if host == demobook.Host && e.Target != nil {
 		cfg.Console = e.Target.console()
 	}
 	return cfg

@@ -17,8 +17,11 @@ import (
 	"testing"
 	"time"
 
+	"github.com/nats-io/nats-server/v2/server"
+
 	"cacert.org/emergency/services/agent"
 	"cacert.org/emergency/services/internal/app"
+	"cacert.org/emergency/services/internal/cluster"
 )
 
 // What a test binary is to be: epatchd or epatch with the arguments it has, or the agent that it is told; and at which step of an
@@ -44,6 +47,8 @@ func Main(m *testing.M) int {
 		err = runAgent(ctx)
 	case "epatch":
 		return runEpatch(ctx)
+	case "nats-server":
+		err = runNATS(ctx)
 	default:
 		err = app.Command(nil).ExecuteContext(ctx)
 	}
@@ -52,6 +57,33 @@ func Main(m *testing.M) int {
 		return 1
 	}
 	return 0
+}
+
+// runNATS is nats-server with the configuration file that it is told.
+func runNATS(ctx context.Context) error {
+	opts, err := server.ProcessConfigFile(os.Args[len(os.Args)-1])
+	if err != nil {
+		return err
+	}
+	opts.NoSigs = true
+	s, err := server.NewServer(opts)
+	if err != nil {
+		return err
+	}
+	s.ConfigureLogger()
+	s.Start()
+	<-ctx.Done()
+	s.Shutdown()
+	s.WaitForShutdown()
+	return nil
+}
+
+// Programs are epatchd and nats-server for a cluster of processes: both are this very test binary.
+func Programs(t testing.TB) (epatchd, nats cluster.Program) {
+	t.Helper()
+	self, err := os.Executable()
+	must(t, err)
+	return cluster.Program{Path: self, Env: []string{childVariable + "=epatchd"}}, cluster.Program{Path: self, Env: []string{childVariable + "=nats-server"}}
 }
 
 // consoleShell is epatch-agent's console shell.

@@ -14,6 +14,7 @@ import (
 	"cacert.org/emergency/services/agent"
 	"cacert.org/emergency/services/cli"
 	"cacert.org/emergency/services/internal/app"
+	"cacert.org/emergency/services/internal/demobook"
 	"cacert.org/emergency/services/internal/sshdtest"
 )
 
@@ -44,7 +45,7 @@ func newTarget(t testing.TB) *Target {
 // settings let the node's broker reach the host.
 func (x *Target) settings(set *app.Settings) {
 	set.Console.Listen, set.Console.KnownHosts = "127.0.0.1:0", x.known
-	set.Console.Targets = map[string]string{app.DemoHost: x.Address}
+	set.Console.Targets = map[string]string{demobook.Host: x.Address}
 	set.Access.Account = x.User
 }
 

@@ -18,6 +18,7 @@ import (
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 	"cacert.org/emergency/services/cli/client"
 	"cacert.org/emergency/services/internal/app"
+	"cacert.org/emergency/services/internal/demobook"
 	"cacert.org/emergency/services/notification/channel"
 )
 
@@ -78,7 +79,7 @@ func Start(t testing.TB, opt Options) *Env {
 		e.Clock = timer.System{}
 	}
 	e.Repo = newRepo(t, e.Dir, e.Data("repository.git"))
-	for _, host := range []string{app.DemoHost, app.DemoDrillHost, app.DemoTest} {
+	for _, host := range []string{demobook.Host, demobook.DrillHost, demobook.Test} {
 		e.Repo.Checkout(e.Root(host))
 	}
 	if opt.Console {
@@ -87,7 +88,7 @@ func Start(t testing.TB, opt Options) *Env {
 	e.Open()
 	t.Cleanup(e.close)
 	if !opt.NoAgents {
-		for _, host := range []string{app.DemoHost, app.DemoDrillHost, app.DemoTest} {
+		for _, host := range []string{demobook.Host, demobook.DrillHost, demobook.Test} {
 			e.StartAgent(host)
 		}
 	}

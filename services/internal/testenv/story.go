@@ -15,7 +15,7 @@ import (
 	"cacert.org/emergency/pkg/rpc"
 	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
-	"cacert.org/emergency/services/internal/app"
+	"cacert.org/emergency/services/internal/demobook"
 )
 
 // Step is a place in an emergency by strategy 1, in the order of procedure.md 1.1.
@@ -119,7 +119,7 @@ func (s *Story) plays() []func() {
 func (s *Story) declare() {
 	s.e.t.Helper()
 	s.ID = s.Do("carla", &emergencyv1.DeclareRequest{
-		System: app.DemoSystem, Component: Program, Symptom: "cert-info runs what its caller says", Severity: emergencyv1.Severity_SEVERITY_HIGH,
+		System: demobook.System, Component: Program, Symptom: "cert-info runs what its caller says", Severity: emergencyv1.Severity_SEVERITY_HIGH,
 		ReasonClass: emergencyv1.ReasonClass_REASON_CLASS_VULNERABILITY, Reason: "anybody can read the configuration", Drill: s.Drill,
 	}).GetIncident()
 }
@@ -226,9 +226,9 @@ func (s *Story) Read() *dashboardv1.Incident {
 // Host is the folder of the host that the incident is about.
 func (s *Story) Host() string {
 	if s.Drill {
-		return s.e.Root(app.DemoDrillHost)
+		return s.e.Root(demobook.DrillHost)
 	}
-	return s.e.Root(app.DemoHost)
+	return s.e.Root(demobook.Host)
 }
 
 // Short names of values that stories use.

@@ -11,7 +11,7 @@ import (
 
 	"cacert.org/emergency/pkg/procedure"
 	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
-	"cacert.org/emergency/services/internal/app"
+	"cacert.org/emergency/services/internal/demobook"
 	"cacert.org/emergency/services/internal/testenv"
 	"cacert.org/emergency/services/notification/channel"
 )
@@ -61,7 +61,7 @@ func TestChannel(t *testing.T) {
 func TestWorld(t *testing.T) {
 	t.Parallel()
 	env := testenv.Start(t, testenv.Options{NoAgents: true})
-	root := env.Root(app.DemoHost)
+	root := env.Root(demobook.Host)
 	p := env.Repo.Repair()
 	if got := env.Repo.TreeOf(root); got != p.BaseTree || p.ResultTree == p.BaseTree {
 		t.Errorf("the host holds %s; the patch is from %s to %s", got, p.BaseTree, p.ResultTree)
@@ -97,7 +97,7 @@ func TestPlay(t *testing.T) {
 	if r := s.Revision(); r.First == nil || r.First.By != "anna" || r.Second != nil {
 		t.Errorf("played until reviewed: %+v", r)
 	}
-	env.Log.Await(0, "agent attached", app.DemoTest)
+	env.Log.Await(0, "agent attached", demobook.Test)
 	if in := env.Await(s.ID, "the test server", func(in *dashboardv1.Incident) bool { return testenv.Has(in, "test server") }); testenv.Deployment(in) != "" {
 		t.Error("a deployment that nobody asked for")
 	}

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build !race
+
+// A dozen processes with the race detector in them need a bigger machine than a test's; what they run is tested with it in one process.
+
+package e2e
+
+import (
+	"context"
+	"log/slog"
+	"os/exec"
+	"path/filepath"
+	"sync"
+	"testing"
+
+	"cacert.org/emergency/pkg/history/jetstream"
+	"cacert.org/emergency/services/internal/cluster"
+	"cacert.org/emergency/services/internal/testenv"
+)
+
+// TestCluster: a whole installation of processes - three servers of the event log, each service in two instances with its own account - is
+// restarted under load, process by process and in order; then an instance of each is killed and a server, and at last all servers of the log at once. No command is
+// refused, and each that was acknowledged is stored once, in the order of its sender (issue 6, section 2).
+func TestCluster(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("SKIPPED: a cluster of processes takes most of a minute; run without -short")
+	}
+	dir := t.TempDir()
+	epatchd, nats := testenv.Programs(t)
+	repo := filepath.Join(dir, "repository.git")
+	must(t, exec.Command("git", "init", "--quiet", "--bare", repo).Run())
+	c, err := cluster.Start(t.Context(), cluster.Config{Dir: dir, Epatchd: epatchd, NATS: nats, Repository: repo, Say: t.Logf})
+	t.Cleanup(func() { must(t, c.Stop()) })
+	must(t, err)
+
+	l := &load{t: t, data: dir, changed: make(chan struct{}), connect: c.Client, limit: 100}
+	var group sync.WaitGroup
+	failed := make(chan error, 8)
+	for _, w := range l.team() {
+		group.Go(func() {
+			if err := w.run(); err != nil {
+				failed <- err
+			}
+		})
+	}
+	going := func(after string) { // the load goes on, with everybody's commands
+		t.Helper()
+		l.mu.Lock()
+		goal := len(l.acks) + 20
+		l.limit = goal + 40 // so that there are always some under way, and not more histories than the machine reads in time
+		l.poke()
+		l.mu.Unlock()
+		if !l.await(func() bool { return len(l.acks) >= goal || len(failed) > 0 }) {
+			t.Fatalf("after %s no command is acknowledged any more", after)
+		}
+	}
+	healthy := func() {
+		t.Helper()
+		ctx, cancel := context.WithTimeout(t.Context(), testenv.Patience)
+		defer cancel()
+		must(t, c.AwaitHealthy(ctx))
+	}
+	for _, kill := range []bool{false, true} {
+		for _, i := range c.Instances {
+			if kill && i.Number > 1 {
+				continue
+			}
+			if kill {
+				must(t, i.Process().Kill())
+			} else {
+				must(t, i.Process().Stop())
+			}
+			going(i.Service + " was away")
+			must(t, c.StartInstance(t.Context(), i))
+		}
+		for n, s := range c.Servers {
+			if kill && n > 0 {
+				break // all are killed below
+			}
+			if kill {
+				must(t, s.Process().Kill())
+			} else {
+				must(t, s.Process().Stop())
+			}
+			going(s.Name + " was away")
+			must(t, c.StartServer(t.Context(), s))
+			healthy()
+		}
+	}
+	for _, s := range c.Servers {
+		must(t, s.Process().Kill())
+	}
+	for _, s := range c.Servers {
+		must(t, c.StartServer(t.Context(), s))
+	}
+	healthy()
+	going("all servers of the log were killed")
+	l.mu.Lock()
+	l.stop = true
+	l.poke()
+	l.mu.Unlock()
+	group.Wait()
+	close(failed)
+	for err := range failed {
+		t.Error(err)
+	}
+	js, err := c.Log()
+	must(t, err)
+	defer js.Conn().Close()
+	store, err := jetstream.New(t.Context(), jetstream.Config{JS: js, Logger: slog.New(slog.DiscardHandler), Consumers: true})
+	must(t, err)
+	l.checkStore(t, store)
+	t.Logf("%d commands acknowledged, %d of them sent again", len(l.acks), l.again)
+}
