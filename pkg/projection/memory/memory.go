@@ -121,3 +121,19 @@ func (t *Tables) Shown(name string) int {
 	defer t.mu.Unlock()
 	return t.shown[name]
 }
+
+// Each calls fn with every row of a table, in the order of its key.
+func (t *Tables) Each(ctx context.Context, d projection.Definition, table string, fn func(projection.Row) error) error {
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	t.mu.Lock()
+	rows := t.version(d).rows[table]
+	t.mu.Unlock()
+	for _, row := range rows {
+		if err := fn(row); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -127,7 +127,7 @@ func (s *Stream) Write(n int) {
 func (s *Stream) Keeper(tables projection.Tables, version int, change func(*projection.KeeperConfig)) *projection.Keeper {
 	s.TB.Helper()
 	cfg := projection.KeeperConfig{
-		Store: s.Store, Keys: s.Keys.Ring, Tables: tables, New: func() projection.Tabular { return NewSample(version) }, Log: slog.New(slog.NewTextHandler(s.TB.Output(), nil)), Batch: 4,
+		Store: s.Store, Keys: s.Keys.Ring, Tables: tables, New: func() projection.Tabular { return NewSample(version) }, Log: s.Log(), Batch: 4,
 		Pause: func(ctx context.Context, _ int) error { return ctx.Err() },
 	}
 	if change != nil {
@@ -479,3 +479,6 @@ func follows(t *testing.T, s *Stream, tables projection.Tables, _ func() int) {
 	}
 	Same(t, Dump(t, tables, NewSample(1).Definition()), s.expected(1))
 }
+
+// Log writes to the test's output.
+func (s *Stream) Log() *slog.Logger { return slog.New(slog.NewTextHandler(s.TB.Output(), nil)) }
