@@ -172,6 +172,9 @@ func (k *Keeper) final(err error) bool {
 func (k *Keeper) trouble(ctx context.Context, err error) {
 	k.set(func(s *KeeperStatus) { s.Trouble = err.Error() })
 	st := k.Status()
+	if k.cfg.Changed != nil { // the same trouble again is still news: the log goes on meanwhile
+		k.cfg.Changed(st)
+	}
 	k.cfg.Log.WarnContext(ctx, "rows of a projection cannot be kept now", "projection", st.Name, "version", st.Version, "kept", st.Kept, "error", err)
 }
 

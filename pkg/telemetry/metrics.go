@@ -40,13 +40,14 @@ type Metrics struct {
 	foreign     metric.Int64Counter
 	effects     metric.Int64Counter
 	projections metric.Int64Gauge
+	behind      metric.Int64Gauge
 }
 
 // NewMetrics makes the instruments. At /metrics they are called epatch_commands_total, epatch_append_duration_seconds,
-// epatch_foreign_records_total, epatch_effects_total and epatch_projection_position.
+// epatch_foreign_records_total, epatch_effects_total, epatch_projection_position and epatch_projection_behind.
 func NewMetrics(p metric.MeterProvider) (*Metrics, error) {
 	meter := p.Meter("cacert.org/emergency")
-	m, errs := &Metrics{}, make([]error, 5)
+	m, errs := &Metrics{}, make([]error, 6)
 	m.commands, errs[0] = meter.Int64Counter("epatch.commands", metric.WithDescription("Commands decided, by command and outcome."))
 	m.appends, errs[1] = meter.Float64Histogram("epatch.append.duration", metric.WithUnit("s"),
 		metric.WithDescription("Time from append to acknowledgement by the log."),
@@ -54,6 +55,7 @@ func NewMetrics(p metric.MeterProvider) (*Metrics, error) {
 	m.foreign, errs[2] = meter.Int64Counter("epatch.foreign.records", metric.WithDescription("Records skipped because chain, signature or owner is wrong. Any is an alarm."))
 	m.effects, errs[3] = meter.Int64Counter("epatch.effects", metric.WithDescription("Effects on the outside, by effect and outcome."))
 	m.projections, errs[4] = meter.Int64Gauge("epatch.projection.position", metric.WithDescription("How far a projection has read the log."))
+	m.behind, errs[5] = meter.Int64Gauge("epatch.projection.behind", metric.WithDescription("Records of the log that a projection does not have yet."))
 	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("metrics: %w", err)
 	}
@@ -85,6 +87,13 @@ func (m *Metrics) Foreign(ctx context.Context) {
 func (m *Metrics) Effect(ctx context.Context, effect string, o Outcome) {
 	if m != nil {
 		m.effects.Add(ctx, 1, labels("effect", effect, o))
+	}
+}
+
+// Behind says how many records of the log are not in a projection yet.
+func (m *Metrics) Behind(ctx context.Context, projection string, records uint64) {
+	if m != nil {
+		m.behind.Record(ctx, int64(records), metric.WithAttributes(attribute.String("projection", projection)))
 	}
 }
 

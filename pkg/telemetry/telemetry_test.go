@@ -66,6 +66,7 @@ func TestMetricNames(t *testing.T) {
 	tel.Metrics.Foreign(ctx)
 	tel.Metrics.Effect(ctx, "mail", telemetry.Unknown)
 	tel.Metrics.Projection(ctx, "public-log", 42)
+	tel.Metrics.Behind(ctx, "public-log", 7)
 	got := scrape(t, tel)
 	for _, line := range []string{
 		`epatch_commands_total{command="Declare",outcome="accepted"} 2`,
@@ -75,6 +76,7 @@ func TestMetricNames(t *testing.T) {
 		`epatch_foreign_records_total 1`,
 		`epatch_effects_total{effect="mail",outcome="unknown"} 1`,
 		`epatch_projection_position{projection="public-log"} 42`,
+		`epatch_projection_behind{projection="public-log"} 7`,
 	} {
 		if !slices.Contains(strings.Split(got, "\n"), line) {
 			t.Errorf("no line %s", line)
@@ -99,6 +101,7 @@ func TestNilMetrics(t *testing.T) {
 	m.Foreign(ctx)
 	m.Effect(ctx, "mail", telemetry.Done)
 	m.Projection(ctx, "x", 1)
+	m.Behind(ctx, "x", 1)
 }
 
 func TestLog(t *testing.T) {

@@ -25,6 +25,8 @@ type Process struct {
 	Trouble map[string][]effect.Trouble
 	// Services tells, by service, why it does not answer; empty for one that does. One that is missing was not asked.
 	Services map[string]string
+	// Kept are the projections whose rows are kept in a database.
+	Kept []projection.KeeperStatus
 }
 
 // Stream is the log of all histories.
@@ -72,6 +74,10 @@ type projected struct {
 	Version  int
 	Position uint64
 	Lag      uint64
+	// In is where its rows are kept; empty for this process. Building: nobody looks at them yet. Trouble is why they stand still.
+	In       string
+	Building bool
+	Trouble  string
 }
 
 // trouble is an effect that fails.
@@ -109,7 +115,10 @@ func (p *Pages) system(v *viewer, _ *http.Request) (*content, error) {
 		d.LastAt, d.Size = v.when(d.Stream.LastAt), v.size(d.Stream.Bytes)
 	}
 	for _, x := range reader.Projections() {
-		d.Projections = append(d.Projections, projected{x.Name(), x.Version(), d.Applied, d.Lag})
+		d.Projections = append(d.Projections, projected{Name: x.Name(), Version: x.Version(), Position: d.Applied, Lag: d.Lag})
+	}
+	for _, k := range d.Kept {
+		d.Projections = append(d.Projections, keptIn(k, d.Stored))
 	}
 	for _, name := range procedure.Owners() {
 		away, asked := d.Services[name]
@@ -126,6 +135,15 @@ func (p *Pages) system(v *viewer, _ *http.Request) (*content, error) {
 	})
 	d.Parked = parkedIn(p.cfg.Incidents)
 	return &content{Title: "system.title", Section: "system", Template: "system", Data: d}, nil
+}
+
+// keptIn is a projection whose rows are in the database.
+func keptIn(k projection.KeeperStatus, stored uint64) projected {
+	x := projected{Name: k.Name, Version: k.Version, Position: k.Kept, In: "PostgreSQL", Building: !k.Complete, Trouble: k.Trouble}
+	if stored > k.Kept {
+		x.Lag = stored - k.Kept
+	}
+	return x
 }
 
 func parkedIn(incidents *projection.Incidents) []parked {

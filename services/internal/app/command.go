@@ -18,11 +18,11 @@ func Command(environ []string) *cobra.Command {
 		Use: "epatchd", Short: "Services of CAcert's emergency patch procedure", Version: Version(), SilenceUsage: true, SilenceErrors: true,
 	}
 	root.AddCommand(allCommand(environ))
-	root.AddGroup(&cobra.Group{ID: "one", Title: "One service in a process, against an event log that runs elsewhere:"}, &cobra.Group{ID: "operator", Title: "Setting up an installation:"})
+	root.AddGroup(&cobra.Group{ID: "one", Title: "One service in a process, against an event log that runs elsewhere:"}, &cobra.Group{ID: "operator", Title: "Setting up and looking after an installation:"})
 	for _, name := range serviceNames() {
 		root.AddCommand(serviceCommand(name, environ))
 	}
-	for _, cmd := range []*cobra.Command{natsCommand(environ), establishCommand(environ)} {
+	for _, cmd := range []*cobra.Command{natsCommand(environ), establishCommand(environ), migrateCommand(environ), historyCommand(environ)} {
 		cmd.GroupID = "operator"
 		root.AddCommand(cmd)
 	}

@@ -57,6 +57,7 @@ type Node struct {
 
 	incidents *projection.Incidents
 	reader    *projection.Runner
+	database  *database // nil without one
 
 	// Who this process is to others, how it reaches the services by name, and by which listener it reaches itself.
 	identity func() *identity.Profile
@@ -178,7 +179,7 @@ func (n *Node) openServices(ctx context.Context) error {
 			return err
 		}
 	}
-	return nil
+	return n.openDatabase(ctx)
 }
 
 func (n *Node) openService(ctx context.Context, name string) (owner, error) {
@@ -249,6 +250,9 @@ func (n *Node) linkKey() ([]byte, error) {
 // Close ends everything that Open started.
 func (n *Node) Close() error {
 	var errs []error
+	if n.database != nil {
+		n.database.tables.Close()
+	}
 	for _, c := range n.conns {
 		errs = append(errs, c.Close())
 	}

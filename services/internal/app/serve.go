@@ -79,6 +79,11 @@ func (n *Node) Run(ctx context.Context, ready func(Addresses)) error {
 		})
 	}
 	group.Go(func() error { return n.guard(ctx) })
+	if n.database != nil {
+		for _, k := range n.database.keepers {
+			group.Go(func() error { return n.keep(ctx, k) })
+		}
+	}
 	for _, s := range n.services {
 		group.Go(func() error { return s.Run(ctx) })
 	}
@@ -196,6 +201,11 @@ func (n *Node) process(ctx context.Context) pages.Process {
 	p := pages.Process{Version: Version(), Waiting: map[string]int{}, Trouble: map[string][]effect.Trouble{}, Services: map[string]string{}}
 	for name, s := range n.services {
 		p.Waiting[name], p.Trouble[name] = s.Waiting(), s.Trouble()
+	}
+	if n.database != nil {
+		for _, k := range n.database.keepers {
+			p.Kept = append(p.Kept, k.Status())
+		}
 	}
 	ctx, cancel := context.WithTimeout(ctx, 2*time.Second)
 	defer cancel()

@@ -48,6 +48,9 @@ type Settings struct {
 	// LogFormat is text or json, LogLevel the least level that is written.
 	LogFormat, LogLevel string
 
+	// Database is the URL of a PostgreSQL database in which what operators query and an archive of the log are kept; empty for none.
+	Database string
+
 	// DisputeAddress is where disputes are filed by mail; empty for nowhere.
 	DisputeAddress string
 
@@ -71,6 +74,7 @@ type Settings struct {
 func (s *Settings) Flags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.Data, "data", "epatch-data", "folder under which everything lies")
 	s.commonFlags(fs)
+	s.databaseFlag(fs)
 	s.pageFlags(fs, "localhost:7080", "localhost:7444")
 	fs.StringVar(&s.Repository, "repository", "", "bare git repository that patches are transferred to; by default one below the data folder")
 	s.mailFlags(fs)
@@ -87,6 +91,8 @@ func (s *Settings) ServiceFlags(fs *pflag.FlagSet, service string) {
 	s.clusterFlags(fs)
 	s.pageFlags(fs, "", "")
 	switch service {
+	case dashboardName:
+		s.databaseFlag(fs)
 	case procedure.OwnerNotification:
 		s.mailFlags(fs)
 		s.channelFlags(fs)
@@ -108,6 +114,13 @@ func (s *Settings) commonFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.LogFormat, "log-format", "text", "text or json")
 	fs.StringVar(&s.LogLevel, "log-level", "info", "debug, info, warn or error")
 }
+
+func (s *Settings) databaseFlag(fs *pflag.FlagSet) {
+	fs.StringVar(&s.Database, databaseSetting, "", "PostgreSQL database, postgres://user:password@host/name, in which tables for operators and an archive of the log are kept; without one they are not")
+}
+
+// databaseSetting is a secret: the URL may have a password in it.
+const databaseSetting = "database"
 
 func (s *Settings) clusterFlags(fs *pflag.FlagSet) {
 	c := &s.Cluster
@@ -170,7 +183,7 @@ func (s *Settings) trackerFlags(fs *pflag.FlagSet) {
 
 // Secrets names the flags whose values are never shown.
 func Secrets() []string {
-	return []string{"mail-password", "irc-password", "sms-secret", "tracker-token"}
+	return []string{"mail-password", "irc-password", "sms-secret", "tracker-token", databaseSetting}
 }
 
 // dashboardName is the service without events of its own.
