@@ -167,6 +167,11 @@ type deciding struct {
 func (d *Dispatcher) decide(ctx context.Context, inc *incident, c *deciding) (*emergencyv1.Committed, error) {
 	newest := false // whether the head and the book were read since something was known to have changed
 	for lost := 0; lost < maxDecisions; {
+		if c.id == procedure.RuleBook && position(c.book) < inc.state.Position { // what changes the rules is decided on all of them
+			if _, err := d.renew(ctx, inc, c); err != nil {
+				return nil, err
+			}
+		}
 		decision, refusal, err := procedure.Decide(inc.state, c.cmd, d.env(c))
 		if err != nil {
 			return nil, err
@@ -400,17 +405,20 @@ func (d *Dispatcher) keep(ctx context.Context, sealed []procedure.Sealed) error 
 
 func (d *Dispatcher) newRecord(inc *incident, c *deciding, dec *procedure.Decision) *emergencyv1.Record {
 	head := inc.reading.Chain.Head()
-	position := uint64(0)
-	if c.book != nil {
-		position = c.book.Position
-	}
 	at := timestamppb.New(dec.RecordedAt)
 	return &emergencyv1.Record{
 		Incident: c.id, FirstPosition: head.Position + 1, Owner: d.cfg.Owner, Command: dec.Command, RequestId: c.cmd.GetMeta().GetRequestId(),
 		RequestDigest: dec.Digest, Actor: dec.Actor, Authority: dec.Authority, OccurredAt: timestamppb.New(dec.OccurredAt), Late: dec.Late, RecordedAt: at, SkewMs: dec.Skew.Milliseconds(),
-		CausationId: c.in.Causation, CorrelationId: c.in.Correlation, PolicyDigest: dec.PolicyDigest, RulebookPosition: position,
+		CausationId: c.in.Causation, CorrelationId: c.in.Correlation, PolicyDigest: dec.PolicyDigest, RulebookPosition: position(c.book),
 		PrevHash: head.Hash, Approval: c.cmd.GetMeta().GetApproval(), Events: dec.Events,
 	}
+}
+
+func position(book *rulebook.Book) uint64 {
+	if book == nil {
+		return 0
+	}
+	return book.Position
 }
 
 func repeated(id string, r *procedure.Result) *emergencyv1.Committed {

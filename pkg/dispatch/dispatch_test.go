@@ -143,6 +143,35 @@ func TestOwnRuleBookIsReadAtOnce(t *testing.T) {
 	}
 }
 
+// Two leads on two instances, of which one knows neither the other's change nor that its rule book is old: what was planned on the
+// same rota is accepted once.
+func TestRotaOfTwoLeadsOnTwoInstances(t *testing.T) {
+	t.Parallel()
+	dispatchtest.OnBoth(t, func(t *testing.T, r *dispatchtest.Rig) {
+		r.SeedStory(proceduretest.Declared)
+		one, two := r.Dispatcher(procedure.OwnerNotification), r.Dispatcher(procedure.OwnerNotification)
+		testing := &emergencyv1.SetRotaRequest{Team: emergencyv1.Team_TEAM_TESTING}
+		if _, err := r.Do(two, procedure.RuleBook, "clara", testing); err != nil { // it keeps what it has read
+			t.Fatal(err)
+		}
+		book, err := two.Book(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		set := func(d *dispatch.Dispatcher, who string) error {
+			_, err := r.Do(d, procedure.RuleBook, who, &emergencyv1.SetRotaRequest{Team: emergencyv1.Team_TEAM_CRITICAL, PlannedOn: &book.Position})
+			return err
+		}
+		if err := set(one, "clara"); err != nil {
+			t.Fatal(err)
+		}
+		var refusal *procedure.Refusal
+		if err := set(two, "albert"); !errors.As(err, &refusal) || refusal.Reason != procedure.ReasonPositionMismatch {
+			t.Errorf("set over an unseen change: %v", err)
+		}
+	})
+}
+
 // 16 callers on 3 instances, of one owner and of different ones: each command that was accepted is there once, each that
 // was not is not, and nobody is left without an answer.
 func TestConflicts(t *testing.T) {

@@ -314,8 +314,11 @@ func (d *decision) wellFormed(c Command) *Refusal {
 	f.want(!captured(d.meta) || !d.meta.GetForwarded(), "meta.forwarded", "unset for what was captured offline, which its person hands in")
 	f.values(c.ProtoReflect())
 	d.row.fields(f, c)
-	if f.refusal != nil || !needsSignature(d.row, d.meta) || d.hypothetical {
+	if f.refusal != nil || d.hypothetical {
 		return f.refusal
+	}
+	if !needsSignature(d.row, d.meta) {
+		return d.noApproval()
 	}
 	return d.checkApproval(c)
 }

@@ -358,6 +358,8 @@ func TestForwardedNotAsTheService(t *testing.T) {
 	w := given(t, pt.Story(pt.Observed), pt.HandOn()).World()
 	c := w.Prepare("carla", note())
 	c.GetMeta().Forwarded = false
+	pt.GivenWorld(t, w).Counting(seen).When(c).By(pt.Forwarder).ThenRefused(procedure.ReasonSignature) // a signature that nobody asks for
+	c.GetMeta().Approval = nil
 	pt.GivenWorld(t, w).Counting(seen).When(c).By(pt.Forwarder).ThenRefused(procedure.ReasonRole)
 	start := w.Prepare("carla", &emergencyv1.StartApplyRequest{})
 	start.GetMeta().Forwarded, w.Forwarding = false, false

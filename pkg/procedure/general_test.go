@@ -194,6 +194,55 @@ func TestG2Signature(t *testing.T) {
 // keep stops World from signing again what a test took away.
 func keep(w *pt.World) *pt.World { w.Unsigned = true; return w }
 
+// TestG2NeedlessApproval: what needs no signature carries none into the record, neither a good one nor junk. In a page, where it is
+// needed, it counts.
+func TestG2NeedlessApproval(t *testing.T) {
+	t.Parallel()
+	note := func(a *emergencyv1.Approval) procedure.Command {
+		return &emergencyv1.AnnotateLogRequest{Meta: &emergencyv1.CommandMeta{Approval: a}, Entry: 1, Text: "a note"}
+	}
+	w := pt.Given(t, pt.Story(pt.Declared)).World()
+	for name, a := range map[string]*emergencyv1.Approval{
+		"junk":        {PayloadType: procedure.StatementPayloadType, Payload: []byte("junk"), KeyId: pt.KeyOf("carla").ID, Signature: []byte("junk")},
+		"empty":       {},
+		"well signed": pt.KeyOf("carla").Sign(&emergencyv1.Statement{Incident: w.State.Incident, Command: "AnnotateLog", Person: "carla", SignedAt: stampOf(w.Now)}),
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			r := pt.Given(t, pt.Story(pt.Declared)).Counting(seen).When(note(a)).By("carla").ThenRefused(procedure.ReasonSignature)
+			if len(r.Allow) != 1 || !strings.Contains(r.Allow[0].Description, "without the approval") {
+				t.Errorf("what to do: %+v", r.Allow)
+			}
+		})
+	}
+	pt.Given(t, pt.Story(pt.Declared)).Counting(seen).When(note(nil)).By("carla").Then("LogAnnotated")
+}
+
+// A record's signature counts where it is verified, and nowhere else.
+func TestSignatureCounts(t *testing.T) {
+	t.Parallel()
+	forwarded := &emergencyv1.Actor{Person: "carla", System: emergencyv1.SystemKind_SYSTEM_KIND_SERVICE, SystemName: "dashboard", KeyId: "k"}
+	refused := []*emergencyv1.Event{{Type: "review.CommandRefused"}}
+	for _, x := range []struct {
+		name string
+		rec  *emergencyv1.Record
+		want bool
+	}{
+		{"needed", &emergencyv1.Record{Command: "RecordFirstReview"}, true},
+		{"not needed", &emergencyv1.Record{Command: "AnnotateLog"}, false},
+		{"handed on", &emergencyv1.Record{Command: "AnnotateLog", Actor: forwarded}, true},
+		{"captured", &emergencyv1.Record{Command: "AnnotateLog", Late: true}, true},
+		{"refused", &emergencyv1.Record{Command: "RecordFirstReview", Events: refused}, false},
+		{"refused, handed on", &emergencyv1.Record{Command: "RecordFirstReview", Events: refused, Actor: forwarded}, true},
+		{"unknown", &emergencyv1.Record{Command: "Nothing"}, false},
+	} {
+		x.rec.Approval = &emergencyv1.Approval{}
+		if got := procedure.SignatureCounts(x.rec); got != x.want {
+			t.Errorf("%s: %v", x.name, got)
+		}
+	}
+}
+
 func TestVerifySignatureKinds(t *testing.T) {
 	t.Parallel()
 	payload := []byte("payload")

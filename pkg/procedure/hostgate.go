@@ -5,6 +5,7 @@ package procedure
 import (
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -53,10 +54,22 @@ func VerifyRecord(s *State, rec *emergencyv1.Record, book *rulebook.Book) error 
 	if err := s.verifyStrategy(rec, payloads); err != nil {
 		return err
 	}
-	if !row.signed && !rec.GetLate() && !Forwarded(rec.GetActor()) {
+	if !signatureCounts(row, rec) {
 		return nil
 	}
 	return verifySigned(s, row, rec, payloads, book)
+}
+
+// SignatureCounts tells whether a record is of a kind whose signature VerifyRecord asks for and verifies. An approval beside any
+// other record, as earlier versions kept it, proves nothing.
+func SignatureCounts(rec *emergencyv1.Record) bool {
+	row, ok := rowByName(rec.GetCommand())
+	return ok && signatureCounts(row, rec)
+}
+
+func signatureCounts(row *commandRow, rec *emergencyv1.Record) bool {
+	refused := len(rec.GetEvents()) == 1 && strings.HasSuffix(rec.GetEvents()[0].GetType(), "."+refusedName)
+	return Forwarded(rec.GetActor()) || !refused && (row.signed || rec.GetLate())
 }
 
 func rowByName(name string) (*commandRow, bool) {

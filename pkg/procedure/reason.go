@@ -192,7 +192,7 @@ var reasons = map[Reason]reasonRow{
 	ReasonKeyRevoked:             {PermissionDenied, "G1, 2.3(d)", "The key is revoked; acts made before the revocation stay valid."},
 	ReasonForwarding:             {PermissionDenied, "G1", "Only a service hands on what another gives; everybody else gives commands over the own connection."},
 	ReasonField:                  {InvalidArgument, "G2", "A field is missing, is not well-formed or does not fit; the refusal names it."},
-	ReasonSignature:              {InvalidArgument, "G2", "A signature is missing, or does not verify over exactly what the command says."},
+	ReasonSignature:              {InvalidArgument, "G2", "A signature is missing, is there where none is asked for, or does not verify over exactly what the command says."},
 	ReasonRequestIDReused:        {AlreadyExists, "G3", "The request id was used before with other content; with the same content the first result would have been returned."},
 	ReasonIncident:               {NotFound, "G4", "There is no incident with this id."},
 	ReasonPatch:                  {NotFound, "G4", "The incident has no such patch or revision."},
@@ -207,7 +207,7 @@ var reasons = map[Reason]reasonRow{
 	ReasonStepUpRequired:         {PermissionDenied, "G8", "The command needs a fresh signature, not older than the policy allows."},
 	ReasonClockSkew:              {FailedPrecondition, "G9, 0.6", "The service's clock is further behind the incident's last record than the tolerance allows."},
 	ReasonCapturedAt:             {InvalidArgument, "G9", "What was captured offline is from the future, from before the declaration, or was not signed when it was captured."},
-	ReasonPositionMismatch:       {Aborted, "G10", "The incident does not stand at the position that the command expects."},
+	ReasonPositionMismatch:       {Aborted, "G10", "The incident, or the rota that a rota is to replace, was changed after the position that the command expects."},
 	ReasonConcurrentModification: {Aborted, "G10", "Others wrote to the incident each time the command was decided; nothing was recorded, so it may be given again."},
 	ReasonDrillBoundary:          {FailedPrecondition, "G11", "The host is not the one of this incident, or a drill and a real emergency would mix."},
 

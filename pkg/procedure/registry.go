@@ -288,6 +288,11 @@ func decideSetRota(d *decision, c *emergencyv1.SetRotaRequest) *Refusal {
 			return refuse(ReasonNotTeamMember, "%s is not of the %s team", s.GetPerson(), teamWord(c.GetTeam())).allow("GrantRole", s.GetPerson(), "the Board grants the role first")
 		}
 	}
+	// A whole rota is replaced, so what another lead set meanwhile would be gone without anybody having seen it.
+	if r := d.env.Book.Rota(c.GetTeam()); c.PlannedOn != nil && r.Position > c.GetPlannedOn() {
+		return refuse(ReasonPositionMismatch, "the rota of the %s team was changed at %s, after it was read for this change", teamWord(c.GetTeam()), stamp(r.ChangedAt)).
+			under("4.6 SetRota").allow("SetRota", "", "look at the rota as it is now, and make the change again")
+	}
 	d.emit(&emergencyv1.RotaChanged{Team: c.GetTeam(), Shifts: c.GetShifts()})
 	return nil
 }

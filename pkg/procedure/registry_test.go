@@ -294,6 +294,9 @@ func TestRotaAndContacts(t *testing.T) {
 		}
 		return c
 	}
+	planned := func(person string, on uint64) procedure.Command {
+		return shift(person, func(c *emergencyv1.SetRotaRequest) { c.PlannedOn = &on })
+	}
 	address := func(person string) procedure.Command {
 		return &emergencyv1.SetContactsRequest{Person: person, Contacts: []*emergencyv1.Contact{{Channel: "sms", Address: "+49 170 1"}}}
 	}
@@ -311,6 +314,11 @@ func TestRotaAndContacts(t *testing.T) {
 		{name: "rota with somebody of another team", when: shift("theo", nil), by: "clara", refused: procedure.ReasonNotTeamMember},
 		{name: "rota that ends before it begins", when: shift("carla", func(c *emergencyv1.SetRotaRequest) { c.Shifts[0].Until = c.Shifts[0].From }), by: "clara", refused: procedure.ReasonField},
 		{name: "rota of two teams", when: shift("carla", func(c *emergencyv1.SetRotaRequest) { c.Team = testing_ }), by: "clara", refused: procedure.ReasonField},
+		{name: "rota planned on what is there", when: planned("carla", 1000), by: "clara", then: events("RotaChanged"), check: func(t *testing.T, w *pt.World) {
+			if r := w.Book.Rota(critical); r.Position != w.Book.Position || r.Position == 0 {
+				t.Errorf("set at position %d of %d", r.Position, w.Book.Position)
+			}
+		}},
 		{name: "rota of no team", when: &emergencyv1.SetRotaRequest{}, by: "clara", refused: procedure.ReasonField},
 		{name: "contacts, one's own", when: address("theo"), by: "theo", then: events("ContactsChanged"), check: func(t *testing.T, w *pt.World) {
 			for _, b := range w.Bytes {
@@ -333,4 +341,27 @@ func TestRotaAndContacts(t *testing.T) {
 		{name: "reached, by a person", when: reached, by: "carla", refused: procedure.ReasonRole},
 		{name: "reached, nobody", when: &emergencyv1.RecordReachabilityRequest{}, by: "mailer", refused: procedure.ReasonField},
 	})
+}
+
+// TestRotaOfTwoLeads: of two changes that were planned on the same rota the second is refused, whoever makes it; another team's rota
+// and the rest of the rule book do not matter.
+func TestRotaOfTwoLeads(t *testing.T) {
+	t.Parallel()
+	w := givenRuleBook(t).World()
+	read := w.Book.Position
+	rota := func(team emergencyv1.Team, person string, on *uint64) procedure.Command {
+		return &emergencyv1.SetRotaRequest{Team: team, PlannedOn: on, Shifts: []*emergencyv1.Shift{{Team: team, Person: person, From: stampOf(pt.Founded())}}}
+	}
+	w.Do("albert", rota(testing_, "theo", &read))
+	w.Do("clara", rota(critical, "carla", &read))
+	out := w.Try("albert", rota(critical, "carl", &read))
+	if out.Refusal == nil || out.Refusal.Reason != procedure.ReasonPositionMismatch || out.Refusal.Rule != "4.6 SetRota" || len(out.Refusal.Allow) == 0 {
+		t.Fatalf("%+v", out.Refusal)
+	}
+	if on := w.Book.OnDuty(critical, w.Now); !slices.Equal(on, []string{"carla"}) {
+		t.Errorf("on duty %v", on)
+	}
+	now := w.Book.Position
+	w.Do("albert", rota(critical, "carl", &now))
+	w.Do("clara", rota(critical, "carla", nil)) // as it is, whatever it was
 }

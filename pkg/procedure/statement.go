@@ -153,6 +153,16 @@ func (d *decision) statementRole() emergencyv1.Role {
 	return st.GetRole()
 }
 
+// noApproval refuses a signature that nobody asks for: no statement is defined to hold it against, and kept unverified it would look
+// like one that counts (G2).
+func (d *decision) noApproval() *Refusal {
+	if d.meta.GetApproval() == nil {
+		return nil
+	}
+	return refuse(ReasonSignature, "%s needs no signature when its person gives it directly, and this one would be kept unverified", d.row.name).
+		allow(d.row.name, "", "give it again without the approval; the connection tells who gives it")
+}
+
 // checkApproval verifies that the person signed exactly this (G2).
 func (d *decision) checkApproval(c Command) *Refusal {
 	a := d.meta.GetApproval()

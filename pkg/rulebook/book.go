@@ -128,7 +128,7 @@ func (b *Book) apply(at time.Time, payload proto.Message) error {
 			b.keys[e.GetKeyId()] = k
 		}
 	case *emergencyv1.RotaChanged:
-		b.rota[e.GetTeam()] = Rota{Shifts: e.GetShifts(), ChangedAt: at}
+		b.rota[e.GetTeam()] = Rota{Shifts: e.GetShifts(), ChangedAt: at, Position: b.Position}
 	case *emergencyv1.ContactsChanged:
 		b.contacts[e.GetPerson()] = e.GetContacts()
 	case *emergencyv1.ReachabilityRecorded:

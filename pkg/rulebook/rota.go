@@ -16,6 +16,8 @@ type Rota struct {
 	Shifts []*emergencyv1.Shift
 	// ChangedAt is when it was set; zero if it never was.
 	ChangedAt time.Time
+	// Position is the rule book's after the record that set it; zero if it never was.
+	Position uint64
 }
 
 // Duty is a span of time in which the same persons are on duty for a team.

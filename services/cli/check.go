@@ -228,8 +228,7 @@ func checkOne(id string, records []*emergencyv1.SignedRecord, keys *history.Keyr
 		}
 		if err := procedure.VerifyRecord(state, entry.Record, book); err != nil {
 			out.add(entry.Record.GetFirstPosition(), "APPROVAL", err.Error())
-		}
-		if entry.Record.GetApproval() != nil {
+		} else if procedure.SignatureCounts(entry.Record) {
 			out.Signed++
 		}
 		if err := state.Apply(entry.Record, entry.Hash); err != nil {

@@ -116,6 +116,20 @@ func TestCheckAcceptsWhatIsRight(t *testing.T) {
 	}
 }
 
+// TestCheckCountsWhatItVerified: an approval beside a record that needs none was never held against anything, and does not count.
+func TestCheckCountsWhatItVerified(t *testing.T) {
+	t.Parallel()
+	x := tell(t)
+	records := x.open()
+	given(t, records, "Declare").Approval = given(t, records, "Forward").GetApproval()
+	x.seal(proceduretest.DefaultIncident, records)
+	for _, r := range check([]string{proceduretest.DefaultIncident}, x.records, x.keys) {
+		if r.Signed != 7 || len(r.Findings) > 0 {
+			t.Errorf("%+v", r)
+		}
+	}
+}
+
 // TestCheckFindsForgedPeople: a thief of every service's key has chain and owners right, and is found by the people's own
 // signatures.
 func TestCheckFindsForgedPeople(t *testing.T) {

@@ -103,7 +103,7 @@ func (a *app) recordLine(e *history.Entry) {
 		events = append(events, name)
 	}
 	signed := ""
-	if rec.GetApproval() != nil {
+	if rec.GetApproval() != nil && procedure.SignatureCounts(rec) {
 		signed = ", signed by the person"
 	}
 	a.out.line("%4d-%-4d %s  %s %s by %s%s", rec.GetFirstPosition(), last, rec.GetRecordedAt().AsTime().In(a.out.local).Format("2006-01-02 15:04:05 MST"), rec.GetOwner(), rec.GetCommand(), actorWords(rec.GetActor()), signed)

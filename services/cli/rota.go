@@ -148,7 +148,7 @@ func (a *app) planRota(ctx context.Context, teamWord string, persons []string, o
 		a.errs.line("nothing was sent; without --try it is")
 		return nil
 	}
-	_, err = a.act(ctx, &emergencyv1.SetRotaRequest{Meta: bookMeta(), Team: team, Shifts: shifts}, "rota of the %s team: %s until %s",
+	_, err = a.act(ctx, &emergencyv1.SetRotaRequest{Meta: bookMeta(), Team: team, Shifts: shifts, PlannedOn: &book.Position}, "rota of the %s team: %s until %s",
 		teamWord, plural(len(turns)/r.Called, "turn", "turns"), r.Until.Format(time.DateOnly))
 	return err
 }
@@ -214,7 +214,7 @@ has its place again in that time.`, `
 			if back {
 				done = "the rotation has its place again"
 			}
-			_, err = a.act(cmd.Context(), &emergencyv1.SetRotaRequest{Meta: bookMeta(), Team: team, Shifts: shifts}, "%s team: %s, %s to %s",
+			_, err = a.act(cmd.Context(), &emergencyv1.SetRotaRequest{Meta: bookMeta(), Team: team, Shifts: shifts, PlannedOn: &book.Position}, "%s team: %s, %s to %s",
 				args[0], done, a.out.clock(timestamppb.New(start)), a.out.clock(timestamppb.New(end)))
 			return err
 		})

@@ -290,6 +290,14 @@ func TestBadRequests(t *testing.T) {
 	}
 	_, err = send(soon(t), note(func(c *emergencyv1.AnnotateLogRequest) { c.Text = "another note" }))
 	testenv.WantRefusal(t, err, procedure.ReasonRequestIDReused)
+	signed := note(func(c *emergencyv1.AnnotateLogRequest) {
+		c.Meta.RequestId, c.Meta.Approval = "request-3", &emergencyv1.Approval{PayloadType: procedure.StatementPayloadType, Payload: []byte("x"), KeyId: "x", Signature: []byte("x")}
+	})
+	_, err = send(soon(t), signed)
+	testenv.WantRefusal(t, err, procedure.ReasonSignature) // nobody asks for it, so nobody would verify it
+	signed.Meta.Approval = nil
+	_, err = send(soon(t), signed)
+	must(t, err)
 	soundHere(t, env)
 }
 

@@ -1542,7 +1542,10 @@ type SetRotaRequest struct {
 	// Team.
 	Team Team `protobuf:"varint,2,opt,name=team,proto3,enum=emergency.v1.Team" json:"team,omitempty"`
 	// Shifts; all of that team.
-	Shifts        []*Shift `protobuf:"bytes,3,rep,name=shifts,proto3" json:"shifts,omitempty"`
+	Shifts []*Shift `protobuf:"bytes,3,rep,name=shifts,proto3" json:"shifts,omitempty"`
+	// Position of the rule book that the shifts were planned on. Refused with POSITION_MISMATCH if the team's rota was set after
+	// it; what else changed in the rule book does not matter. Without it the rota is replaced, whatever it is.
+	PlannedOn     *uint64 `protobuf:"varint,4,opt,name=planned_on,json=plannedOn,proto3,oneof" json:"planned_on,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1596,6 +1599,13 @@ func (x *SetRotaRequest) GetShifts() []*Shift {
 		return x.Shifts
 	}
 	return nil
+}
+
+func (x *SetRotaRequest) GetPlannedOn() uint64 {
+	if x != nil && x.PlannedOn != nil {
+		return *x.PlannedOn
+	}
+	return 0
 }
 
 // SetRotaResponse says what was recorded.
@@ -2259,11 +2269,14 @@ const file_emergency_v1_rulebook_proto_rawDesc = "" +
 	"\x04from\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x04from\x120\n" +
 	"\x05until\x18\x04 \x01(\v2\x1a.google.protobuf.TimestampR\x05until\x12\x12\n" +
 	"\x04rank\x18\x05 \x01(\rR\x04rank\x12\x1a\n" +
-	"\boverride\x18\x06 \x01(\bR\boverride\"\x94\x01\n" +
+	"\boverride\x18\x06 \x01(\bR\boverride\"\xc7\x01\n" +
 	"\x0eSetRotaRequest\x12-\n" +
 	"\x04meta\x18\x01 \x01(\v2\x19.emergency.v1.CommandMetaR\x04meta\x12&\n" +
 	"\x04team\x18\x02 \x01(\x0e2\x12.emergency.v1.TeamR\x04team\x12+\n" +
-	"\x06shifts\x18\x03 \x03(\v2\x13.emergency.v1.ShiftR\x06shifts\"H\n" +
+	"\x06shifts\x18\x03 \x03(\v2\x13.emergency.v1.ShiftR\x06shifts\x12\"\n" +
+	"\n" +
+	"planned_on\x18\x04 \x01(\x04H\x00R\tplannedOn\x88\x01\x01B\r\n" +
+	"\v_planned_on\"H\n" +
 	"\x0fSetRotaResponse\x125\n" +
 	"\tcommitted\x18\x01 \x01(\v2\x17.emergency.v1.CommittedR\tcommitted\"b\n" +
 	"\vRotaChanged\x12&\n" +
@@ -2413,6 +2426,7 @@ func file_emergency_v1_rulebook_proto_init() {
 		return
 	}
 	file_emergency_v1_common_proto_init()
+	file_emergency_v1_rulebook_proto_msgTypes[24].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
