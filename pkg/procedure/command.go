@@ -165,14 +165,17 @@ func commandTable() []commandRow {
 	})
 }
 
-// commandIndex is the table by message; built once, never changed.
-var commandIndex map[protoreflect.FullName]*commandRow
+// commandRows is the table, commandIndex the same by message; built once, never changed.
+var (
+	commandRows  []commandRow
+	commandIndex map[protoreflect.FullName]*commandRow
+)
 
 func init() { // not a plain variable: Options, reached from the table, would make it refer to itself
-	table := commandTable()
-	commandIndex = make(map[protoreflect.FullName]*commandRow, len(table))
-	for i := range table {
-		commandIndex[table[i].make().ProtoReflect().Descriptor().FullName()] = &table[i]
+	commandRows = commandTable()
+	commandIndex = make(map[protoreflect.FullName]*commandRow, len(commandRows))
+	for i := range commandRows {
+		commandIndex[commandRows[i].make().ProtoReflect().Descriptor().FullName()] = &commandRows[i]
 	}
 }
 
@@ -208,10 +211,10 @@ type CommandInfo struct {
 	New                    func() Command
 }
 
-// Commands lists the commands in the order of procedure.md.
+// Commands lists the commands in the order of procedure.md. Their lists are shared: never write to them.
 func Commands() []CommandInfo {
 	var list []CommandInfo
-	for _, r := range commandTable() {
+	for _, r := range commandRows {
 		list = append(list, CommandInfo{r.name, r.owner, r.authority, r.roles, r.systems, r.signed, r.stepUp, r.ruleBook, r.afterEnd, r.archive, r.make})
 	}
 	return list

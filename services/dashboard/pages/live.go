@@ -7,7 +7,6 @@ import (
 	"crypto/sha256"
 	"fmt"
 	"net/http"
-	"regexp"
 	"time"
 )
 
@@ -22,7 +21,7 @@ const settle = 50 * time.Millisecond
 // that it is still true. Who may read is asked each time, so a session that ends, or a key that is revoked, ends it.
 func (p *Pages) stream(w http.ResponseWriter, r *http.Request, build builder) {
 	s := &stream{p: p, w: w, r: r, build: build, out: http.NewResponseController(w)}
-	if s.out.SetReadDeadline(time.Time{}) != nil || !s.limit() {
+	if s.out.SetReadDeadline(time.Time{}) != nil || !s.unlimited() {
 		http.Error(w, "this connection cannot be kept open", http.StatusNotImplemented)
 		return
 	}
@@ -49,7 +48,10 @@ type stream struct {
 	last  [sha256.Size]byte
 }
 
-func (s *stream) limit() bool { return s.out.SetWriteDeadline(deadline()) == nil }
+// A deadline holds for one write alone. HTTP/2 resets a stream when it has passed, also if nothing is being written: a page that took
+// long to draw, since hundreds are drawn, would be hung up for a browser that is not slow at all.
+func (s *stream) limit() bool     { return s.out.SetWriteDeadline(deadline()) == nil }
+func (s *stream) unlimited() bool { return s.out.SetWriteDeadline(time.Time{}) == nil }
 
 // send draws the page and sends it if it says something new; false ends the stream.
 func (s *stream) send() bool {
@@ -75,10 +77,28 @@ func (s *stream) send() bool {
 	return s.write(fmt.Sprintf("event: beat\ndata: %s\n\n", stamp(v.now)))
 }
 
-// passing is what changes by the passing of time alone, which the page's own script counts.
-var passing = regexp.MustCompile(`(data-now="[^"]*")|(<(?:span|b)[^>]* data-(?:ago|until)="[^"]*"[^>]*>[^<]*<)`)
-
-func timeless(html []byte) []byte { return passing.ReplaceAll(html, nil) }
+// timeless is a page without what changes by the passing of time alone, which the page's own script counts on: the value of
+// data-now, and each element with data-ago or data-until, with its text. It looks for the attributes, which template text and escaped
+// text have nowhere else, since it is done for every open page at every change.
+func timeless(html []byte) []byte {
+	out := make([]byte, 0, len(html))
+	for {
+		at := bytes.Index(html, []byte(" data-"))
+		if at < 0 {
+			return append(out, html...)
+		}
+		keep, rest := at+len(" data-"), html[at+len(" data-"):]
+		switch {
+		case bytes.HasPrefix(rest, []byte(`now="`)):
+			rest = rest[len(`now="`):]
+			rest = rest[max(0, bytes.IndexByte(rest, '"')):]
+		case bytes.HasPrefix(rest, []byte(`ago="`)), bytes.HasPrefix(rest, []byte(`until="`)):
+			keep = bytes.LastIndexByte(html[:at], '<') // the element's beginning
+			rest = rest[max(0, bytes.IndexByte(rest, '<')):]
+		}
+		out, html = append(out, html[:max(0, keep)]...), rest
+	}
+}
 
 func (s *stream) write(text string) bool {
 	if !s.limit() {
@@ -87,7 +107,7 @@ func (s *stream) write(text string) bool {
 	if _, err := s.w.Write([]byte(text)); err != nil {
 		return false
 	}
-	return s.out.Flush() == nil
+	return s.out.Flush() == nil && s.unlimited()
 }
 
 // wait returns true when there may be something new.

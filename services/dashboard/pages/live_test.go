@@ -5,6 +5,10 @@ package pages
 import (
 	"bytes"
 	"errors"
+	"net/http"
+	"net/http/httptest"
+	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -51,5 +55,56 @@ func TestTimeAloneIsNoChange(t *testing.T) {
 	}
 	if bytes.Equal(timeless(draw(one, "webdb")), timeless(draw(one, "other"))) {
 		t.Error("another system is no change")
+	}
+}
+
+// passing says by patterns what timeless does by looking for attributes.
+var passing = regexp.MustCompile(`( data-)now="[^"]*|<(?:span|b)[^>]* data-(?:ago|until)="[^"]*"[^>]*>[^<]*`)
+
+func TestTimelessIsWhatTheAttributesSay(t *testing.T) {
+	t.Parallel()
+	for _, page := range []string{
+		"", "<p>nothing</p>", `<footer data-now="2026-11-24T03:00:00Z" class="x">a</footer>`, `<p data-other="1">b</p>`,
+		`<b class="left"><span data-until="2026-11-25T01:00:00Z">22 h</span></b> and <span class="ago" data-ago="2026">1 min ago</span>!`,
+		`<p> data-ago=&#34;x&#34; in a text</p><b data-until="x">1</b><b data-until="y">2</b>`, `<span data-ago="cut`, `data-now="`, ` data-now="`,
+	} {
+		if strings.HasSuffix(page, "cut") || strings.HasSuffix(page, `"`) && !strings.Contains(page, ">") {
+			timeless([]byte(page)) // no page, and yet it ends
+			continue
+		}
+		if got, want := string(timeless([]byte(page))), passing.ReplaceAllString(page, "$1"); got != want {
+			t.Errorf("of %s\n is left %s\nand not %s", page, got, want)
+		}
+	}
+}
+
+// deadlines is a browser's connection that keeps what it was told of writing.
+type deadlines struct {
+	*httptest.ResponseRecorder
+	now    time.Time // the deadline that holds
+	during []time.Time
+}
+
+func (d *deadlines) SetWriteDeadline(t time.Time) error { d.now = t; return nil }
+func (d *deadlines) Write(b []byte) (int, error) {
+	d.during = append(d.during, d.now)
+	return d.ResponseRecorder.Write(b)
+}
+
+// HTTP/2 resets a stream whose deadline passes, written to or not: it holds while a message is written, and no longer.
+func TestNoDeadlineBetweenMessages(t *testing.T) {
+	t.Parallel()
+	d := &deadlines{ResponseRecorder: httptest.NewRecorder()}
+	s := &stream{w: d, out: http.NewResponseController(d)}
+	for range 2 {
+		if !s.write("data: x\n\n") {
+			t.Fatal("not written")
+		}
+		if !d.now.IsZero() {
+			t.Errorf("a deadline at %s is left", d.now)
+		}
+	}
+	if len(d.during) != 2 || d.during[0].IsZero() || d.during[1].IsZero() {
+		t.Errorf("written with the deadlines %v", d.during)
 	}
 }

@@ -41,7 +41,7 @@ type part struct {
 }
 
 func parts() []part {
-	return []part{{"commands", commands}, {"loads", loads}, {"rebuild", rebuild}, {"console", console}}
+	return []part{{"commands", commands}, {"loads", loads}, {"rebuild", rebuild}, {"console", console}, {"pages", pages}}
 }
 
 // Parts are the names that Options.Only takes.

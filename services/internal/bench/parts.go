@@ -35,6 +35,7 @@ type rig struct {
 	stop   context.CancelFunc
 	done   chan error
 	addr   string
+	https  string
 	keys   *history.Keyring
 	raw    *natsd.Server
 	rawJS  jetstream.JetStream
@@ -75,7 +76,7 @@ func (r *rig) open(ctx context.Context) error {
 	go func() { r.done <- r.node.Run(ctx, func(a app.Addresses) { ready <- a }) }()
 	select {
 	case a := <-ready:
-		r.addr = a.API
+		r.addr, r.https = a.API, a.HTTPS
 	case err := <-r.done:
 		return err
 	}
