@@ -38,8 +38,9 @@ race: ## all tests with the race detector
 e2e: ## the scenarios alone
 	go test ./services/e2e/...
 
-cluster-test: ## a whole installation of processes under load, restarted and killed process by process
+cluster-test: ## what is too much with the race detector: a whole installation of processes under load, restarted and killed; 500 open pages
 	go test -timeout 20m ./services/e2e -run 'TestCluster$$' -count=1
+	go test -timeout 20m ./services/internal/bench -run TestFiveHundredPages -count=1
 
 lint: $(BIN)/golangci-lint ## gofmt, go vet and the linters
 	@test -z "$$(gofmt -l $(MODULES))" || { echo "gofmt would change:"; gofmt -l $(MODULES); exit 1; }

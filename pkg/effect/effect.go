@@ -124,7 +124,8 @@ func New(cfg Config) (*Runner, error) {
 	return &Runner{cfg: cfg, places: make(chan struct{}, atOnce)}, nil
 }
 
-// Run follows the histories and runs effects, while this instance is the one that may, until ctx ends; then it waits for those that run.
+// Run follows the histories and runs effects, while this instance is the one that may, until ctx ends; then it waits for those that run. It
+// returns an error only for a log that cannot be trusted.
 func (r *Runner) Run(ctx context.Context) error {
 	for {
 		l := r.acquire(ctx)
@@ -133,10 +134,15 @@ func (r *Runner) Run(ctx context.Context) error {
 		}
 		r.begun(l)
 		err := r.holding(ctx, l, r.run)
-		if !errors.Is(err, errLeaseLost) {
+		switch {
+		case err == nil, errors.Is(err, history.ErrRolledBack), errors.Is(err, history.ErrWrongLog):
 			return err
+		case errors.Is(err, errLeaseLost):
+			r.cfg.Log.WarnContext(ctx, "effects go on elsewhere", "owner", r.cfg.Owner, "error", err)
+		default: // the log or the ledger is away for a moment; that is no reason to take the service down
+			r.cfg.Log.ErrorContext(ctx, "effects are interrupted; trying again", "owner", r.cfg.Owner, "error", err)
+			sleep(ctx, renewEvery)
 		}
-		r.cfg.Log.WarnContext(ctx, "effects go on elsewhere", "owner", r.cfg.Owner, "error", err)
 	}
 }
 

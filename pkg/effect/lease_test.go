@@ -16,6 +16,7 @@ import (
 	"cacert.org/emergency/pkg/dispatch/dispatchtest"
 	"cacert.org/emergency/pkg/effect"
 	"cacert.org/emergency/pkg/effect/memory"
+	"cacert.org/emergency/pkg/history"
 	"cacert.org/emergency/pkg/procedure"
 )
 
@@ -180,4 +181,31 @@ func TestSameInstanceAgain(t *testing.T) {
 		same(t, one, "x/mail", "x/push")
 		one.stop()
 	})
+}
+
+// TestLedgerAway: a ledger that cannot say how far the effects have come is asked again; nothing ends for it.
+func TestLedgerAway(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := declared(t)
+		one := &instance{Ledger: &forgetful{Ledger: memory.New(), fails: 3}, name: "one"}
+		note(t, r, "x")
+		one.start(t, r)
+		time.Sleep(time.Minute)
+		synctest.Wait()
+		same(t, one, "x/mail", "x/push")
+		one.stop()
+	})
+}
+
+// forgetful is a ledger whose mark cannot be read for a while.
+type forgetful struct {
+	effect.Ledger
+	fails int
+}
+
+func (f *forgetful) Mark(ctx context.Context, owner string) (history.Mark, error) {
+	if f.fails--; f.fails >= 0 {
+		return history.Mark{}, errAway
+	}
+	return f.Ledger.Mark(ctx, owner)
 }

@@ -120,7 +120,9 @@ func (r *rig) close() {
 		r.stop()
 	}
 	if r.node != nil {
-		_ = errors.Join(<-r.done, r.node.Close()) // told to stop, and the folder goes anyway
+		if err := errors.Join(<-r.done, r.node.Close()); err != nil { // the folder goes anyway, but why it ended is told
+			fmt.Fprintln(os.Stderr, "the measured system ended:", err)
+		}
 	}
 	if r.raw != nil {
 		_ = r.raw.Close() // the folder goes anyway
