@@ -305,3 +305,23 @@ func TestAccountsRefuse(t *testing.T) {
 		t.Error("the reader has no account")
 	}
 }
+
+// TestServerConfRefuses: what is missing or open to strangers is no configuration.
+func TestServerConfRefuses(t *testing.T) {
+	t.Parallel()
+	good := natsd.ServerConf{Name: "n", Listen: "localhost:4222", Store: "/s", Cert: "c", Key: "k", CA: "a", Accounts: "accounts: {}\n", Monitor: "127.0.0.1:8222"}
+	if _, err := good.Conf(); err != nil {
+		t.Fatal(err)
+	}
+	for want, change := range map[string]func(*natsd.ServerConf){
+		"Key is missing":   func(c *natsd.ServerConf) { c.Key = "" },
+		"belong together":  func(c *natsd.ServerConf) { c.Route = "localhost:6222" },
+		"not this machine": func(c *natsd.ServerConf) { c.Monitor = "0.0.0.0:8222" },
+	} {
+		c := good
+		change(&c)
+		if _, err := c.Conf(); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%v, want %q", err, want)
+		}
+	}
+}

@@ -5,6 +5,7 @@ package natsd
 import (
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 )
 
@@ -37,6 +38,9 @@ func (c ServerConf) Conf() (string, error) {
 	}
 	if (c.Route == "") != (len(c.Routes) == 0) || (c.Route == "") != (c.Cluster == "") {
 		return "", errors.New("configuration of a nats server: Cluster, Route and Routes belong together")
+	}
+	if host, _, err := net.SplitHostPort(c.Monitor); c.Monitor != "" && (err != nil || host != "localhost" && !net.ParseIP(host).IsLoopback()) {
+		return "", fmt.Errorf("configuration of a nats server: Monitor %q is not this machine: the page has no login", c.Monitor)
 	}
 	var b strings.Builder
 	fmt.Fprintf(&b, "server_name: %q\nlisten: %q\nmax_payload: %d\n", c.Name, c.Listen, MaxMessage)

@@ -10,7 +10,6 @@ import (
 	"os"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -40,7 +39,8 @@ type Agent struct {
 	conns   []*grpc.ClientConn
 
 	sessions *session.Keeper // nil on a host without watched sessions
-	links    atomic.Int32    // instances of the deployment service that can be heard
+	linking  sync.Mutex      // guards links
+	links    int             // instances of the deployment service that can be heard
 
 	one        sync.Mutex                                 // one job at a time, but those that are urgent
 	jobs       map[string]deploymentv1.AgentServiceClient // by address of an instance

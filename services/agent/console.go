@@ -287,15 +287,16 @@ func (a *Agent) linked(up bool) (first bool) {
 	if a.sessions == nil {
 		return false
 	}
-	change := int32(1)
-	if !up {
-		change = -1
+	a.linking.Lock() // the sessions hear of it in the order in which it happened
+	defer a.linking.Unlock()
+	if up {
+		a.links++
+		if a.links == 1 {
+			a.sessions.Link(true)
+		}
+		return a.links == 1
 	}
-	switch n := a.links.Add(change); {
-	case up && n == 1:
-		a.sessions.Link(true)
-		return true
-	case n == 0:
+	if a.links--; a.links == 0 {
 		a.sessions.Link(false)
 	}
 	return false

@@ -8,6 +8,7 @@ package cluster
 import (
 	"context"
 	"crypto/ed25519"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -155,10 +156,8 @@ func (c *Cluster) identities(context.Context) error {
 	}
 	link := c.path("link.key")
 	if _, err := os.Stat(link); errors.Is(err, os.ErrNotExist) {
-		_, key, err := ed25519.GenerateKey(nil)
-		if err != nil {
-			return err
-		}
+		key := make([]byte, 32)
+		_, _ = rand.Read(key) // never fails (crypto/rand)
 		if err := os.WriteFile(link, key, 0o600); err != nil {
 			return fmt.Errorf("key of the links: %w", err)
 		}
