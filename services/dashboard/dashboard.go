@@ -17,6 +17,7 @@ import (
 
 	"cacert.org/emergency/pkg/history"
 	"cacert.org/emergency/pkg/projection"
+	"cacert.org/emergency/pkg/projection/pulse"
 	"cacert.org/emergency/pkg/service"
 	"cacert.org/emergency/pkg/timer"
 	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
@@ -45,6 +46,9 @@ type Config struct {
 	PublicURL string
 	// Development says on every page that a development authority and demo people are in use.
 	Development bool
+
+	// Pulse tells how old what the projections say is, for the pages to tell. Optional: they then never do.
+	Pulse *pulse.Pulse
 
 	// Links answers the one-time links of pages to responders, under /r/; Metrics answers /metrics. Optional.
 	Links   http.Handler
@@ -100,7 +104,7 @@ func New(cfg Config) (*Server, error) {
 	s.people, err = pages.New(pages.Config{
 		PublicURL: cfg.PublicURL, RelyingParty: public.Hostname(),
 		Clock: cfg.Clock, Log: cfg.Log, Query: s, Incidents: cfg.Incidents, Records: s.records, Reader: s.running, Peers: cfg.Peers,
-		Typed: cfg.Typed, Process: cfg.Process, Assets: paths, Development: cfg.Development, DemoSigner: cfg.DemoSigner, KeepAlive: cfg.KeepAlive,
+		Typed: cfg.Typed, Process: cfg.Process, Pulse: cfg.Pulse, Assets: paths, Development: cfg.Development, DemoSigner: cfg.DemoSigner, KeepAlive: cfg.KeepAlive,
 	})
 	return s, err
 }

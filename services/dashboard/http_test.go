@@ -3,6 +3,9 @@
 package dashboard_test
 
 import (
+	"context"
+	"sync"
+
 	"encoding/json"
 	"encoding/xml"
 	"errors"
@@ -16,6 +19,7 @@ import (
 	"time"
 
 	pt "cacert.org/emergency/pkg/procedure/proceduretest"
+	"cacert.org/emergency/pkg/projection/pulse"
 	"cacert.org/emergency/pkg/publog"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 	"cacert.org/emergency/services/dashboard"
@@ -463,4 +467,51 @@ func TestEntryAndSearchPages(t *testing.T) {
 			t.Errorf("%s: %s", path, resp.Status)
 		}
 	}
+}
+
+// The public log says when the event log is silent or ahead of it, and still shows what is known.
+func TestOldLog(t *testing.T) {
+	t.Parallel()
+	var mu sync.Mutex
+	var stored, unreadable = uint64(0), error(nil)
+	set := func(n uint64, err error) {
+		mu.Lock()
+		defer mu.Unlock()
+		stored, unreadable = n, err
+	}
+	var age *pulse.Pulse
+	var r *rig
+	r = newRig(t, func(c *dashboard.Config) {
+		age = pulse.New(pulse.Config{
+			Clock: c.Clock, Log: c.Log, Read: func() uint64 { return r.runner.Mark().Sequence },
+			Stored: func(context.Context) (uint64, error) { mu.Lock(); defer mu.Unlock(); return stored, unreadable },
+		})
+		c.Pulse = age
+	})
+	r.told(one, pt.Story(pt.Documented), func(w *pt.World) { w.Sync() })
+	r.run(age.Run)
+	w := r.web()
+	pass := func(sentence string) string { // the clock goes on until the page says it
+		t.Helper()
+		for range 10_000 {
+			if body := w.page("/log"); strings.Contains(body, sentence) {
+				return body
+			}
+			r.clock.Advance(time.Second)
+		}
+		t.Fatalf("the log never says %q", sentence)
+		return ""
+	}
+	set(r.runner.Mark().Sequence+3, nil)
+	has(t, pass("This page is 3 records behind the event log since "), one)
+	set(0, errors.New("no servers"))
+	has(t, pass("The event log has not answered since "), one)
+	set(r.runner.Mark().Sequence, nil)
+	for range 10_000 {
+		if !strings.Contains(w.page("/log/"+one), "event log") {
+			return
+		}
+		r.clock.Advance(time.Second)
+	}
+	t.Error("the log is called old although it is not")
 }

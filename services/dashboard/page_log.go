@@ -3,6 +3,7 @@
 package dashboard
 
 import (
+	"fmt"
 	"net/http"
 	"regexp"
 	"strconv"
@@ -10,6 +11,7 @@ import (
 	"time"
 
 	"cacert.org/emergency/pkg/procedure"
+	"cacert.org/emergency/pkg/projection/pulse"
 	"cacert.org/emergency/pkg/publog"
 	"cacert.org/emergency/pkg/publog/site"
 )
@@ -53,7 +55,7 @@ func (p *logPages) site() *site.Site {
 	now := p.server.cfg.Clock.Now()
 	cfg := site.Config{
 		Entries: map[publog.Origin][]publog.Entry{}, Base: p.server.cfg.PublicURL, Live: true, Assets: map[string]string{},
-		Development: p.server.cfg.Development, Now: now, Standing: func(id string) (site.Standing, bool) { return p.standing(id, now) },
+		Development: p.server.cfg.Development, Now: now, Old: oldLog(p.server.cfg.Pulse.Age()), Standing: func(id string) (site.Standing, bool) { return p.standing(id, now) },
 	}
 	for _, o := range publog.Origins() {
 		cfg.Entries[o] = p.server.log.Entries(o)
@@ -62,6 +64,21 @@ func (p *logPages) site() *site.Site {
 		cfg.Assets[name] = a.path
 	}
 	return site.New(cfg)
+}
+
+// oldLog says that there may be more than the log shows.
+func oldLog(age pulse.Age) string {
+	since := ""
+	if !age.Since.IsZero() {
+		since = " since " + age.Since.UTC().Format("2006-01-02 15:04:05 UTC")
+	}
+	switch {
+	case age.Away:
+		return "The event log has not answered" + since + ". What is shown is the last state that is known."
+	case age.Unread > 0:
+		return fmt.Sprintf("This page is %d records behind the event log%s. It catches up by itself.", age.Unread, since)
+	}
+	return ""
 }
 
 // standing is how an incident stands now: a deadline that passes shows at once, before any event says so.

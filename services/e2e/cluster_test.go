@@ -89,13 +89,24 @@ func TestCluster(t *testing.T) {
 			healthy()
 		}
 	}
+	var pages *pageReader
+	for _, i := range c.Instances {
+		if i.Service == "dashboard" && pages == nil {
+			pages = signedIn(t, "http://"+i.HTTP, "carla")
+		}
+	}
 	for _, s := range c.Servers {
 		must(t, s.Process().Kill())
 	}
-	for _, s := range c.Servers {
-		must(t, c.StartServer(t.Context(), s))
-	}
-	healthy()
+	l.mu.Lock()
+	incident := l.incidents[0]
+	l.mu.Unlock()
+	logAway(t, pages, incident, func() {
+		for _, s := range c.Servers {
+			must(t, c.StartServer(t.Context(), s))
+		}
+		healthy()
+	})
 	going("all servers of the log were killed")
 	l.mu.Lock()
 	l.stop = true

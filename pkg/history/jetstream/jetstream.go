@@ -162,6 +162,9 @@ func (s *Store) Incidents(ctx context.Context) ([]string, error) {
 	return ids, nil
 }
 
+// LastSequence returns the last sequence of the whole log, as the log itself says now.
+func (s *Store) LastSequence(ctx context.Context) (uint64, error) { return s.lastSequence(ctx) }
+
 func (s *Store) lastSequence(ctx context.Context) (uint64, error) {
 	var info *jetstream.StreamInfo
 	err := s.try(ctx, func(ctx context.Context) (err error) {

@@ -51,6 +51,8 @@ type Config struct {
 	Assets map[string]string
 	// Development says on every page that a development authority and demo people are in use.
 	Development bool
+	// Old is the sentence that says that the log may have more than is shown here; empty if that is not so.
+	Old string
 	// Now is what ages are counted to; a page of a zero Now says nothing that changes with the time.
 	Now time.Time
 	// Standing is how an incident stands, where more is known of it than its entries say. Optional.
@@ -97,6 +99,7 @@ type page struct {
 	L     links
 
 	Live, Development bool
+	Old               string
 	Assets            map[string]string
 	Origin            publog.Origin
 	Year              string
@@ -152,7 +155,7 @@ type waiting struct {
 // at begins the page that lies at a place of the site.
 func (s *Site) at(o publog.Origin, file, title string) *page {
 	l := links{live: s.cfg.Live, up: strings.Repeat("../", strings.Count(file, "/"))}
-	pg := &page{Title: title, L: l, Live: s.cfg.Live, Development: s.cfg.Development, Origin: o, Head: publog.Genesis(o), Assets: map[string]string{}, InArchive: len(s.archive)}
+	pg := &page{Title: title, L: l, Live: s.cfg.Live, Development: s.cfg.Development, Old: s.cfg.Old, Origin: o, Head: publog.Genesis(o), Assets: map[string]string{}, InArchive: len(s.archive)}
 	for _, name := range assetNames() {
 		pg.Assets[name] = l.up + assetFolder + name
 		if s.cfg.Live {

@@ -21,6 +21,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoregistry"
 
 	"cacert.org/emergency/pkg/procedure"
+	"cacert.org/emergency/pkg/rpc"
 	"cacert.org/emergency/pkg/rulebook"
 
 	// Their service descriptors say where a command goes and what answers it.
@@ -133,8 +134,12 @@ func (r Retry) do(ctx context.Context, try func() error) error {
 	}
 }
 
-// Passing tells whether the same command may be answered otherwise a moment later.
+// Passing tells whether the same command may be answered otherwise a moment later: a service was away, or others wrote to the incident
+// each time it was decided (G10).
 func Passing(err error) bool {
+	if refusal, ok := rpc.RefusalOf(err); ok {
+		return refusal.Passing()
+	}
 	code := status.Code(err)
 	certificate := strings.Contains(status.Convert(err).Message(), "tls: ") // a certificate is not better a moment later
 	return (code == codes.Unavailable || code == codes.DeadlineExceeded) && !certificate

@@ -32,8 +32,8 @@ func (p *Pages) stream(w http.ResponseWriter, r *http.Request, build builder) {
 		if err != nil {
 			return
 		}
-		changed := reader.Changed() // before looking, so that nothing that comes meanwhile is missed
-		if !s.send() || !s.wait(changed) {
+		changed, aged := reader.Changed(), p.cfg.Pulse.Changed() // before looking, so that nothing that comes meanwhile is missed
+		if !s.send() || !s.wait(changed, aged) {
 			return
 		}
 	}
@@ -111,7 +111,7 @@ func (s *stream) write(text string) bool {
 }
 
 // wait returns true when there may be something new.
-func (s *stream) wait(changed <-chan struct{}) bool {
+func (s *stream) wait(changed, aged <-chan struct{}) bool {
 	beat := time.NewTimer(s.p.cfg.KeepAlive)
 	defer beat.Stop()
 	select {
@@ -120,6 +120,8 @@ func (s *stream) wait(changed <-chan struct{}) bool {
 	case <-s.p.ended:
 		return false
 	case <-beat.C:
+		return true
+	case <-aged:
 		return true
 	case <-changed:
 	}

@@ -16,6 +16,7 @@ import (
 
 	"cacert.org/emergency/pkg/procedure"
 	"cacert.org/emergency/pkg/projection"
+	"cacert.org/emergency/pkg/projection/pulse"
 	"cacert.org/emergency/pkg/timer"
 	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
 	"cacert.org/emergency/services/dashboard/view"
@@ -39,6 +40,9 @@ type Config struct {
 	Typed func(command, subject, incident string) string
 	// Process tells what the process knows about itself.
 	Process func(context.Context) Process
+
+	// Pulse tells how old what the projections say is. Optional.
+	Pulse *pulse.Pulse
 
 	// Assets are the addresses of style sheets, scripts and pictures by name.
 	Assets map[string]string

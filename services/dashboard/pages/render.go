@@ -32,6 +32,7 @@ type frame struct {
 	Drill      bool
 	Clock      *clockView
 	Fresh      fresh
+	Old        *old
 	Now        string
 	Body       template.HTML
 }
@@ -41,6 +42,22 @@ type fresh struct {
 	Incident string
 	Position uint64
 	At       *when
+}
+
+// old says why what a page shows may not be the last state.
+type old struct {
+	Away   bool
+	Unread uint64
+	Since  *when
+}
+
+// old tells that the log is away or that this process is behind it; nil if there is nothing to tell.
+func (p *Pages) old(v *viewer) *old {
+	age := p.cfg.Pulse.Age()
+	if !age.Old() {
+		return nil
+	}
+	return &old{age.Away, age.Unread, v.when(age.Since)}
 }
 
 // render writes a page whole or not at all.
@@ -75,6 +92,7 @@ func (p *Pages) draw(v *viewer, r *http.Request, c *content, around string) ([]b
 			f.Other = append(f.Other, code)
 		}
 	}
+	f.Old = p.old(v)
 	if v.Person != "" {
 		f.Clock, f.Fresh = p.clock(v), p.fresh(v, c)
 		if !c.Still {

@@ -25,6 +25,7 @@ import (
 	"cacert.org/emergency/pkg/natsd"
 	"cacert.org/emergency/pkg/procedure"
 	"cacert.org/emergency/pkg/projection"
+	"cacert.org/emergency/pkg/projection/pulse"
 	"cacert.org/emergency/pkg/service"
 	"cacert.org/emergency/pkg/telemetry"
 	"cacert.org/emergency/pkg/vault"
@@ -57,6 +58,7 @@ type Node struct {
 
 	incidents *projection.Incidents
 	reader    *projection.Runner
+	pulse     *pulse.Pulse
 	database  *database // nil without one
 
 	// Who this process is to others, how it reaches the services by name, and by which listener it reaches itself.
@@ -160,6 +162,9 @@ func (n *Node) deps(owner string) service.Deps {
 
 // openServices builds the services of this process.
 func (n *Node) openServices(ctx context.Context) error {
+	n.pulse = pulse.New(pulse.Config{
+		Clock: n.set.Clock, Log: n.log, Stored: n.store.LastSequence, Read: func() uint64 { return n.reader.Mark().Sequence }, Measure: n.measureReader,
+	})
 	feed := []projection.Projection{n.incidents}
 	var err error
 	if n.set.serves(dashboardName) {

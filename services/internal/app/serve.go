@@ -62,6 +62,7 @@ func (n *Node) Run(ctx context.Context, ready func(Addresses)) error {
 	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return n.reader.Run(ctx) })
+	group.Go(func() error { return n.pulse.Run(ctx) })
 	group.Go(func() error { return server.Run(ctx, listeners.api) })
 	if n.local != nil {
 		group.Go(func() error { return server.Run(ctx, n.local) })
@@ -188,12 +189,20 @@ func (n *Node) dashboardConfig() dashboard.Config {
 	cfg := dashboard.Config{
 		PublicURL: n.set.PublicURL,
 		Clock:     n.set.Clock, Log: n.log, Store: n.store, Keys: n.keys, Incidents: n.incidents, Peers: n.peers,
-		Metrics: n.tel.Handler(), Typed: cli.Typed, Process: n.process,
+		Metrics: n.tel.Handler(), Typed: cli.Typed, Process: n.process, Pulse: n.pulse,
 	}
 	if n.set.Service == "" || n.set.Cluster.DemoPeople != "" {
 		cfg.Development, cfg.DemoSigner = true, n.demoSigner
 	}
 	return cfg
+}
+
+// measureReader shows operators how far the projections of this process have come.
+func (n *Node) measureReader(unread uint64) {
+	for _, x := range n.reader.Projections() {
+		n.tel.Metrics.Projection(context.Background(), x.Name(), n.reader.Mark().Sequence)
+		n.tel.Metrics.Behind(context.Background(), x.Name(), unread)
+	}
 }
 
 // process is what this process knows about itself, for the page that shows it.
