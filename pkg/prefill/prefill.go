@@ -336,7 +336,12 @@ func (k Known) fillArbitration(cmd procedure.Command, subject string) bool {
 	return true
 }
 
-// valueOf reads the subject of what is about one restricted value: position and commitment.
+// ValueSubject is the subject of a command about one restricted value, as Fill reads it.
+func ValueSubject(position uint64, commitment string) string {
+	return strconv.FormatUint(position, 10) + " " + commitment
+}
+
+// valueOf reads a ValueSubject.
 func valueOf(subject string) (event uint64, commitment string) {
 	at, commitment, _ := strings.Cut(subject, " ")
 	event, _ = strconv.ParseUint(at, 10, 64) // no number leaves it open

@@ -277,6 +277,9 @@ func decideDisclose(d *decision, c *emergencyv1.DiscloseRequest) *Refusal {
 			return refusal
 		}
 	}
+	if d.hypothetical {
+		return nil // whether it is still kept only its owner can tell
+	}
 	v := d.env.Facts.Revealed
 	if v == nil {
 		return refuse(ReasonValueGone, "the value is not kept any more, or never was")

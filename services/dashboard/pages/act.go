@@ -139,7 +139,7 @@ func (p *Pages) actPage(v *viewer, r *http.Request) (*content, error) {
 
 // refusedAnyway is what the rules say of a command whatever is filled in, as the page of the emergency says it; nil if nothing.
 func (p *Pages) refusedAnyway(v *viewer, a *acting, cmd procedure.Command) *procedure.Refusal {
-	if a.st.Status == procedure.Absent {
+	if a.st.Status == procedure.Absent || slices.Contains([]string{"Redact", "Disclose"}, a.info.Name) { // which Options does not list
 		return procedure.Foresee(a.st, cmd, p.env(v))
 	}
 	o, _ := p.option(v, a.st, a.info.Name, a.subject)

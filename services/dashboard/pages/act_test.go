@@ -49,6 +49,40 @@ func declaration() url.Values {
 	}
 }
 
+// restrictedActs: whose role it is redacts or discloses a value in a page, from the page of its event; others are not asked.
+func restrictedActs(t *testing.T, env *testenv.Env, story *testenv.Story) {
+	clara, event := plain(t, env).as("clara"), "/incidents/"+story.ID+"/events/1"
+	hasNot(t, "for a tester", plain(t, env).as("tina").page(event), "/act/Redact", "/act/Disclose")
+	// to follows the link about the n-th value.
+	to := func(command string, n int) string {
+		t.Helper()
+		links := regexp.MustCompile(`"(/[^"]*/act/` + command + `[^"]*)"`).FindAllStringSubmatch(clara.page(event), -1)
+		if len(links) <= n {
+			t.Fatalf("%d links to %s", len(links), command)
+		}
+		return html.UnescapeString(links[n][1])
+	}
+	path, symptom := to("Redact", 0), story.State().Declared.Symptom
+	has(t, "the form", text(clara.page(path)), "redact a value · #1", "symptom · "+symptom[:12], "at least 10 characters")
+	a := clara.do("POST", path, url.Values{"filled": {"1"}, "ground": {"short"}})
+	has(t, "without a ground", a.body, `aria-invalid="true"`, `value="short"`)
+	a = clara.do("POST", path, url.Values{"filled": {"1"}, "ground": {"names a member"}, "clause": {"a20261125.1"}})
+	sign, _, _ := strings.Cut(path, "?")
+	clara.page(done(t, clara.do("POST", sign+"/sign", toSign(t, a))))
+
+	reason := to("Disclose", 0)
+	has(t, "a value that is gone", text(clara.page(event)), "disclose a value: the field was redacted")
+	has(t, "its form", text(clara.page(strings.Replace(path, "Redact", "Disclose", 1))), "The rules would not take this now", "was redacted at position")
+	sign, _, _ = strings.Cut(reason, "?")
+	clara.page(done(t, clara.do("POST", sign+"/sign", toSign(t, clara.do("POST", reason, url.Values{"filled": {"1"}})))))
+	for _, r := range story.State().Restricted {
+		if r.Position == 1 && (r.Redacted.Position > 0) != (r.Commitment == symptom) || r.Position == 1 && (r.Disclosed.Position > 0) == (r.Commitment == symptom) {
+			t.Errorf("%+v", r)
+		}
+	}
+	has(t, "without a value", text(clara.page("/incidents/"+story.ID+"/act/Redact")), "the position of an event", "the commitment of the field")
+}
+
 // TestActing: a form says what is missing and keeps what was typed; what is signed acts once, however often it is posted; whoever
 // may not is told why.
 func TestActing(t *testing.T) {
@@ -190,6 +224,9 @@ func TestActing(t *testing.T) {
 		}
 		anna := plain(t, env).as("anna")
 		has(t, "a review beside the difference", anna.page("/incidents/"+id+"/act/RecordFirstReview?subject=P1r1"), `name="verdict"`, `class="diff"`, story.Revision().Binding)
+	})
+	t.Run("redacted and disclosed", func(t *testing.T) {
+		restrictedActs(t, env, story)
 	})
 	t.Run("from another site", func(t *testing.T) {
 		if a := carla.do("POST", "/incidents/"+id+"/act/CallOut", url.Values{}, "Origin", "https://evil.example", "Sec-Fetch-Site", "cross-site"); a.StatusCode != http.StatusForbidden {

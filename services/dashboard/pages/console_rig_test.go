@@ -170,9 +170,9 @@ func (p *program) ends() {
 }
 
 // evil is output that would act on a terminal that obeyed it, or make it answer, and on a page that took it for markup; with text that is
-// wide, turns around or cannot be seen.
-const evil = `printf '\033]0;pwned-title\007\033]52;c;cHduZWQ=\007\033]52;c;?\007\033]8;;https://evil.example/\033\\link-text\033]8;;\033\\ \033]10;?\007\033[c\033[>c\033[>q\033[5n\033[6n\033[14t\033[21t\033P+q544e\033\\\033P$qm\033\\\033[?2004h\033[?1000h\033[?1004h\005\033Z' && ` +
-	`printf '\343\202\242\360\237\222\243\342\200\256egnp\342\200\254\342\200\213 %0300d\r\n' 7 && printf '%s\r\n' '<img src=x onerror="window.pwned=1"><script>window.pwned=2</script>' && printf '\033[38;2;200;20;20mtrue-colour\033[0m\r\n'`
+// wide, turns around or cannot be seen. The words that tests look for stand in no line that is typed: its echo shows them not.
+const evil = `printf '\033]0;pwned-%s\007\033]52;c;cHduZWQ=\007\033]52;c;?\007\033]8;;https://evil.example/\033\\link-text\033]8;;\033\\ \033]10;?\007\033[c\033[>c\033[>q\033[5n\033[6n\033[14t\033[21t\033P+q544e\033\\\033P$qm\033\\\033[?2004h\033[?1000h\033[?1004h\005\033Z' title && ` +
+	`printf '\343\202\242\360\237\222\243\342\200\256egnp\342\200\254\342\200\213 %0300d\r\n' 7 && printf '%s\r\n' '<img src=x onerror="window.pwned=1"><script>window.pwned=2</script>' && printf '\033[38;2;200;20;20mtrue-%s\033[0m\r\n' colour`
 
 // played plays the whole session: watched and typed in terminals, with hostile output, and an end.
 func (c *console) played() {

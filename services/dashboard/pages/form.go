@@ -11,6 +11,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -77,7 +78,7 @@ const (
 )
 
 // manners of fields, by path or by command and path. What is not here is asked.
-func manners() map[string]manner {
+var manners = sync.OnceValue(func() map[string]manner {
 	return map[string]manner{
 		"meta": never, "sha256": never, "base_tree": never, "result_tree": never, "origin": never, "head_hash": never, "evidence_root": never, "checkpoint": never, "found": never,
 		"environment_tree": never, "cause": never, "MarkSession.kind": never,
@@ -92,7 +93,7 @@ func manners() map[string]manner {
 		"sealed": rarely, "board_confirmation": rarely, "lifted": rarely, "component": rarely, "appendix": rarely, "base_commit": rarely, "author": rarely,
 		"take_over_reason": rarely, "EnterUpdateCycle.bug_id": rarely, "StartApply.observer": rarely, "StartApply.no_observer_reason": rarely,
 	}
-}
+})
 
 // mannerOf is how a command's field is asked for.
 func mannerOf(command, path string) manner {
@@ -281,16 +282,30 @@ func (f *former) value(x *formField, m protoreflect.Message, fd protoreflect.Fie
 		if n := value.Uint(); n > 0 {
 			x.Value = strconv.FormatUint(n, 10)
 		}
-		if shown {
+		if shown && x.Value != "" {
 			x.Kind = "known"
 		}
 	case fd.Kind() == protoreflect.BytesKind:
 		x.Kind = "file"
 	case shown && value.String() != "":
 		x.Kind, x.Value = "known", value.String()
+		if leaf == "commitment" {
+			x.Value = f.committed(x.Value)
+		}
 	default:
 		f.text(x, leaf, value.String())
 	}
+}
+
+// committed says which value a commitment stands for, and how it begins.
+func (f *former) committed(commitment string) string {
+	for _, r := range f.st.Restricted {
+		if r.Commitment == commitment {
+			label, _ := f.v.field(r.Field)
+			return label + " · " + short(commitment)
+		}
+	}
+	return commitment
 }
 
 // text is a choice where the history or the directory has the values.

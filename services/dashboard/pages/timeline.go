@@ -10,6 +10,7 @@ import (
 	"strings"
 	"time"
 
+	"cacert.org/emergency/pkg/prefill"
 	"cacert.org/emergency/pkg/procedure"
 	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
 )
@@ -166,6 +167,14 @@ type restricted struct {
 	Value             string
 	Shown             bool
 	Refused           *refusalView
+	// Acts are what the viewer can do with the value.
+	Acts []valueAct
+}
+
+// valueAct is a command about one restricted value: where it is given, or why the rules would not take it now.
+type valueAct struct {
+	Href, Text string
+	Why        string
 }
 
 // event shows one event. A POST asks for one of its restricted values; the query API writes down who looked.
@@ -201,9 +210,31 @@ func (p *Pages) event(v *viewer, r *http.Request) (*content, error) {
 		if wanted != "" && wanted == x.Commitment {
 			x = p.reveal(v, id, x)
 		}
+		x.Acts = p.valueActs(v, st, position, x.Commitment)
 		d.Restricted = append(d.Restricted, x)
 	}
 	return &content{Title: "event.title", Args: []any{id, position}, Section: "incidents", Template: "event.view", Data: d, Incident: id, Drill: st.Declared.Drill, Still: true}, nil
+}
+
+// valueActs are the commands about a restricted value for those whose role gives them. Options has none of them: an incident has hundreds
+// of values.
+func (p *Pages) valueActs(v *viewer, st *procedure.State, position uint64, commitment string) []valueAct {
+	var list []valueAct
+	for _, name := range []string{"Redact", "Disclose"} {
+		info, ok := commandNamed(name)
+		if !ok {
+			continue
+		}
+		subject := prefill.ValueSubject(position, commitment)
+		refusal := procedure.Foresee(st, p.begin(v, st, info, subject, ""), p.env(v))
+		switch {
+		case refusal == nil:
+			list = append(list, valueAct{Href: actPath(st.Incident, name, subject, ""), Text: v.say("command." + name)})
+		case refusal.Code != procedure.PermissionDenied:
+			list = append(list, valueAct{Text: v.say("command." + name), Why: refusal.Message})
+		}
+	}
+	return list
 }
 
 // during is the place, in the recording of a session, of an event that became history while the session went on.

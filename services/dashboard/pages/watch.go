@@ -95,16 +95,23 @@ type toBrowser struct {
 	Offset uint64 `json:"offset,omitempty"`
 	MS     int64  `json:"ms,omitempty"`
 
-	State     string   `json:"state,omitempty"`
-	Class     string   `json:"class,omitempty"`
-	Open      bool     `json:"open,omitempty"`
-	Discarded string   `json:"discarded,omitempty"`
-	Grace     string   `json:"grace,omitempty"`
-	Presence  string   `json:"presence,omitempty"`
-	Ends      string   `json:"ends,omitempty"`
-	People    []string `json:"people,omitempty"`
+	Grant     *headline `json:"grant,omitempty"`
+	State     string    `json:"state,omitempty"`
+	Class     string    `json:"class,omitempty"`
+	Open      bool      `json:"open,omitempty"`
+	Discarded string    `json:"discarded,omitempty"`
+	Grace     string    `json:"grace,omitempty"`
+	Presence  string    `json:"presence,omitempty"`
+	Ends      string    `json:"ends,omitempty"`
+	People    []string  `json:"people,omitempty"`
 
 	Ways []string `json:"ways,omitempty"`
+}
+
+// headline is how the access stands, for the badge of the page's heading.
+type headline struct {
+	Text  string `json:"text"`
+	Class string `json:"class"`
 }
 
 // watchStream joins a browser and the service.
@@ -345,10 +352,34 @@ func (b *bridge) state(ctx context.Context, s *deploymentv1.WatchState) error {
 	if t := s.GetEndsAt(); t != nil {
 		out.Ends = stamp(t.AsTime())
 	}
+	watched := false
 	for _, x := range s.GetPersons() {
+		watched = watched || partOf(x.GetPart()) == "watcher"
 		out.People = append(out.People, v.say("watch.part."+partOf(x.GetPart()), x.GetPerson()))
 	}
+	if g := grantOf(name, watched); g != "" {
+		standing := v.badge(grantClass(g), "grant", string(g))
+		out.Grant = &headline{standing.Text, standing.Class}
+	}
 	return b.send(ctx, out)
+}
+
+// grantOf is how the access stands while its session does, which the history says a moment later; empty if that cannot be told.
+func grantOf(session string, watched bool) procedure.GrantState {
+	switch session {
+	case "waiting", "opening":
+		if watched {
+			return procedure.GrantWatcherReady
+		}
+		return procedure.GrantIssued
+	case "live":
+		return procedure.GrantLive
+	case "frozen":
+		return procedure.GrantFrozen
+	case "terminated":
+		return procedure.GrantTerminated
+	}
+	return ""
 }
 
 // sessionState is a state that the catalogue has a word for.

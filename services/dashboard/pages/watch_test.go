@@ -24,6 +24,7 @@ import (
 const (
 	watching = "document.getElementById('watch').dataset"
 	rowsText = "document.querySelector('.xterm-rows').innerText"
+	heading  = "document.getElementById('standing').textContent"
 )
 
 // TestWatch is a watched session with the browser as the watcher's view: the stock ssh client types, the page shows, acknowledges,
@@ -35,9 +36,12 @@ func TestWatch(t *testing.T) {
 	x := open(t, chromium, c.Env, look{person: "carla", width: 1280, within: 4 * testenv.Patience})
 	x.goTo(c.path("/watch"))
 	x.do(chromedp.Click("[data-do=begin]"))
-	x.until(watching + ".mode === 'watcher'")
+	x.until(watching + ".mode === 'watcher' && " + heading + " === 'watcher ready'")
 	subject := c.run("anna", "connect")
 	types(x, subject, "PS1=; echo answer-$((6*7))", "answer-42")
+	if !eval[bool](x, "("+watching+".open === 'true') === ("+heading+" === 'live')") {
+		t.Errorf("the heading says %q", eval[string](x, heading))
+	}
 	x.shoot("watch-1280")
 	types(x, subject, evil, "true-colour")
 	notActedOn(t, x)
@@ -70,6 +74,7 @@ func TestWatch(t *testing.T) {
 	if !eval[bool](x, "document.hidden") {
 		t.Error("the page in a minimized window is not hidden")
 	}
+	o.until(heading + " === 'eingefroren'")
 	subject.typing("echo never-$((40+2))")
 	o.until("document.querySelector('[data-show=discarded]').textContent !== ''")
 	window(x, "normal")
@@ -91,7 +96,7 @@ func TestWatch(t *testing.T) {
 		}
 	}
 	for _, view := range []*tab{x, o} {
-		view.until(watching + ".over !== undefined")
+		view.until(watching + ".over !== undefined && ['terminated', 'beendet'].includes(" + heading + ")")
 		notActedOn(t, view)
 	}
 	_ = subject.in.Close()
@@ -188,8 +193,12 @@ func flows(x *tab) {
 }
 
 // types has the subject type a line until the page shows what comes of it; what came while the session stood still is thrown away.
+// The echo of the line must not be enough.
 func types(x *tab, subject *program, line, want string) {
 	x.t.Helper()
+	if strings.Contains(line, want) {
+		x.t.Fatalf("the echo of %q shows %q", line, want)
+	}
 	shown := rowsText + ".includes('" + want + "')"
 	for {
 		flows(x)

@@ -173,9 +173,13 @@ func (v *viewer) roles(list []emergencyv1.Role) string {
 	return strings.Join(words, ", ")
 }
 
-// command is what a command does, in words, about its subject.
+// command is what a command does, in words, about its subject. Of a restricted value that is the event: nobody reads a commitment.
 func (v *viewer) command(name, subject string) string {
 	text := v.say("command." + name)
+	if name == "Redact" || name == "Disclose" {
+		position, _, _ := strings.Cut(subject, " ")
+		subject = "#" + position
+	}
 	if subject != "" {
 		text += " · " + subject
 	}

@@ -47,8 +47,16 @@ if (page) {
     while (show('notices').children.length > 500) show('notices').firstChild.remove();
   };
 
+  // headed keeps the badge of the page's heading true: it was drawn when the page was opened.
+  const headed = (text, kind) => {
+    const badge = document.getElementById('standing');
+    badge.textContent = text;
+    badge.className = `badge ${kind}`;
+  };
+
   const stands = (m) => {
     standing = m.state;
+    if (m.grant) headed(m.grant.text, m.grant.class);
     put('state', m.state);
     show('state').className = `badge ${m.class || 'quiet'}`;
     put('cause', m.text || '');
@@ -67,7 +75,9 @@ if (page) {
     over = true;
     trouble([m.text, ...(m.ways || [])].join(' — '));
     page.dataset.over = m.kind;
-    if (m.kind === 'end') put('open', words.shut);
+    if (m.kind !== 'end') return;
+    put('open', words.shut);
+    headed(words.ended, 'warn');
   };
 
   const hear = (m) => {
