@@ -3,10 +3,9 @@
 package identity
 
 import (
+	"crypto/sha256"
 	"errors"
 	"fmt"
-	"io/fs"
-	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -65,16 +64,14 @@ func (f *Follower) Current() *Profile {
 	return p
 }
 
-// fingerprint changes when one of the files does. It is read before the files are, so a change meanwhile is seen next time.
+// fingerprint changes when what the files say does, or who may read them: times and sizes can stay the same. It is read before the files
+// are loaded, so a change meanwhile is seen next time.
 func fingerprint(dir string) string {
-	s := ""
+	h := sha256.New()
 	for _, name := range []string{CertFile, KeyFile, CAFile} {
-		info, err := os.Stat(filepath.Join(dir, name))
-		if err != nil {
-			s += fmt.Sprintf("%s absent %t;", name, errors.Is(err, fs.ErrNotExist))
-			continue
-		}
-		s += fmt.Sprintf("%s %d %d %o;", name, info.Size(), info.ModTime().UnixNano(), info.Mode())
+		data, mode, err := read(filepath.Join(dir, name))
+		fmt.Fprintf(h, "%s %o %d %t;", name, mode, len(data), err != nil)
+		h.Write(data)
 	}
-	return s
+	return string(h.Sum(nil))
 }

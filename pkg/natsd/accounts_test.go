@@ -38,6 +38,8 @@ type secured struct {
 	seeds   map[string]string // files, by service; "" the provisioner's
 	profile *identity.Profile
 	admin   jetstream.JetStream
+	server  *server.Server
+	dir     string // of the server's own certificate, key and authorities
 }
 
 func startSecured(t *testing.T) *secured {
@@ -82,7 +84,7 @@ func startSecured(t *testing.T) *secured {
 	if !ns.ReadyForConnections(time.Minute) {
 		t.Fatal("the server does not start")
 	}
-	s.url = "tls://" + ns.Addr().String()
+	s.url, s.server, s.dir = "tls://"+ns.Addr().String(), ns, server0
 	s.admin = s.connect(t, "")
 	must(t, natsd.Provision(t.Context(), s.admin, natsd.Profile{Replicas: 1, MaxBytes: 8 << 20}))
 	return s

@@ -3,7 +3,9 @@
 package natsd
 
 import (
+	"cmp"
 	"crypto/tls"
+	"crypto/x509"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -24,10 +26,13 @@ type Remote struct {
 	// Seed is the file with the seed of the user's NKEY.
 	Seed string
 	// Identity is the process's own profile: client certificate, and the authorities by which the servers are verified. It is asked at
-	// each connection, so that a renewed certificate needs no restart.
+	// each connection, so that what is renewed on disk needs no restart.
 	Identity func() *identity.Profile
 	Logger   *slog.Logger
 }
+
+// provisioner is how the connection of the user without a service is called.
+const provisioner = "provisioner"
 
 // Dial connects. The connection comes back by itself for as long as the process runs, and buffers nothing while it is away: a publish
 // fails at once, so that its caller knows (hardening 6.8).
@@ -44,14 +49,12 @@ func Dial(r Remote) (jetstream.JetStream, error) {
 	if err != nil {
 		return nil, fmt.Errorf("connect to nats: seed file %s: %w", r.Seed, err)
 	}
-	name := r.Service
-	options := []nats.Option{key}
-	if name == "" {
-		name = "provisioner"
-	} else {
+	name := cmp.Or(r.Service, provisioner)
+	options := append(r.tls(), key, nats.Name(name))
+	if r.Service != "" {
 		options = append(options, nats.CustomInboxPrefix(InboxPrefix(name)))
 	}
-	nc, err := nats.Connect(strings.Join(r.Servers, ","), append(append(options, nats.Name(name), nats.Secure(r.tls())), watched(r.Logger.With("connection", name))...)...)
+	nc, err := nats.Connect(strings.Join(r.Servers, ","), append(options, watched(r.Logger.With("connection", name))...)...)
 	if err != nil {
 		return nil, fmt.Errorf("connect to nats as %s: %w", name, err)
 	}
@@ -68,10 +71,14 @@ func Dial(r Remote) (jetstream.JetStream, error) {
 	return js, nil
 }
 
-func (r Remote) tls() *tls.Config {
-	return &tls.Config{
-		MinVersion: tls.VersionTLS13, RootCAs: r.Identity().Roots,
-		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &r.Identity().Certificate, nil },
+// tls are the options by which each new connection shows and verifies what the profile is then.
+func (r Remote) tls() []nats.Option {
+	return []nats.Option{
+		nats.Secure(&tls.Config{
+			MinVersion:           tls.VersionTLS13,
+			GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &r.Identity().Certificate, nil },
+		}),
+		nats.ClientTLSConfig(nil, func() (*x509.CertPool, error) { return r.Identity().Roots, nil }),
 	}
 }
 

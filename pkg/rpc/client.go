@@ -45,7 +45,8 @@ const stay = `"loadBalancingConfig": [{"pick_first": {"shuffleAddressList": true
 
 // ClientConfig is what a connection is made from.
 type ClientConfig struct {
-	// Identity returns the caller's own profile: certificate, key and the roots by which the server is verified.
+	// Identity returns the caller's own profile: certificate, key and the roots by which the server is verified. It is asked at each
+	// handshake, so that what is renewed on disk needs no restart.
 	Identity func() *identity.Profile
 	// Roots verify the server where Identity is nil: a connection without identity, for the public log.
 	Roots *x509.CertPool
@@ -63,7 +64,7 @@ type ClientConfig struct {
 // Dial makes a client for an address, host:port, or for several of one service, separated by commas. It connects when it is first used,
 // and again whenever the connection is lost, so it succeeds while the server is down. Close it.
 func Dial(addr string, cfg ClientConfig) (*grpc.ClientConn, error) {
-	tlsConfig, err := clientTLS(cfg)
+	creds, err := clientTLS(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", addr, err)
 	}
@@ -72,7 +73,7 @@ func Dial(addr string, cfg ClientConfig) (*grpc.ClientConn, error) {
 		timeout = DefaultTimeout
 	}
 	options := []grpc.DialOption{
-		grpc.WithTransportCredentials(credentials.NewTLS(tlsConfig)),
+		grpc.WithTransportCredentials(creds),
 		grpc.WithStatsHandler(otelgrpc.NewClientHandler(observe(cfg.Tracer, cfg.Meter)...)),
 		grpc.WithDisableServiceConfig(),                                     // none from DNS
 		grpc.WithDefaultCallOptions(grpc.MaxRetryRPCBufferSize(MaxReceive)), // else the largest commands are not tried again
@@ -115,21 +116,53 @@ func addresses(list string) ([]resolver.Address, error) {
 	return all, nil
 }
 
-func clientTLS(cfg ClientConfig) (*tls.Config, error) {
-	roots := cfg.Roots
-	c := &tls.Config{MinVersion: tls.VersionTLS13, ServerName: cfg.ServerName}
-	if cfg.Identity != nil {
-		roots = cfg.Identity().Roots
+// clientTLS is how a client shows itself and verifies the server.
+func clientTLS(cfg ClientConfig) (credentials.TransportCredentials, error) {
+	if cfg.Identity == nil {
+		if cfg.Roots == nil { // nil would mean the machine's own authorities
+			return nil, errors.New("roots to verify the server are needed")
+		}
+		return credentials.NewTLS(&tls.Config{MinVersion: tls.VersionTLS13, ServerName: cfg.ServerName, RootCAs: cfg.Roots}), nil
+	}
+	return following{current: cfg.Identity, serverName: cfg.ServerName}, nil
+}
+
+// following are a client's credentials by the profile of the moment: each handshake asks for it, so that a renewed certificate, a new key
+// and another bundle of authorities count for the next connection, and those that are open stay.
+type following struct {
+	current    func() *identity.Profile
+	serverName string
+}
+
+func (f following) now() credentials.TransportCredentials {
+	p := f.current()
+	return credentials.NewTLS(&tls.Config{
+		MinVersion: tls.VersionTLS13, ServerName: f.serverName, RootCAs: p.Roots,
 		// Sent whatever authorities the server names: one that does not take it must say so, instead of a call that
 		// arrives without identity.
-		c.GetClientCertificate = func(*tls.CertificateRequestInfo) (*tls.Certificate, error) {
-			return &cfg.Identity().Certificate, nil
-		}
-	}
-	if c.RootCAs = roots; roots == nil { // nil would mean the machine's own authorities
-		return nil, errors.New("roots to verify the server are needed")
-	}
-	return c, nil
+		GetClientCertificate: func(*tls.CertificateRequestInfo) (*tls.Certificate, error) { return &p.Certificate, nil },
+	})
+}
+
+// ClientHandshake is one new connection.
+func (f following) ClientHandshake(ctx context.Context, authority string, conn net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return f.now().ClientHandshake(ctx, authority, conn)
+}
+
+// ServerHandshake fails: these are a client's.
+func (f following) ServerHandshake(net.Conn) (net.Conn, credentials.AuthInfo, error) {
+	return nil, nil, errors.New("a client's credentials serve nobody")
+}
+
+// Info tells the protocol, and the name that the server must have.
+func (f following) Info() credentials.ProtocolInfo { return f.now().Info() }
+
+// Clone returns the same: nothing in it changes.
+func (f following) Clone() credentials.TransportCredentials { return f }
+
+// OverrideServerName fails: ClientConfig.ServerName says it.
+func (f following) OverrideServerName(string) error {
+	return errors.New("the server's name is set when the connection is made")
 }
 
 // withTimeout gives a unary call a deadline where it has none.

@@ -41,13 +41,16 @@ type Metrics struct {
 	effects     metric.Int64Counter
 	projections metric.Int64Gauge
 	behind      metric.Int64Gauge
+	certificate metric.Int64Gauge
+	notTaken    metric.Int64Counter
 }
 
 // NewMetrics makes the instruments. At /metrics they are called epatch_commands_total, epatch_append_duration_seconds,
-// epatch_foreign_records_total, epatch_effects_total, epatch_projection_position and epatch_projection_behind.
+// epatch_foreign_records_total, epatch_effects_total, epatch_projection_position, epatch_projection_behind,
+// epatch_certificate_end_seconds and epatch_profile_not_taken_total.
 func NewMetrics(p metric.MeterProvider) (*Metrics, error) {
 	meter := p.Meter("cacert.org/emergency")
-	m, errs := &Metrics{}, make([]error, 6)
+	m, errs := &Metrics{}, make([]error, 8)
 	m.commands, errs[0] = meter.Int64Counter("epatch.commands", metric.WithDescription("Commands decided, by command and outcome."))
 	m.appends, errs[1] = meter.Float64Histogram("epatch.append.duration", metric.WithUnit("s"),
 		metric.WithDescription("Time from append to acknowledgement by the log."),
@@ -56,6 +59,8 @@ func NewMetrics(p metric.MeterProvider) (*Metrics, error) {
 	m.effects, errs[3] = meter.Int64Counter("epatch.effects", metric.WithDescription("Effects on the outside, by effect and outcome."))
 	m.projections, errs[4] = meter.Int64Gauge("epatch.projection.position", metric.WithDescription("How far a projection has read the log."))
 	m.behind, errs[5] = meter.Int64Gauge("epatch.projection.behind", metric.WithDescription("Records of the log that a projection does not have yet."))
+	m.certificate, errs[6] = meter.Int64Gauge("epatch.certificate.end", metric.WithUnit("s"), metric.WithDescription("When the certificate of this process ends, in seconds since 1970."))
+	m.notTaken, errs[7] = meter.Int64Counter("epatch.profile.not.taken", metric.WithDescription("Changes of certificate, key or authorities on disk that could not be used; the ones from before stay."))
 	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("metrics: %w", err)
 	}
@@ -101,6 +106,20 @@ func (m *Metrics) Behind(ctx context.Context, projection string, records uint64)
 func (m *Metrics) Projection(ctx context.Context, projection string, position uint64) {
 	if m != nil {
 		m.projections.Record(ctx, int64(position), metric.WithAttributes(attribute.String("projection", projection)))
+	}
+}
+
+// Certificate says when the process's own certificate ends.
+func (m *Metrics) Certificate(ctx context.Context, end time.Time) {
+	if m != nil {
+		m.certificate.Record(ctx, end.Unix())
+	}
+}
+
+// ProfileNotTaken counts one change of the process's certificate, key or authorities on disk that cannot be used.
+func (m *Metrics) ProfileNotTaken(ctx context.Context) {
+	if m != nil {
+		m.notTaken.Add(ctx, 1)
 	}
 }
 

@@ -67,6 +67,8 @@ func TestMetricNames(t *testing.T) {
 	tel.Metrics.Effect(ctx, "mail", telemetry.Unknown)
 	tel.Metrics.Projection(ctx, "public-log", 42)
 	tel.Metrics.Behind(ctx, "public-log", 7)
+	tel.Metrics.Certificate(ctx, time.Unix(1800000000, 0))
+	tel.Metrics.ProfileNotTaken(ctx)
 	got := scrape(t, tel)
 	for _, line := range []string{
 		`epatch_commands_total{command="Declare",outcome="accepted"} 2`,
@@ -77,6 +79,8 @@ func TestMetricNames(t *testing.T) {
 		`epatch_effects_total{effect="mail",outcome="unknown"} 1`,
 		`epatch_projection_position{projection="public-log"} 42`,
 		`epatch_projection_behind{projection="public-log"} 7`,
+		`epatch_certificate_end_seconds 1.8e+09`,
+		`epatch_profile_not_taken_total 1`,
 	} {
 		if !slices.Contains(strings.Split(got, "\n"), line) {
 			t.Errorf("no line %s", line)
@@ -102,6 +106,8 @@ func TestNilMetrics(t *testing.T) {
 	m.Effect(ctx, "mail", telemetry.Done)
 	m.Projection(ctx, "x", 1)
 	m.Behind(ctx, "x", 1)
+	m.Certificate(ctx, time.Time{})
+	m.ProfileNotTaken(ctx)
 }
 
 func TestLog(t *testing.T) {

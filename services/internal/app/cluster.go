@@ -84,13 +84,10 @@ func (n *Node) openFolder() error {
 func (n *Node) openIdentity() error {
 	c := n.set.Cluster
 	dev := c.DemoPeople != ""
-	profile, err := identity.Follow(c.Identity, identity.FollowOptions{Now: n.set.Clock.Now, Dev: dev, Refused: func(err error) {
-		n.log.Error("identity", "error", err)
-	}})
-	if err != nil {
+	var err error
+	if err = n.follow(c.Identity, dev); err != nil {
 		return fmt.Errorf("setting identity: %w", err)
 	}
-	n.identity = profile.Current
 	if n.keys, err = history.LoadKeyring(c.Keyring); err != nil {
 		return fmt.Errorf("setting keyring: %w", err)
 	}

@@ -13,7 +13,6 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"cacert.org/emergency/pkg/history"
-	"cacert.org/emergency/pkg/identity"
 	"cacert.org/emergency/pkg/identity/devca"
 	"cacert.org/emergency/pkg/natsd"
 	"cacert.org/emergency/pkg/procedure"
@@ -81,12 +80,8 @@ func (n *Node) makeIdentity(ca *devca.CA) error {
 	if err := keys.Save(n.KeyringFile()); err != nil {
 		return err
 	}
-	profile, err := identity.Load(n.set.path("services", "epatchd"), identity.LoadOptions{Now: n.set.Clock.Now(), Dev: true})
-	if err != nil {
-		return err
-	}
-	n.identity, n.instance = profile.Current, "epatchd" // one at a time: the embedded log locks its folder
-	return nil
+	n.instance = "epatchd" // one at a time: the embedded log locks its folder
+	return n.follow(n.set.path("services", "epatchd"), true)
 }
 
 // KeyringFile is where readers find the services' public keys.

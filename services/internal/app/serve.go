@@ -80,6 +80,7 @@ func (n *Node) Run(ctx context.Context, ready func(Addresses)) error {
 		})
 	}
 	group.Go(func() error { return n.guard(ctx) })
+	group.Go(func() error { return n.watchIdentity(ctx) })
 	if n.database != nil {
 		for _, k := range n.database.keepers {
 			group.Go(func() error { return n.keep(ctx, k) })
