@@ -67,6 +67,18 @@ type incident struct {
 	lock
 	reading *history.Reading // nil until it is loaded
 	state   *procedure.State
+	// trial is a second copy of state on which a record is folded before it is appended, so that no command copies a long history's
+	// state. It is nil until it is needed, and after a record that was folded into it was not appended.
+	trial *procedure.State
+}
+
+// fold folds a stored record into the state.
+func (inc *incident) fold(rec *emergencyv1.Record, hash string) error {
+	if err := inc.state.Apply(rec, hash); err != nil {
+		inc.reading, inc.trial = nil, nil // the state may be half a record further: read it anew next time
+		return fmt.Errorf("fold %s: %w: %w", rec.GetIncident(), errUnfoldable, err)
+	}
+	return nil
 }
 
 // lock is a mutex that nobody waits for longer than his context lasts.
@@ -318,7 +330,7 @@ func (d *Dispatcher) load(ctx context.Context, id string, inc *incident) error {
 		return nil
 	}
 	inc.reading = &history.Reading{Chain: history.NewChain(id, d.cfg.Keys)}
-	inc.state = procedure.NewState(id)
+	inc.state, inc.trial = procedure.NewState(id), nil
 	if _, err := d.refresh(ctx, inc); err != nil {
 		inc.reading = nil
 		return err
@@ -341,9 +353,11 @@ func (d *Dispatcher) refresh(ctx context.Context, inc *incident) (moved bool, er
 	entries := inc.reading.Entries
 	inc.reading.Entries, inc.reading.Foreign = nil, nil
 	for _, e := range entries {
-		if err := inc.state.Apply(e.Record, e.Hash); err != nil {
-			inc.reading = nil // the state may be half a record further: read it anew next time
-			return false, fmt.Errorf("fold %s: %w: %w", e.Record.GetIncident(), errUnfoldable, err)
+		if err := inc.fold(e.Record, e.Hash); err != nil {
+			return false, err
+		}
+		if inc.trial != nil && inc.trial.Apply(e.Record, e.Hash) != nil { // what the state took, its copy takes
+			inc.trial = nil
 		}
 	}
 	return inc.reading.Last != before, nil
@@ -362,8 +376,11 @@ func (d *Dispatcher) record(ctx context.Context, inc *incident, c *deciding, dec
 	if err != nil {
 		return nil, fmt.Errorf("the record of %s would not be read: %w", dec.Command, err)
 	}
-	next, err := procedure.Evolve(inc.state, entry.Record, hash)
-	if err != nil {
+	trial := inc.trial
+	if inc.trial = nil; trial == nil {
+		trial = inc.state.Clone()
+	}
+	if err := trial.Apply(entry.Record, hash); err != nil {
 		return nil, fmt.Errorf("the record of %s would not be folded: %w", dec.Command, err)
 	}
 	if err := d.keep(ctx, dec.Sealed); err != nil {
@@ -375,7 +392,10 @@ func (d *Dispatcher) record(ctx context.Context, inc *incident, c *deciding, dec
 	if err != nil {
 		return nil, err
 	}
-	inc.state, inc.reading.Chain, inc.reading.Last = next, &chain, sequence
+	inc.reading.Chain, inc.reading.Last, inc.trial = &chain, sequence, trial
+	if err := inc.fold(entry.Record, hash); err != nil { // it is stored, and is read anew by whoever comes next
+		d.cfg.Log.ErrorContext(ctx, "a record that its copy took was not folded", "incident", c.id, "error", err)
+	}
 	if c.id == procedure.RuleBook {
 		d.book.outdated()
 	}
@@ -384,7 +404,7 @@ func (d *Dispatcher) record(ctx context.Context, inc *incident, c *deciding, dec
 		types[i] = e.GetType()
 	}
 	return &emergencyv1.Committed{
-		Incident: c.id, FirstPosition: rec.GetFirstPosition(), LastPosition: next.Position, EventTypes: types, RecordedAt: rec.GetRecordedAt(), RecordHash: hash,
+		Incident: c.id, FirstPosition: rec.GetFirstPosition(), LastPosition: trial.Position, EventTypes: types, RecordedAt: rec.GetRecordedAt(), RecordHash: hash,
 	}, nil
 }
 
