@@ -64,7 +64,15 @@ func (c *Chain) Accept(raw []byte) (*Entry, error) {
 	if c.unreadable != nil {
 		return nil, c.unreadable
 	}
-	entry, key, ferr := c.open(raw)
+	return c.AcceptOpened(c.keys.Open(raw))
+}
+
+// AcceptOpened is Accept for a message that the chain's keyring has opened before.
+func (c *Chain) AcceptOpened(o *Opened) (*Entry, error) {
+	if c.unreadable != nil {
+		return nil, c.unreadable
+	}
+	entry, key, ferr := o.entry, o.key, o.foreign
 	if ferr == nil {
 		ferr = c.belongs(entry.Record, key)
 	}
@@ -89,9 +97,32 @@ func (c *Chain) Accept(raw []byte) (*Entry, error) {
 	return entry, nil
 }
 
+// Opened is a message of which is known what can be known without what lies before it: who vouches for it, and what it says. It costs
+// far more than the rest of Accept, and any number of messages may be opened at the same time, in any order.
+type Opened struct {
+	entry   *Entry
+	key     Key
+	foreign *ForeignError
+}
+
+// Entry is what the message says, whether or not it continues its chain; nil if nobody vouches for it. Its Sequence is 0.
+func (o *Opened) Entry() *Entry {
+	if o.foreign != nil {
+		return nil
+	}
+	return o.entry
+}
+
+// Open opens a message.
+func (k *Keyring) Open(raw []byte) *Opened {
+	o := &Opened{}
+	o.entry, o.key, o.foreign = k.open(raw)
+	return o
+}
+
 // open checks what is outside the record: envelope, key, signature. The entry is nil until the signature was good, so
 // that a record nobody vouches for is not even decoded.
-func (c *Chain) open(raw []byte) (*Entry, Key, *ForeignError) {
+func (k *Keyring) open(raw []byte) (*Entry, Key, *ForeignError) {
 	var signed emergencyv1.SignedRecord
 	if err := proto.Unmarshal(raw, &signed); err != nil {
 		return nil, Key{}, foreign(ReasonMalformed, "no signed record: %v", err)
@@ -100,11 +131,11 @@ func (c *Chain) open(raw []byte) (*Entry, Key, *ForeignError) {
 	if len(signed.ProtoReflect().GetUnknown()) > 0 || proto.Size(&signed) != len(raw) || len(signed.GetRecord()) == 0 {
 		return nil, Key{}, foreign(ReasonMalformed, "not exactly one signed record")
 	}
-	key, ok := c.keys.Lookup(signed.GetKeyId())
+	key, ok := k.Lookup(signed.GetKeyId())
 	if !ok {
 		return nil, Key{}, foreign(ReasonUnknownKey, "key %s is no listed service key", shortID(signed.GetKeyId()))
 	}
-	if !c.keys.good.verify(raw, &signed, key.Public) {
+	if !k.good.verify(raw, &signed, key.Public) {
 		return nil, Key{}, foreign(ReasonBadSignature, "not signed by the key of %s that it names", key.Owner)
 	}
 	entry := &Entry{Record: new(emergencyv1.Record), Hash: hexHash(signed.GetRecord()), Signed: raw}

@@ -4,6 +4,9 @@ package projection
 
 import (
 	"errors"
+	"runtime"
+	"sync"
+	"sync/atomic"
 
 	"cacert.org/emergency/pkg/history"
 )
@@ -30,28 +33,75 @@ func newJudge(keys *history.Keyring) *judge {
 	return &judge{keys: keys, chains: map[string]*history.Chain{}, stuck: map[string]error{}}
 }
 
-func (j *judge) judge(m history.Message) *Judged {
-	out := &Judged{Message: m}
+// opened is a message with what of its judgement does not depend on those before it.
+type opened struct {
+	history.Message
+	*history.Opened
+	record *Record
+	err    error // of decoding its events
+}
+
+func (j *judge) open(m history.Message) opened {
+	o := opened{Message: m}
 	if m.Incident == "" {
+		return o
+	}
+	o.Opened = j.keys.Open(m.Data)
+	if entry := o.Entry(); entry != nil {
+		o.record, o.err = Decode(entry)
+	}
+	return o
+}
+
+// judge judges the next message.
+func (j *judge) judge(m history.Message) *Judged { return j.place(j.open(m)) }
+
+// judgeAll judges the next messages. Signatures are what a long reading costs, so all processors work at them.
+func (j *judge) judgeAll(messages []history.Message) []*Judged {
+	ready := make([]opened, len(messages))
+	workers := min(runtime.GOMAXPROCS(0), len(messages))
+	var next atomic.Int64
+	var group sync.WaitGroup
+	for range workers {
+		group.Go(func() {
+			for i := int(next.Add(1)) - 1; i < len(messages); i = int(next.Add(1)) - 1 {
+				ready[i] = j.open(messages[i])
+			}
+		})
+	}
+	group.Wait()
+	list := make([]*Judged, len(messages))
+	for i, o := range ready {
+		list[i] = j.place(o)
+	}
+	return list
+}
+
+// place judges a message by those before it.
+func (j *judge) place(o opened) *Judged {
+	out := &Judged{Message: o.Message}
+	if o.Incident == "" {
 		out.Foreign = &history.ForeignError{Reason: history.ReasonWrongSubject, Detail: "the subject names no incident"}
 		return out
 	}
-	if out.Unread = j.stuck[m.Incident]; out.Unread != nil {
+	if out.Unread = j.stuck[o.Incident]; out.Unread != nil {
 		return out // what follows a record that could not be read cannot be understood either
 	}
-	chain, ok := j.chains[m.Incident]
+	chain, ok := j.chains[o.Incident]
 	if !ok {
-		chain = history.NewChain(m.Incident, j.keys)
-		j.chains[m.Incident] = chain
+		chain = history.NewChain(o.Incident, j.keys)
+		j.chains[o.Incident] = chain
 	}
-	entry, err := chain.Accept(m.Data)
+	entry, err := chain.AcceptOpened(o.Opened)
 	if err == nil {
-		entry.Sequence = m.Sequence
-		out.Record, err = Decode(entry)
+		entry.Sequence = o.Sequence
+		if out.Record, err = o.record, o.err; err == nil {
+			out.Record.Sequence = o.Sequence
+		}
 	}
 	if err != nil && !errors.As(err, &out.Foreign) {
 		out.Unread = err
-		j.stuck[m.Incident] = err
+		j.stuck[o.Incident] = err
 	}
 	return out
 }

@@ -185,13 +185,13 @@ type keeping struct {
 	def        Definition
 	judge      *judge
 
-	stored  Position        // what the store has
-	folded  history.Mark    // what the fold has
-	waiting []history.Mark  // messages folded and not stored
-	changes []Change        // of those
-	batch   []*Judged       // judged and not folded
-	merged  map[string]int  // place in changes of the rows that may change again
-	grows   map[string]bool // tables whose rows never change
+	stored  Position          // what the store has
+	folded  history.Mark      // what the fold has
+	waiting []history.Mark    // messages folded and not stored
+	changes []Change          // of those
+	batch   []history.Message // read and not folded
+	merged  map[string]int    // place in changes of the rows that may change again
+	grows   map[string]bool   // tables whose rows never change
 	keys    map[string]int
 }
 
@@ -280,13 +280,13 @@ func (k *Keeper) catchUp(ctx context.Context) (*keeping, error) {
 	return x, x.store(ctx, true)
 }
 
-// take judges a message.
+// take takes the next message.
 func (x *keeping) take(m history.Message) error {
 	mark := m.Mark()
 	if m.Sequence == x.stored.Sequence && mark != x.stored.Mark {
 		return x.rolledBack("another message is there")
 	}
-	x.batch = append(x.batch, x.judge.judge(m))
+	x.batch = append(x.batch, m)
 	x.folded = mark
 	if m.Sequence > x.stored.Sequence {
 		x.waiting = append(x.waiting, mark)
@@ -299,7 +299,7 @@ func (x *keeping) fold() error {
 	if len(x.batch) == 0 {
 		return nil
 	}
-	if err := x.projection.Apply(x.batch); err != nil {
+	if err := x.projection.Apply(x.judge.judgeAll(x.batch)); err != nil {
 		return &FoldError{x.def.ID(), err}
 	}
 	x.batch = nil

@@ -80,6 +80,8 @@ type Config struct {
 type Runner struct {
 	cfg   Config
 	judge *judge
+	// stopped are the incidents that are not read further and of which the log was told.
+	stopped map[string]bool
 
 	mu       sync.Mutex
 	mark     history.Mark
@@ -93,35 +95,46 @@ func New(cfg Config) (*Runner, error) {
 	if cfg.Store == nil || cfg.Keys == nil || cfg.Log == nil || len(cfg.Projections) == 0 {
 		return nil, errors.New("projection: a dependency is missing")
 	}
-	return &Runner{cfg: cfg, judge: newJudge(cfg.Keys), position: map[string]uint64{}, changed: make(chan struct{})}, nil
+	return &Runner{cfg: cfg, judge: newJudge(cfg.Keys), position: map[string]uint64{}, stopped: map[string]bool{}, changed: make(chan struct{})}, nil
 }
 
 // CatchUp applies everything that is in the store now and returns. Call it before Run, so that the first answers are
 // already true.
 func (r *Runner) CatchUp(ctx context.Context) error {
-	var batch []*Record
-	err := r.cfg.Store.Scan(ctx, r.Mark().Sequence, func(m history.Message) error {
-		if rec := r.accept(m); rec != nil {
-			batch = append(batch, rec)
-		}
-		r.advance(m)
-		if len(batch) < 256 {
+	batch := make([]history.Message, 0, batchSize)
+	take := func() error {
+		if len(batch) == 0 {
 			return nil
 		}
-		full := batch
-		batch = nil
-		return r.apply(full)
+		var records []*Record
+		for i, j := range r.judge.judgeAll(batch) {
+			if rec := r.accept(j); rec != nil {
+				records = append(records, rec)
+			}
+			r.advance(batch[i])
+		}
+		batch = batch[:0]
+		return r.apply(records)
+	}
+	err := r.cfg.Store.Scan(ctx, r.Mark().Sequence, func(m history.Message) error {
+		if batch = append(batch, m); len(batch) < batchSize {
+			return nil
+		}
+		return take()
 	})
 	if err != nil {
 		return fmt.Errorf("catch up: %w", err)
 	}
-	return r.apply(batch)
+	return take()
 }
+
+// batchSize is how many messages a long reading judges and applies at a time.
+const batchSize = 512
 
 // Run follows the stream until ctx ends.
 func (r *Runner) Run(ctx context.Context) error {
 	err := r.cfg.Store.Follow(ctx, r.Mark(), func(m history.Message) error {
-		rec := r.accept(m)
+		rec := r.accept(r.judge.judge(m))
 		r.advance(m)
 		if rec == nil {
 			return nil
@@ -134,15 +147,13 @@ func (r *Runner) Run(ctx context.Context) error {
 	return err
 }
 
-// accept verifies a message and decodes it; nil if it is to be skipped.
-func (r *Runner) accept(m history.Message) *Record {
-	_, known := r.judge.stuck[m.Incident]
-	j := r.judge.judge(m)
+// accept is the record of a judged message; nil if it is to be skipped.
+func (r *Runner) accept(j *Judged) *Record {
 	switch {
 	case j.Foreign != nil:
-		r.alarm(m, j.Foreign)
-	case j.Unread != nil && !known:
-		r.halted(m.Incident, j.Unread)
+		r.alarm(j.Message, j.Foreign)
+	case j.Unread != nil:
+		r.halted(j.Incident, j.Unread)
 	}
 	return j.Record
 }
@@ -151,11 +162,16 @@ func (r *Runner) accept(m history.Message) *Record {
 func (r *Runner) halt(incident string, err error) {
 	if _, known := r.judge.stuck[incident]; !known {
 		r.judge.stuck[incident] = err
-		r.halted(incident, err)
 	}
+	r.halted(incident, err)
 }
 
+// halted tells of an incident that is not read further, once.
 func (r *Runner) halted(incident string, err error) {
+	if r.stopped[incident] {
+		return
+	}
+	r.stopped[incident] = true
 	r.cfg.Log.Error("incident cannot be read further by this version", "incident", incident, "error", err)
 }
 
