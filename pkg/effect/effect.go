@@ -70,13 +70,18 @@ type Ledger interface {
 // Planner says which effects an event has. It acts on nothing itself.
 type Planner func(ctx context.Context, rec *projection.Record, e projection.Event) []Effect
 
+// Source gives the verified records after a mark, in order, and then each new one, until ctx ends or fn returns an error. It returns
+// history.ErrRolledBack if the message at the mark is not there any more. A *projection.Runner does.
+type Source interface {
+	Records(ctx context.Context, after history.Mark, fn func(history.Mark, *projection.Record) error) error
+}
+
 // Config of a runner. All fields are required but Meter.
 type Config struct {
 	Owner string
 	// Instance names this instance of the service, the same after a restart: of several, the one that holds the lease runs the effects.
 	Instance string
-	Store    history.Store
-	Keys     *history.Keyring
+	Source   Source
 	Ledger   Ledger
 	Plan     Planner
 	Log      *slog.Logger
@@ -118,7 +123,7 @@ type item struct {
 
 // New returns a runner.
 func New(cfg Config) (*Runner, error) {
-	if cfg.Owner == "" || cfg.Instance == "" || cfg.Store == nil || cfg.Keys == nil || cfg.Ledger == nil || cfg.Plan == nil || cfg.Log == nil {
+	if cfg.Owner == "" || cfg.Instance == "" || cfg.Source == nil || cfg.Ledger == nil || cfg.Plan == nil || cfg.Log == nil {
 		return nil, errors.New("effect: a dependency is missing")
 	}
 	return &Runner{cfg: cfg, places: make(chan struct{}, atOnce)}, nil
@@ -170,74 +175,11 @@ func (r *Runner) run(ctx context.Context) error {
 	}
 	defer r.keep(context.WithoutCancel(ctx))
 	defer r.group.Wait()
-	f := follower{keys: r.cfg.Keys, chains: map[string]*history.Chain{}, stuck: map[string]bool{}}
-	if err := f.skip(ctx, r.cfg.Store, mark); err != nil {
-		return err
-	}
-	// Follow looks whether the message at the mark is still the one that was there: in a log that was rolled back, numbers
-	// below the mark are given out again, and their effects would be taken for done.
-	err = r.cfg.Store.Follow(ctx, mark, func(m history.Message) error {
-		if rec := f.accept(m); rec != nil {
-			return r.plan(ctx, m.Mark(), rec)
-		}
-		return nil
-	})
+	err = r.cfg.Source.Records(ctx, mark, func(m history.Mark, rec *projection.Record) error { return r.plan(ctx, m, rec) })
 	if ctx.Err() != nil {
 		return nil
 	}
 	return err
-}
-
-// follower verifies records as every reader does.
-type follower struct {
-	keys   *history.Keyring
-	chains map[string]*history.Chain
-	stuck  map[string]bool // incidents with a record that this version cannot read
-}
-
-var errReached = errors.New("the mark is reached")
-
-// skip reads what lies before the mark, because chains start at the beginning of each history. Nothing of it is planned.
-func (f *follower) skip(ctx context.Context, store history.Store, mark history.Mark) error {
-	if mark.Sequence == 0 {
-		return nil
-	}
-	err := store.Scan(ctx, 0, func(m history.Message) error {
-		if m.Sequence > mark.Sequence {
-			return errReached
-		}
-		f.accept(m)
-		return nil
-	})
-	switch {
-	case errors.Is(err, errReached), ctx.Err() != nil:
-		return nil
-	case err != nil:
-		return fmt.Errorf("read up to the last finished effects: %w", err)
-	}
-	return nil
-}
-
-// accept returns a record to plan for; nil for what is skipped. The projection runner, which sees the same, alarms.
-func (f *follower) accept(m history.Message) *projection.Record {
-	if m.Incident == "" || f.stuck[m.Incident] {
-		return nil
-	}
-	chain, ok := f.chains[m.Incident]
-	if !ok {
-		chain = history.NewChain(m.Incident, f.keys)
-		f.chains[m.Incident] = chain
-	}
-	entry, err := chain.Accept(m.Data)
-	if err != nil {
-		return nil
-	}
-	rec, err := projection.Decode(entry)
-	if err != nil {
-		f.stuck[m.Incident] = true
-		return nil
-	}
-	return rec
 }
 
 // plan starts the effects of a record. It returns before they are done.

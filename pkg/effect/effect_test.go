@@ -135,10 +135,28 @@ func notesOnly(plan func(text string) []effect.Effect) effect.Planner {
 	}
 }
 
+// source follows the rig's histories, for the runners of a test.
+func source(t *testing.T, r *dispatchtest.Rig) effect.Source {
+	t.Helper()
+	reader, err := projection.New(projection.Config{Store: r.Store, Keys: r.Keys.Ring, Log: r.Log, Projections: []projection.Projection{projection.NewIncidents()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(context.Background())
+	var group sync.WaitGroup
+	group.Go(func() {
+		if err := reader.Run(ctx); err != nil && !errors.Is(err, history.ErrRolledBack) {
+			t.Error(err)
+		}
+	})
+	t.Cleanup(func() { stop(); group.Wait() })
+	return reader
+}
+
 // run starts a runner; stop ends it and waits.
 func run(t *testing.T, r *dispatchtest.Rig, l effect.Ledger, plan effect.Planner) (*effect.Runner, func()) {
 	t.Helper()
-	runner, err := effect.New(effect.Config{Owner: procedure.OwnerNotification, Instance: "one", Store: r.Store, Keys: r.Keys.Ring, Ledger: l, Plan: plan, Log: r.Log})
+	runner, err := effect.New(effect.Config{Owner: procedure.OwnerNotification, Instance: "one", Source: source(t, r), Ledger: l, Plan: plan, Log: r.Log})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -555,7 +573,7 @@ func TestStoppedWhileIntending(t *testing.T) {
 	plan := notesOnly(func(text string) []effect.Effect {
 		return []effect.Effect{{Key: text, Run: func(context.Context) error { t.Error("begun after the stop"); return nil }}}
 	})
-	runner, err := effect.New(effect.Config{Owner: procedure.OwnerNotification, Instance: "one", Store: r.Store, Keys: r.Keys.Ring, Ledger: l, Plan: plan, Log: r.Log})
+	runner, err := effect.New(effect.Config{Owner: procedure.OwnerNotification, Instance: "one", Source: source(t, r), Ledger: l, Plan: plan, Log: r.Log})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -586,7 +604,7 @@ func TestStoppedBeforeItBegan(t *testing.T) {
 	t.Parallel()
 	r := declared(t)
 	runner, err := effect.New(effect.Config{
-		Owner: procedure.OwnerNotification, Instance: "one", Store: r.Store, Keys: r.Keys.Ring, Ledger: markGone{memory.New()}, Plan: notesOnly(nil), Log: r.Log,
+		Owner: procedure.OwnerNotification, Instance: "one", Source: source(t, r), Ledger: markGone{memory.New()}, Plan: notesOnly(nil), Log: r.Log,
 	})
 	if err != nil {
 		t.Fatal(err)
@@ -651,7 +669,7 @@ func TestRolledBackLog(t *testing.T) {
 	r.Store.(*historymemory.Store).Damage(func(sequence uint64, data []byte) ([]byte, bool) { return data, sequence < last })
 	for name, then := range map[string]func(){"tail gone": func() {}, "number given out again": func() { note(t, r, "another") }} {
 		then()
-		runner, err := effect.New(effect.Config{Owner: procedure.OwnerNotification, Instance: "one", Store: r.Store, Keys: r.Keys.Ring, Ledger: l, Plan: plan, Log: r.Log})
+		runner, err := effect.New(effect.Config{Owner: procedure.OwnerNotification, Instance: "one", Source: source(t, r), Ledger: l, Plan: plan, Log: r.Log})
 		if err != nil {
 			t.Fatal(err)
 		}

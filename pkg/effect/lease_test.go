@@ -76,7 +76,7 @@ func (i *instance) start(t *testing.T, r *dispatchtest.Rig) {
 			}},
 		}
 	})
-	runner, err := effect.New(effect.Config{Owner: procedure.OwnerNotification, Instance: i.name, Store: r.Store, Keys: r.Keys.Ring, Ledger: i, Plan: plan, Log: r.Log})
+	runner, err := effect.New(effect.Config{Owner: procedure.OwnerNotification, Instance: i.name, Source: source(t, r), Ledger: i, Plan: plan, Log: r.Log})
 	if err != nil {
 		t.Fatal(err)
 	}

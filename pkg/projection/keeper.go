@@ -213,38 +213,14 @@ func (x *keeping) kept() {
 	x.set(func(s *KeeperStatus) { s.Kept, s.Complete, s.Trouble = x.stored.Sequence, x.stored.Complete, "" })
 }
 
-// confirm looks whether the log still has the message at the stored position (hardening 6.6). Follow does, with patience for
-// a new leader of a cluster that does not know yet what it has.
+// confirm looks whether the log still has the message at the stored position (hardening 6.6).
 func (x *keeping) confirm(ctx context.Context) error {
-	if x.stored.Sequence == 0 {
-		return nil
-	}
-	var found *history.Message
-	err := x.cfg.Store.Scan(ctx, x.stored.Sequence-1, func(m history.Message) error {
-		found = &m
-		return errEnough
-	})
-	switch {
-	case err != nil && !errors.Is(err, errEnough):
-		return err
-	case found != nil && found.Mark() == x.stored.Mark:
-		return nil
-	case found != nil && found.Sequence == x.stored.Sequence:
-		return x.rolledBack("another message is there")
-	}
-	follow, stop := context.WithCancel(ctx)
-	defer stop()
-	err = x.cfg.Store.Follow(follow, x.stored.Mark, func(history.Message) error { return errEnough })
-	switch {
-	case errors.Is(err, history.ErrRolledBack):
+	err := confirm(ctx, x.cfg.Store, x.stored.Mark)
+	if errors.Is(err, history.ErrRolledBack) {
 		return x.rolledBack(err.Error())
-	case err != nil && !errors.Is(err, errEnough):
-		return err
 	}
-	return nil
+	return err
 }
-
-var errEnough = errors.New("enough was read")
 
 func (x *keeping) rolledBack(detail string) error {
 	return &LogRolledBackError{ID: x.def.ID(), At: x.stored.Mark, Detail: detail}

@@ -88,6 +88,13 @@ type Runner struct {
 	position map[string]uint64
 	foreign  int
 	changed  chan struct{} // closed and replaced when something was applied
+
+	// For those who follow: the last records that were applied, from which sequence on they are all there, those that are not applied
+	// yet, and which sequences hold none.
+	recent     []recent
+	recentFrom uint64
+	fresh      []recent
+	none       []span
 }
 
 // New returns a runner that starts from nothing.
@@ -95,7 +102,7 @@ func New(cfg Config) (*Runner, error) {
 	if cfg.Store == nil || cfg.Keys == nil || cfg.Log == nil || len(cfg.Projections) == 0 {
 		return nil, errors.New("projection: a dependency is missing")
 	}
-	return &Runner{cfg: cfg, judge: newJudge(cfg.Keys), position: map[string]uint64{}, stopped: map[string]bool{}, changed: make(chan struct{})}, nil
+	return &Runner{cfg: cfg, judge: newJudge(cfg.Keys), position: map[string]uint64{}, stopped: map[string]bool{}, recentFrom: 1, changed: make(chan struct{})}, nil
 }
 
 // CatchUp applies everything that is in the store now and returns. Call it before Run, so that the first answers are
@@ -108,10 +115,11 @@ func (r *Runner) CatchUp(ctx context.Context) error {
 		}
 		var records []*Record
 		for i, j := range r.judge.judgeAll(batch) {
-			if rec := r.accept(j); rec != nil {
+			rec := r.accept(j)
+			if rec != nil {
 				records = append(records, rec)
 			}
-			r.advance(batch[i])
+			r.advance(batch[i], rec)
 		}
 		batch = batch[:0]
 		return r.apply(records)
@@ -135,7 +143,7 @@ const batchSize = 512
 func (r *Runner) Run(ctx context.Context) error {
 	err := r.cfg.Store.Follow(ctx, r.Mark(), func(m history.Message) error {
 		rec := r.accept(r.judge.judge(m))
-		r.advance(m)
+		r.advance(m, rec)
 		if rec == nil {
 			return nil
 		}
@@ -210,10 +218,12 @@ func (r *Runner) unparked(batch []*Record, p Parking) []*Record {
 	})
 }
 
-func (r *Runner) advance(m history.Message) {
+func (r *Runner) advance(m history.Message, rec *Record) {
+	mark := m.Mark()
 	r.mu.Lock()
-	r.mark = m.Mark()
-	r.mu.Unlock()
+	defer r.mu.Unlock()
+	r.mark = mark
+	r.keep(mark, rec)
 }
 
 func (r *Runner) apply(batch []*Record) error {
@@ -233,6 +243,7 @@ func (r *Runner) apply(batch []*Record) error {
 	for _, rec := range batch {
 		r.position[rec.Incident] = rec.Events[len(rec.Events)-1].Position
 	}
+	r.publish()
 	close(r.changed)
 	r.changed = make(chan struct{})
 	return nil

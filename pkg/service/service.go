@@ -109,7 +109,7 @@ func (s *Service) Run(ctx context.Context, plan effect.Planner) error {
 		return timer.Run(ctx, timer.Config{Owner: s.Owner, Clock: s.Clock, Incidents: s.Incidents, Changed: s.Reader.Changed, Dispatch: s.Dispatch, Log: s.Log})
 	})
 	if plan != nil {
-		runner, err := effect.New(effect.Config{Owner: s.Owner, Instance: s.Instance, Store: s.Store, Keys: s.Keys, Ledger: s.Ledger, Plan: plan, Log: s.Log, Meter: s.EffectMeter})
+		runner, err := effect.New(effect.Config{Owner: s.Owner, Instance: s.Instance, Source: s.Reader, Ledger: s.Ledger, Plan: plan, Log: s.Log, Meter: s.EffectMeter})
 		if err != nil {
 			return err
 		}
