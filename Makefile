@@ -7,11 +7,13 @@ BIN      := .bin
 SCENARIO ?= 1
 DATA     ?= demo-data$(if $(filter-out 1,$(SCENARIO)),-$(SCENARIO))
 FUZZTIME ?= 20s
+# The Go that releases are built with: the go command fetches it where the installed one is another.
+RELEASE_GO := go1.26.11
 JSON     ?=
 ARGS     ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo cluster run test race e2e cluster-test lint generate check breaking bench fuzz tidy clean
+.PHONY: help build demo cluster run test race e2e cluster-test lint generate check breaking bench fuzz release release-check vulncheck tidy clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -64,6 +66,15 @@ bench: ## measure side by side; JSON=FILE writes the figures too, ONLY=PART meas
 fuzz: ## run every fuzz target for FUZZTIME
 	@./scripts/fuzz.sh $(FUZZTIME)
 
+release: ## make the files of a release from HEAD in release/, twice, and compare; docs/release.md
+	GOTOOLCHAIN=$(RELEASE_GO) go run ./services/cmd/epatch-release --out release
+
+release-check: ## build the client of a release twice, the second time from nothing, and compare
+	d=$$(mktemp -d) && trap 'rm -rf "$$d"' EXIT && go run ./services/cmd/epatch-release --out "$$d/release" --platforms linux/amd64 --programs epatch
+
+vulncheck: $(BIN)/govulncheck ## look for known holes that are reachable, with the Go that releases are built with
+	@./scripts/vulncheck.sh $(RELEASE_GO) $(MODULES)
+
 tidy: ## tidy the modules
 	@for m in $(MODULES); do (cd $$m && GOWORK=off go mod tidy) || exit 1; done
 
@@ -81,6 +92,9 @@ $(BIN)/protoc-gen-go:
 
 $(BIN)/golangci-lint:
 	GOWORK=off GOBIN="$(CURDIR)/$(BIN)" go -C scripts/tools/lint install tool
+
+$(BIN)/govulncheck:
+	GOWORK=off GOBIN="$(CURDIR)/$(BIN)" go -C scripts/tools/vuln install tool
 
 $(BIN)/grpcurl:
 	GOWORK=off GOBIN="$(CURDIR)/$(BIN)" go -C scripts/tools/grpcurl install tool

@@ -13,6 +13,7 @@ import (
 
 	"cacert.org/emergency/pkg/config"
 	"cacert.org/emergency/pkg/telemetry"
+	"cacert.org/emergency/pkg/version"
 	"cacert.org/emergency/services/agent/session"
 )
 
@@ -29,7 +30,7 @@ func Command(environ []string) *cobra.Command {
 		Long: "epatch-agent runs on a critical host or a test server, connects to the services and opens no port.\n" +
 			"It changes files only after it has itself verified the history of the incident: signatures of services\n" +
 			"and people, the gate, the bytes of the patch, and the tree before and after.",
-		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true,
+		Args: cobra.NoArgs, SilenceUsage: true, SilenceErrors: true, Version: version.String(),
 		CompletionOptions: cobra.CompletionOptions{DisableDefaultCmd: true},
 	}
 	fs := cmd.Flags()
@@ -113,7 +114,7 @@ func run(ctx context.Context, cfg Config, format, level string) (err error) {
 	if err := l.UnmarshalText([]byte(level)); err != nil {
 		return fmt.Errorf("setting agent-log-level: %q is none of debug, info, warn, error", level)
 	}
-	tel, err := telemetry.Start(ctx, telemetry.Config{Service: "epatch-agent", Format: format, Level: l})
+	tel, err := telemetry.Start(ctx, telemetry.Config{Service: "epatch-agent", Version: version.Number(), Format: format, Level: l})
 	if err != nil {
 		return err
 	}

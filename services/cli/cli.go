@@ -24,6 +24,7 @@ import (
 
 	"cacert.org/emergency/pkg/config"
 	"cacert.org/emergency/pkg/procedure"
+	"cacert.org/emergency/pkg/version"
 	"cacert.org/emergency/services/cli/client"
 )
 
@@ -101,7 +102,7 @@ for you.
 
 func (a *app) root() *cobra.Command {
 	root := &cobra.Command{
-		Use: "epatch", Short: "Emergency patches: call, review, test, deploy, document", Long: about + exitCodes,
+		Use: "epatch", Short: "Emergency patches: call, review, test, deploy, document", Long: about + exitCodes, Version: version.String(),
 		Example: `  epatch --as carla declare "login page answers 500 for everybody" --reason "members cannot log in" --class outage
   epatch inbox                       what waits for me, most urgent first
   epatch options                     what I can do now, and why not the rest

@@ -10,12 +10,13 @@ import (
 
 	"cacert.org/emergency/pkg/config"
 	"cacert.org/emergency/pkg/procedure"
+	"cacert.org/emergency/pkg/version"
 )
 
 // Command is the command line of epatchd.
 func Command(environ []string) *cobra.Command {
 	root := &cobra.Command{
-		Use: "epatchd", Short: "Services of CAcert's emergency patch procedure", Version: Version(), SilenceUsage: true, SilenceErrors: true,
+		Use: "epatchd", Short: "Services of CAcert's emergency patch procedure", Version: version.String(), SilenceUsage: true, SilenceErrors: true,
 	}
 	root.AddCommand(allCommand(environ))
 	root.AddGroup(&cobra.Group{ID: "one", Title: "One service in a process, against an event log that runs elsewhere:"}, &cobra.Group{ID: "operator", Title: "Setting up and looking after an installation:"})

@@ -30,6 +30,7 @@ import (
 	"cacert.org/emergency/pkg/telemetry"
 	"cacert.org/emergency/pkg/vault"
 	vaultstore "cacert.org/emergency/pkg/vault/jetstream"
+	"cacert.org/emergency/pkg/version"
 	"cacert.org/emergency/services/arbitration"
 	"cacert.org/emergency/services/dashboard"
 	"cacert.org/emergency/services/dashboard/view"
@@ -117,7 +118,7 @@ func newNode(ctx context.Context, set Settings) (*Node, error) {
 	if set.Service != "" {
 		name += "-" + set.Service
 	}
-	n.tel, err = telemetry.Start(ctx, telemetry.Config{Service: name, Version: Version(), Log: set.LogTo, Format: set.LogFormat, Level: level})
+	n.tel, err = telemetry.Start(ctx, telemetry.Config{Service: name, Version: version.Number(), Log: set.LogTo, Format: set.LogFormat, Level: level})
 	if err != nil {
 		return nil, err
 	}

@@ -28,6 +28,7 @@ import (
 	"cacert.org/emergency/pkg/rpc"
 	"cacert.org/emergency/pkg/service"
 	"cacert.org/emergency/pkg/telemetry"
+	"cacert.org/emergency/pkg/version"
 	restrictedv1 "cacert.org/emergency/proto/emergency/restricted/v1"
 	reviewv1 "cacert.org/emergency/proto/emergency/review/v1"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
@@ -208,7 +209,7 @@ func (n *Node) measureReader(unread uint64) {
 
 // process is what this process knows about itself, for the page that shows it.
 func (n *Node) process(ctx context.Context) pages.Process {
-	p := pages.Process{Version: Version(), Waiting: map[string]int{}, Trouble: map[string][]effect.Trouble{}, Services: map[string]string{}}
+	p := pages.Process{Version: version.Number(), Waiting: map[string]int{}, Trouble: map[string][]effect.Trouble{}, Services: map[string]string{}}
 	for name, s := range n.services {
 		p.Waiting[name], p.Trouble[name] = s.Waiting(), s.Trouble()
 	}
