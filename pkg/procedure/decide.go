@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -359,7 +360,7 @@ func (d *decision) roleAllows(c Command, actor *emergencyv1.Actor) *Refusal {
 		if slices.Contains(d.row.systems, actor.GetSystem()) {
 			return nil
 		}
-		return refuse(ReasonRole, "%s may not be given by the %s", d.row.name, systemWord(actor.GetSystem()))
+		return refuse(ReasonRole, "%s may not be given by the %s", d.row.name, systemWord(actor.GetSystem())).allow(d.row.name, "", "%s", d.givenBy(rolesFor(c, d.row)))
 	}
 	allowed := rolesFor(c, d.row)
 	wanted := allowed
@@ -376,7 +377,19 @@ func (d *decision) roleAllows(c Command, actor *emergencyv1.Actor) *Refusal {
 	if w, ok := c.(*emergencyv1.WaiveControlRequest); ok {
 		what = "waiving " + controlWord(w.GetControl())
 	}
-	return refuse(ReasonRole, "%s is for %s", what, roleList(allowed)).allow(d.row.name, "", "ask %s", d.whoHas(allowed))
+	return refuse(ReasonRole, "%s is for %s", what, roleList(allowed)).allow(d.row.name, "", "%s", d.givenBy(allowed))
+}
+
+// givenBy tells by whom a command can be given instead.
+func (d *decision) givenBy(allowed []emergencyv1.Role) string {
+	if len(allowed) > 0 {
+		return "ask " + d.whoHas(allowed)
+	}
+	var parts []string
+	for _, k := range d.row.systems {
+		parts = append(parts, "the "+systemWord(k))
+	}
+	return "nobody gives it by hand: it comes from " + strings.Join(parts, " or ")
 }
 
 // rolesFor are the roles that may give a command. Each control has its own lead who may waive it (10.3, 10.5).

@@ -221,7 +221,7 @@ type Restricted struct {
 func (r *Restricted) Reveal(ctx context.Context, req *restrictedv1.RevealRequest) (*restrictedv1.RevealResponse, error) {
 	v, ok := r.Vaults[req.GetOwner()]
 	if !ok {
-		return nil, fmt.Errorf("restricted values of %q are not kept here", req.GetOwner())
+		return nil, notKept(req.GetOwner())
 	}
 	value, salt, err := v.Get(ctx, req.GetCommitment())
 	if errors.Is(err, vault.ErrNotFound) || errors.Is(err, vault.ErrDestroyed) {
@@ -237,12 +237,19 @@ func (r *Restricted) Reveal(ctx context.Context, req *restrictedv1.RevealRequest
 	return &restrictedv1.RevealResponse{Value: value, Salt: salt}, nil
 }
 
+func notKept(owner string) *procedure.Refusal {
+	return &procedure.Refusal{
+		Code: procedure.InvalidArgument, Reason: procedure.ReasonField, Rule: "0.8", Message: fmt.Sprintf("restricted values of %q are not kept here", owner),
+		Allow: []procedure.Allowance{{Subject: "owner", Description: "ask the service that owns the value"}},
+	}
+}
+
 // Erase deletes value and salt for good, if the owner's own reading of the history finds that this was ordered: nobody's word
 // is enough to destroy evidence (procedure.md 8.5). Erasing again is no error.
 func (r *Restricted) Erase(ctx context.Context, req *restrictedv1.EraseRequest) (*restrictedv1.EraseResponse, error) {
 	v, ok := r.Vaults[req.GetOwner()]
 	if !ok || r.State == nil {
-		return nil, fmt.Errorf("restricted values of %q are not kept here", req.GetOwner())
+		return nil, notKept(req.GetOwner())
 	}
 	st, err := r.State(ctx, req.GetIncident())
 	if err != nil {

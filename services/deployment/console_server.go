@@ -3,6 +3,7 @@
 package deployment
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"time"
@@ -10,6 +11,8 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"cacert.org/emergency/pkg/procedure"
+	"cacert.org/emergency/pkg/rpc"
+	"cacert.org/emergency/pkg/rulebook"
 	"cacert.org/emergency/pkg/service"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 	"cacert.org/emergency/services/deployment/broker"
@@ -27,26 +30,38 @@ func refOf(c grantCommand) broker.Ref {
 	return broker.Ref{Incident: c.GetMeta().GetIncident(), Grant: c.GetGrant()}
 }
 
-// giver is the person who gives a command (G1).
+// giver is the person who gives a command (G1), or the system, by its name. Who may not give it is refused by the rules, and that is recorded.
 func (s *Server) giver(ctx context.Context, cmd procedure.Command) (string, error) {
 	actor, err := s.Giver(ctx, cmd)
-	if err == nil && actor.GetPerson() == "" {
-		err = refused(procedure.PermissionDenied, procedure.ReasonKeyUnknown, "G1", "the connection's key is no person's", "connect with a certificate whose key is in the rule book")
+	if _, refused := rpc.RefusalOf(err); refused {
+		_, err = s.Do(ctx, cmd, procedure.Facts{})
 	}
-	return actor.GetPerson(), err
+	if err == nil && actor.GetPerson() == "" {
+		err = s.allowed(ctx, cmd)
+	}
+	return cmp.Or(actor.GetPerson(), actor.GetSystemName()), err
 }
 
-// person is whose connection it is, by the rule book, for what is read.
-func (s *Server) person(ctx context.Context) (string, error) {
+// recognised is who calls, by the rule book on its true head (G1), for what is no command.
+func (s *Server) recognised(ctx context.Context) (*emergencyv1.Actor, *rulebook.Book, error) {
 	book, err := s.Dispatch.Book(ctx)
 	if err != nil {
-		return "", service.Retryable(err)
+		return nil, nil, service.Retryable(err)
 	}
-	key, ok := book.Key(service.Caller(ctx).KeyID)
-	if !ok || !key.RevokedAt.IsZero() || key.Key.GetPerson() == "" {
-		return "", refused(procedure.PermissionDenied, procedure.ReasonKeyUnknown, "G1", "the connection's key is no person's", "connect with a certificate whose key is in the rule book")
+	actor, no := procedure.Recognise(book, service.Caller(ctx).KeyID, s.Clock.Now())
+	if no != nil {
+		return nil, nil, no
 	}
-	return key.Key.GetPerson(), nil
+	return actor, book, nil
+}
+
+// person is whose connection it is, for what is a person's own.
+func (s *Server) person(ctx context.Context) (string, error) {
+	actor, _, err := s.recognised(ctx)
+	if err == nil && actor.GetPerson() == "" {
+		err = refused(procedure.PermissionDenied, procedure.ReasonRole, "4.4 Connect", "a credential is handed to a person, and the connection's key is none's", "connect with your own certificate")
+	}
+	return actor.GetPerson(), err
 }
 
 // allowed asks the rules whether the command would be accepted as things are, without doing anything.

@@ -92,6 +92,9 @@ func (s *Server) Watch(stream grpc.BidiStreamingServer[deploymentv1.WatchRequest
 	}
 	ctx, cancel := context.WithCancelCause(stream.Context())
 	defer cancel(nil)
+	if _, _, err := s.recognised(ctx); err != nil { // before a stranger is waited for
+		return err
+	}
 	first, err := stream.Recv()
 	if err != nil {
 		return err
@@ -126,13 +129,9 @@ func (s *Server) Watch(stream grpc.BidiStreamingServer[deploymentv1.WatchRequest
 // watching is who watches, and as what: who calls, or whom a service names that shows the session to somebody. Through a service
 // nobody counts as the watcher without an own signature, which is taken once.
 func (s *Server) watching(ctx context.Context, hello *deploymentv1.WatchHello) (string, broker.Mode, error) {
-	book, err := s.Dispatch.Book(ctx)
+	caller, book, err := s.recognised(ctx)
 	if err != nil {
-		return "", "", service.Retryable(err)
-	}
-	caller, no := procedure.Recognise(book, service.Caller(ctx).KeyID, s.Clock.Now())
-	if no != nil {
-		return "", "", no
+		return "", "", err
 	}
 	person, through := caller.GetPerson(), caller.GetSystem() == emergencyv1.SystemKind_SYSTEM_KIND_SERVICE
 	switch {

@@ -30,7 +30,11 @@ func (s *Server) MergeInto(ctx context.Context, req *emergencyv1.MergeIntoReques
 	if err != nil {
 		return nil, service.Retryable(err)
 	}
-	if duplicate.Status == procedure.Open && target.Incident != duplicate.Incident {
+	may, err := s.mayMerge(ctx, req, duplicate, target)
+	if err != nil {
+		return nil, err
+	}
+	if may && duplicate.Status == procedure.Open && target.Incident != duplicate.Incident {
 		if err := s.absorb(ctx, req, duplicate, target); err != nil {
 			return nil, err
 		}
@@ -40,6 +44,19 @@ func (s *Server) MergeInto(ctx context.Context, req *emergencyv1.MergeIntoReques
 		return nil, err
 	}
 	return &emergencyv1.MergeIntoResponse{Committed: c}, nil
+}
+
+// mayMerge tells whether whoever asks may merge at all, so that nobody else reaches the other incident or learns that it exists. The
+// second half then says why not, and records it.
+func (s *Server) mayMerge(ctx context.Context, req *emergencyv1.MergeIntoRequest, duplicate, target *procedure.State) (bool, error) {
+	book, err := s.Dispatch.Book(ctx)
+	if err != nil {
+		return false, service.Retryable(err)
+	}
+	_, refusal, err := procedure.Decide(duplicate, req, procedure.Env{
+		Owner: s.Owner, Now: s.Clock.Now(), Actor: service.Caller(ctx), Book: book, Facts: procedure.Facts{Other: target}, Salt: make([]byte, 32),
+	})
+	return refusal == nil || refusal.Code != procedure.PermissionDenied && refusal.Code != procedure.Unauthenticated, err
 }
 
 // absorb records the first half in the target. A malformed merge is left to the second half to refuse. Under a request id

@@ -12,6 +12,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -26,6 +27,7 @@ import (
 	"cacert.org/emergency/pkg/natsd"
 	"cacert.org/emergency/pkg/procedure"
 	"cacert.org/emergency/pkg/rpc"
+	"cacert.org/emergency/pkg/rpc/command"
 	"cacert.org/emergency/pkg/service"
 	"cacert.org/emergency/pkg/telemetry"
 	"cacert.org/emergency/pkg/version"
@@ -148,19 +150,38 @@ func (n *Node) grpcServer() (*rpc.Server, error) {
 	return server, nil
 }
 
-// authorize lets the listed methods to services alone. Who may give a command is for the rules.
+// authorize lets the listed methods to services alone, and nothing but commands to a key that is revoked: of those the rules say no, and
+// record it. Who may give a command is for the rules.
 func (n *Node) authorize(_ context.Context, method string, c identity.Caller) error {
-	if !slices.Contains(onlyServices(), method) {
+	if isCommand(method) {
 		return nil
 	}
-	k, ok := n.incidents.Book().Key(c.KeyID)
-	if ok && k.Key.GetSystem() == emergencyv1.SystemKind_SYSTEM_KIND_SERVICE && k.RevokedAt.IsZero() {
+	actor, refusal := procedure.Recognise(n.incidents.Book(), c.KeyID, n.set.Clock.Now())
+	if refusal != nil && refusal.Reason == procedure.ReasonKeyRevoked {
+		return refusal
+	}
+	if !slices.Contains(onlyServices(), method) || actor.GetSystem() == emergencyv1.SystemKind_SYSTEM_KIND_SERVICE {
 		return nil
 	}
 	return &procedure.Refusal{
 		Code: procedure.PermissionDenied, Reason: rpc.ReasonCallerClass, Rule: "hardening 1.6", Message: "this method is for the services among each other",
+		Allow: []procedure.Allowance{{Description: "call it with a key that the rule book lists as a service's"}},
 	}
 }
+
+// isCommand tells whether a method takes a command.
+func isCommand(method string) bool { return commandMethods()[method] }
+
+// commandMethods are the methods that take one, by their full names.
+var commandMethods = sync.OnceValue(func() map[string]bool {
+	all := map[string]bool{}
+	for _, c := range procedure.Commands() {
+		if m, err := command.Method(c.New()); err == nil { // the others are given by no method
+			all[fmt.Sprintf("/%s/%s", m.Parent().FullName(), m.Name())] = true
+		}
+	}
+	return all
+})
 
 // guardEvery is how often the log is looked at for what must never happen to it.
 const guardEvery = time.Minute

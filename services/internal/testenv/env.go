@@ -217,13 +217,18 @@ func (e *Env) Dial(ctx context.Context, _ string) (net.Conn, error) {
 }
 
 // As is a person's own client, with the person's certificate, history and keyring. A person of the demo rule book, or what
-// SecondKey returned.
+// SecondKey or Enlist returned.
 func (e *Env) As(person string) *client.Client {
 	e.t.Helper()
+	return e.WithProfile(e.Profile(person))
+}
+
+// Profile is the profile folder of whoever As takes.
+func (e *Env) Profile(person string) string {
 	if dir, ok := e.keys[person]; ok {
-		return e.WithProfile(dir)
+		return dir
 	}
-	return e.WithProfile(e.Data("people", person))
+	return e.Data("people", person)
 }
 
 // Key makes a profile folder with a fresh key, which nobody knows yet.
