@@ -70,6 +70,7 @@ type explorer struct {
 	events   map[string]bool
 	followed map[string]bool // moves, in the state that is visited
 	cells    int
+	over     int // states that wait for nobody
 }
 
 // see queues a state unless one of the same shape was seen.
@@ -85,6 +86,7 @@ func (x *explorer) see(w *pt.World) {
 func (x *explorer) visit(w *pt.World) {
 	before := pt.Fingerprint(w.State)
 	x.followed = map[string]bool{}
+	x.waits(w)
 	for _, m := range pt.Moves(w.State) {
 		waits := []time.Duration{time.Second}
 		if _, tick := m.Command.(*emergencyv1.TickRequest); tick {
@@ -96,6 +98,31 @@ func (x *explorer) visit(w *pt.World) {
 	}
 	if pt.Fingerprint(w.State) != before {
 		x.t.Errorf("moves changed the state that they were tried on")
+	}
+}
+
+// waits holds Waits against what it stands for: where it says no, there is nothing for anybody, now or later.
+func (x *explorer) waits(w *pt.World) {
+	if procedure.Waits(w.State) {
+		return
+	}
+	x.over++
+	now := w.Now
+	defer func() { w.Now = now }()
+	for _, wait := range []time.Duration{0, 30 * time.Hour, 400 * 24 * time.Hour} {
+		w.Now = now.Add(wait)
+		for _, person := range w.Book.Persons() {
+			for _, o := range procedure.Options(w.State, w.Env(person, "")) {
+				if o.Next && w.State.Status != procedure.Merged {
+					x.t.Errorf("%s waits for nobody, and %s %s waits for %s", w.State.Incident, o.Command, o.Subject, person)
+				}
+			}
+		}
+		for _, o := range procedure.Debts(w.State) {
+			if o.Open() {
+				x.t.Errorf("%s waits for nobody, and owes %s", w.State.Incident, o.ID)
+			}
+		}
 	}
 }
 
@@ -164,6 +191,9 @@ func core(s *procedure.State) *procedure.State {
 }
 
 func (x *explorer) report() {
+	if x.over == 0 {
+		x.t.Error("no state was seen that waits for nobody")
+	}
 	x.t.Logf("%d states of %d seen, %d cells, %d refusal reasons", len(x.shapes)-len(x.queue), len(x.shapes), x.cells, len(x.refused))
 	for _, c := range procedure.Commands() {
 		if !c.RuleBook && !c.Archive && !x.accepted[c.Name] {

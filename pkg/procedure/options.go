@@ -218,6 +218,16 @@ func (st Step) waitsFor(person string, env Env) bool {
 	return asked && (len(st.Persons) == 0 || slices.Contains(st.Persons, person)) && !slices.Contains(st.Not, person)
 }
 
+// Waits tells whether an incident may wait for anybody: false is certain, for any person and at any time, until the next event. So whoever
+// looks for what waits leaves out those that are over.
+func Waits(s *State) bool {
+	if s.Status == Absent || s.Status == Merged { // it waits in the one that it was merged into
+		return false
+	}
+	return s.Status == Open || len(NextSteps(s)) > 0 || len(s.openDebts()) > 0 ||
+		slices.ContainsFunc(s.Slots, func(sl Slot) bool { return sl.HandoverTo != "" })
+}
+
 // NextSteps are the steps that the incident waits for, the most urgent first; the first one is where it stands.
 func NextSteps(s *State) []Step {
 	if s.Status != Open {

@@ -26,6 +26,10 @@ type Incidents struct {
 	numbers  map[string]int
 	parked   map[string]parked
 
+	ids     []string        // of the states of incidents, sorted
+	waiting map[string]bool // of those, the ones that may wait for somebody
+	touched map[string]bool // of those, the ones that changed since waiting was looked at
+
 	changes     []string // ids, in the order of their changes
 	firstChange uint64   // cursor before the first of them
 }
@@ -38,7 +42,7 @@ type parked struct {
 
 // NewIncidents returns an empty projection.
 func NewIncidents() *Incidents {
-	return &Incidents{states: map[string]*procedure.State{}, book: &rulebook.Book{}, declared: map[procedure.RequestKey]string{}, numbers: map[string]int{}, parked: map[string]parked{}}
+	return &Incidents{states: map[string]*procedure.State{}, book: &rulebook.Book{}, declared: map[procedure.RequestKey]string{}, numbers: map[string]int{}, parked: map[string]parked{}, waiting: map[string]bool{}, touched: map[string]bool{}}
 }
 
 // Name is "incidents".
@@ -86,13 +90,20 @@ func (p *Incidents) applyOne(rec *Record) error {
 	if !ok {
 		s = procedure.NewState(rec.Incident)
 		p.states[rec.Incident] = s
+		if i, found := slices.BinarySearch(p.ids, rec.Incident); !found && procedure.IsIncident(rec.Incident) {
+			p.ids = slices.Insert(p.ids, i, rec.Incident)
+		}
 	}
+	p.touched[rec.Incident] = true
 	if err := s.Apply(rec.Record, rec.Hash); err != nil {
 		if rec.Incident == procedure.RuleBook {
 			return err
 		}
 		p.parked[rec.Incident] = parked{rec.Record.GetFirstPosition(), err}
 		delete(p.states, rec.Incident)
+		if i, found := slices.BinarySearch(p.ids, rec.Incident); found {
+			p.ids = slices.Delete(p.ids, i, i+1)
+		}
 		return nil
 	}
 	return nil
@@ -141,12 +152,7 @@ func (p *Incidents) Since(cursor uint64) (ids []string, next uint64) {
 	defer p.mu.RUnlock()
 	next = p.firstChange + uint64(len(p.changes))
 	if cursor < p.firstChange || cursor == 0 {
-		for _, id := range slices.Sorted(maps.Keys(p.states)) {
-			if procedure.IsIncident(id) {
-				ids = append(ids, id)
-			}
-		}
-		return ids, next
+		return slices.Clone(p.ids), next
 	}
 	seen := map[string]bool{}
 	for _, id := range slices.Backward(p.changes[cursor-p.firstChange:]) {
@@ -192,11 +198,33 @@ func (p *Incidents) View(incident string, fn func(*procedure.State)) bool {
 func (p *Incidents) Each(fn func(*procedure.State)) {
 	p.mu.RLock()
 	defer p.mu.RUnlock()
-	for _, id := range slices.Sorted(maps.Keys(p.states)) {
-		if procedure.IsIncident(id) {
-			fn(p.states[id])
+	for _, id := range p.ids {
+		fn(p.states[id])
+	}
+}
+
+// EachWaiting is Each for the incidents that may wait for somebody, which are few however many there were.
+func (p *Incidents) EachWaiting(fn func(*procedure.State)) {
+	p.settle()
+	p.mu.RLock()
+	defer p.mu.RUnlock()
+	for _, id := range slices.Sorted(maps.Keys(p.waiting)) {
+		fn(p.states[id])
+	}
+}
+
+// settle looks which of the incidents that changed wait now.
+func (p *Incidents) settle() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for id := range p.touched {
+		if s, ok := p.states[id]; ok && procedure.IsIncident(id) && procedure.Waits(s) {
+			p.waiting[id] = true
+		} else {
+			delete(p.waiting, id)
 		}
 	}
+	clear(p.touched)
 }
 
 // Duplicates are the open incidents of the same system that were declared within a day before (procedure.md 4.1).

@@ -5,6 +5,7 @@ package projection
 import (
 	"errors"
 	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -25,12 +26,13 @@ type Judged struct {
 // judge tells history from noise, message by message in the order of the stream.
 type judge struct {
 	keys   *history.Keyring
+	known  *history.Verified // may be nil
 	chains map[string]*history.Chain
 	stuck  map[string]error // incidents that cannot be read further
 }
 
-func newJudge(keys *history.Keyring) *judge {
-	return &judge{keys: keys, chains: map[string]*history.Chain{}, stuck: map[string]error{}}
+func newJudge(keys *history.Keyring, known *history.Verified) *judge {
+	return &judge{keys: keys, known: known, chains: map[string]*history.Chain{}, stuck: map[string]error{}}
 }
 
 // opened is a message with what of its judgement does not depend on those before it.
@@ -41,12 +43,16 @@ type opened struct {
 	err    error // of decoding its events
 }
 
-func (j *judge) open(m history.Message) opened {
+func (j *judge) open(m history.Message, verified bool) opened {
 	o := opened{Message: m}
 	if m.Incident == "" {
 		return o
 	}
-	o.Opened = j.keys.Open(m.Data)
+	if verified {
+		o.Opened = j.keys.OpenVerified(m.Data)
+	} else {
+		o.Opened = j.keys.Open(m.Data)
+	}
 	if entry := o.Entry(); entry != nil {
 		o.record, o.err = Decode(entry)
 	}
@@ -54,22 +60,27 @@ func (j *judge) open(m history.Message) opened {
 }
 
 // judge judges the next message.
-func (j *judge) judge(m history.Message) *Judged { return j.place(j.open(m)) }
+func (j *judge) judge(m history.Message) *Judged { return j.place(j.open(m, false)) }
 
-// judgeAll judges the next messages. Signatures are what a long reading costs, so all processors work at them.
+// judgeAll judges the next messages. Signatures are what a long reading costs: all processors work at them, and those of a block that was
+// verified before are not verified again.
 func (j *judge) judgeAll(messages []history.Message) []*Judged {
 	ready := make([]opened, len(messages))
+	verified := j.known.Knows(messages)
 	workers := min(runtime.GOMAXPROCS(0), len(messages))
 	var next atomic.Int64
 	var group sync.WaitGroup
 	for range workers {
 		group.Go(func() {
 			for i := int(next.Add(1)) - 1; i < len(messages); i = int(next.Add(1)) - 1 {
-				ready[i] = j.open(messages[i])
+				ready[i] = j.open(messages[i], verified)
 			}
 		})
 	}
 	group.Wait()
+	if !verified && !slices.ContainsFunc(ready, func(o opened) bool { return o.Opened == nil || o.Entry() == nil }) {
+		j.known.Remember(messages)
+	}
 	list := make([]*Judged, len(messages))
 	for i, o := range ready {
 		list[i] = j.place(o)

@@ -23,6 +23,8 @@ type KeeperConfig struct {
 	New func() Tabular
 	Log *slog.Logger
 
+	// Verified are the blocks of the log whose signatures need not be verified again; nil for none.
+	Verified *history.Verified
 	// Batch is the most messages of one transaction, 512 if it is 0.
 	Batch int
 	// Pause waits before the next try after so many that failed in a row; by default longer each time, up to ten seconds.
@@ -196,7 +198,7 @@ type keeping struct {
 }
 
 func (k *Keeper) open(ctx context.Context) (*keeping, error) {
-	x := &keeping{Keeper: k, projection: k.cfg.New(), judge: newJudge(k.cfg.Keys), merged: map[string]int{}, grows: map[string]bool{}, keys: map[string]int{}}
+	x := &keeping{Keeper: k, projection: k.cfg.New(), judge: newJudge(k.cfg.Keys, k.cfg.Verified), merged: map[string]int{}, grows: map[string]bool{}, keys: map[string]int{}}
 	x.def = x.projection.Definition()
 	for _, t := range x.def.Tables {
 		x.grows[t.Name], x.keys[t.Name] = t.AppendOnly, t.Key
@@ -236,7 +238,7 @@ func (k *Keeper) catchUp(ctx context.Context) (*keeping, error) {
 		if err := x.take(m); err != nil {
 			return err
 		}
-		if len(x.batch) < k.cfg.Batch && m.Sequence != x.stored.Sequence {
+		if len(x.batch) < k.cfg.Batch && m.Sequence != x.stored.Sequence && m.Sequence%history.BlockSize != 0 {
 			return nil
 		}
 		if err := x.fold(); err != nil {

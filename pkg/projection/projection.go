@@ -67,13 +67,15 @@ type Parking interface {
 // Alarm is told of every foreign record.
 type Alarm func(incident string, sequence uint64, err *history.ForeignError)
 
-// Config of a runner. All fields are required but OnForeign.
+// Config of a runner. All fields are required but OnForeign and Verified.
 type Config struct {
 	Store       history.Store
 	Keys        *history.Keyring
 	Projections []Projection
 	Log         *slog.Logger
 	OnForeign   Alarm
+	// Verified are the blocks of the log whose signatures need not be verified again; nil for none.
+	Verified *history.Verified
 }
 
 // Runner feeds projections.
@@ -102,13 +104,13 @@ func New(cfg Config) (*Runner, error) {
 	if cfg.Store == nil || cfg.Keys == nil || cfg.Log == nil || len(cfg.Projections) == 0 {
 		return nil, errors.New("projection: a dependency is missing")
 	}
-	return &Runner{cfg: cfg, judge: newJudge(cfg.Keys), position: map[string]uint64{}, stopped: map[string]bool{}, recentFrom: 1, changed: make(chan struct{})}, nil
+	return &Runner{cfg: cfg, judge: newJudge(cfg.Keys, cfg.Verified), position: map[string]uint64{}, stopped: map[string]bool{}, recentFrom: 1, changed: make(chan struct{})}, nil
 }
 
 // CatchUp applies everything that is in the store now and returns. Call it before Run, so that the first answers are
 // already true.
 func (r *Runner) CatchUp(ctx context.Context) error {
-	batch := make([]history.Message, 0, batchSize)
+	batch := make([]history.Message, 0, history.BlockSize)
 	take := func() error {
 		if len(batch) == 0 {
 			return nil
@@ -125,19 +127,25 @@ func (r *Runner) CatchUp(ctx context.Context) error {
 		return r.apply(records)
 	}
 	err := r.cfg.Store.Scan(ctx, r.Mark().Sequence, func(m history.Message) error {
-		if batch = append(batch, m); len(batch) < batchSize {
-			return nil
+		if len(batch) > 0 && history.BlockOf(m.Sequence) != history.BlockOf(batch[0].Sequence) {
+			if err := take(); err != nil {
+				return err
+			}
 		}
-		return take()
+		batch = append(batch, m)
+		return nil
 	})
 	if err != nil {
 		return fmt.Errorf("catch up: %w", err)
 	}
-	return take()
+	if err := take(); err != nil {
+		return err
+	}
+	if err := r.cfg.Verified.Save(); err != nil {
+		r.cfg.Log.WarnContext(ctx, "the next start verifies signatures again", "error", err)
+	}
+	return nil
 }
-
-// batchSize is how many messages a long reading judges and applies at a time.
-const batchSize = 512
 
 // Run follows the stream until ctx ends.
 func (r *Runner) Run(ctx context.Context) error {

@@ -367,3 +367,34 @@ func TestConfigIsChecked(t *testing.T) {
 		t.Error("a runner without a store")
 	}
 }
+
+// EachWaiting gives the incidents that may wait for somebody, in order, and leaves those out that are over; one that is taken up again is back.
+func TestEachWaiting(t *testing.T) {
+	t.Parallel()
+	r := dispatchtest.Memory(t)
+	r.SeedStory(proceduretest.Called)
+	over := proceduretest.NewIncident(t, "e20261124.2")
+	proceduretest.Story(proceduretest.ClosedDown)(over)
+	r.Seed(over)
+	x := follow(t, r, projection.Config{})
+	ids := func(each func(func(*procedure.State))) (list []string) {
+		each(func(s *procedure.State) { list = append(list, s.Incident) })
+		return list
+	}
+	if all := ids(x.Each); !slices.Equal(all, []string{incident, over.State.Incident}) {
+		t.Errorf("all: %v", all)
+	}
+	if got := ids(x.EachWaiting); !slices.Equal(got, []string{incident}) {
+		t.Errorf("waiting: %v", got)
+	}
+	got, err := r.Do(r.Dispatcher(procedure.OwnerArbitration), over.State.Incident, "carla", proceduretest.FileDispute(emergencyv1.DisputeConcern_DISPUTE_CONCERN_STRATEGY_1))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := x.WaitFor(t.Context(), over.State.Incident, got.GetLastPosition()); err != nil {
+		t.Fatal(err)
+	}
+	if got := ids(x.EachWaiting); !slices.Equal(got, []string{incident, over.State.Incident}) {
+		t.Errorf("after a dispute: %v", got)
+	}
+}

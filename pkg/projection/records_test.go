@@ -6,13 +6,20 @@ import (
 	"context"
 	"errors"
 	"io"
+	"log/slog"
+	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
+
+	"google.golang.org/protobuf/proto"
 
 	"cacert.org/emergency/pkg/dispatch/dispatchtest"
 	"cacert.org/emergency/pkg/history"
+	"cacert.org/emergency/pkg/history/memory"
 	"cacert.org/emergency/pkg/procedure"
 	"cacert.org/emergency/pkg/projection"
+	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 )
 
 // nothing is a projection that keeps nothing.
@@ -116,5 +123,81 @@ func TestRecords(t *testing.T) {
 		if !errors.Is(err, history.ErrRolledBack) {
 			t.Errorf("%s: %v", name, err)
 		}
+	}
+}
+
+// What was verified is not verified again, and what was not is: a block that is remembered passes with a signature that nobody made, which
+// shows that it is not looked at; the same bytes elsewhere, or one byte changed, are a stranger's.
+func TestVerifiedBlocksAreNotVerifiedAgain(t *testing.T) {
+	t.Parallel()
+	r := dispatchtest.Memory(t)
+	w := r.Keys.NewWriter(t, r.Store, "e20261124.7", procedure.OwnerIncident)
+	w.MustAppend(t, 2*history.BlockSize)
+	var all []history.Message
+	if err := r.Store.Scan(t.Context(), 0, func(m history.Message) error { all = append(all, m); return nil }); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), "verified")
+	read := func(messages []history.Message) int { // how many are a stranger's
+		t.Helper()
+		store := &memory.Store{}
+		for _, m := range messages {
+			store.Publish("emergency."+strings.ReplaceAll(m.Incident, ".", "-"), m.Data)
+		}
+		known, err := history.OpenVerified(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		keys, err := history.NewKeyring(r.Keys.Ring.Keys()...) // one that remembers no signature
+		if err != nil {
+			t.Fatal(err)
+		}
+		runner, err := projection.New(projection.Config{
+			Store: store, Keys: keys, Log: slog.New(slog.DiscardHandler), Projections: []projection.Projection{nothing{}}, Verified: known,
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := runner.CatchUp(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		return runner.Foreign()
+	}
+	if n := read(all); n != 0 {
+		t.Fatalf("%d of the true records are foreign", n)
+	}
+	forged := func(i int) []history.Message {
+		list := slices.Clone(all)
+		signed := &emergencyv1.SignedRecord{}
+		if err := proto.Unmarshal(list[i].Data, signed); err != nil {
+			t.Fatal(err)
+		}
+		signed.Signature[0] ^= 1
+		var err error
+		if list[i].Data, err = proto.Marshal(signed); err != nil {
+			t.Fatal(err)
+		}
+		return list
+	}
+	const at = history.BlockSize + 9
+	if n := read(forged(at)); n != len(all)-at { // it, and all that would continue it
+		t.Errorf("a forged signature in a block that was verified otherwise: %d foreign, want %d", n, len(all)-at)
+	}
+	known, err := history.OpenVerified(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	known.Remember(forged(at)[history.BlockSize : 2*history.BlockSize])
+	if err := known.Save(); err != nil {
+		t.Fatal(err)
+	}
+	if n := read(forged(at)); n != 0 {
+		t.Errorf("a block that is remembered was verified: %d foreign", n)
+	}
+	if n := read(all); n != 0 {
+		t.Errorf("%d of the true records are foreign", n)
+	}
+	if n := read(forged(9)); n == 0 {
+		t.Error("a forged signature in the first block passed")
 	}
 }

@@ -33,10 +33,8 @@ func (s *Server) ReadInbox(ctx context.Context, _ *dashboardv1.ReadInboxRequest)
 		return out, nil
 	}
 	var states []*procedure.State
-	s.cfg.Incidents.Each(func(st *procedure.State) {
-		if st.Status != procedure.Absent && st.Status != procedure.Merged {
-			states = append(states, st.Clone()) // looked at without the lock: asking for options takes a while
-		}
+	s.cfg.Incidents.EachWaiting(func(st *procedure.State) {
+		states = append(states, st.Clone()) // looked at without the lock: asking for options takes a while
 	})
 	env := s.env(a)
 	roles := env.Book.Roles(a.GetPerson(), env.Now)

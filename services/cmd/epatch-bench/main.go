@@ -22,6 +22,7 @@ func main() {
 	flag.IntVar(&opt.Rounds, "rounds", 3, "turns of each side; the median counts")
 	flag.IntVar(&opt.Incidents, "incidents", 50, "incidents of the rebuild")
 	flag.IntVar(&opt.Events, "events", 100, "events of each")
+	flag.IntVar(&opt.Records, "records", 100_000, "records in the large log of the part scale, 100 an incident; a million takes 4 GiB of memory and ten minutes")
 	flag.StringVar(&opt.Only, "only", "", "measure one part alone: "+strings.Join(bench.Parts(), ", "))
 	flag.Parse()
 	opt.Out = os.Stdout

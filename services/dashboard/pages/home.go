@@ -64,7 +64,7 @@ type nextStep struct {
 }
 
 func (p *Pages) home(v *viewer, _ *http.Request) (*content, error) {
-	data := homeView{Open: p.cards(v, func(st *procedure.State) bool { return st.Status == procedure.Open })}
+	data := homeView{Open: p.openCards(v)}
 	inbox, err := p.cfg.Query.ReadInbox(v.ctx, &dashboardv1.ReadInboxRequest{})
 	if err != nil {
 		return nil, err
@@ -81,7 +81,7 @@ func (p *Pages) home(v *viewer, _ *http.Request) (*content, error) {
 	} else {
 		data.Declares = true
 	}
-	for _, d := range p.debts(v) {
+	for _, d := range p.debts(v, p.cfg.Incidents.EachWaiting) {
 		if d.State == "overdue" {
 			data.Overdue = append(data.Overdue, d)
 		}
@@ -140,10 +140,18 @@ func owedSubject(kind string) string {
 	return ""
 }
 
+// each goes through incidents: all of them, or those that may wait for somebody.
+type each func(func(*procedure.State))
+
+// openCards are the open incidents.
+func (p *Pages) openCards(v *viewer) []card {
+	return p.cards(v, p.cfg.Incidents.EachWaiting, func(st *procedure.State) bool { return st.Status == procedure.Open })
+}
+
 // cards are the incidents that are wanted, the newest first, and drills after what is real.
-func (p *Pages) cards(v *viewer, want func(*procedure.State) bool) []card {
+func (p *Pages) cards(v *viewer, from each, want func(*procedure.State) bool) []card {
 	var list []card
-	p.cfg.Incidents.Each(func(st *procedure.State) {
+	from(func(st *procedure.State) {
 		if want(st) {
 			list = append(list, v.card(st))
 		}
@@ -279,8 +287,8 @@ type incidentsView struct {
 
 func (p *Pages) incidents(v *viewer, _ *http.Request) (*content, error) {
 	data := incidentsView{
-		Open: p.cards(v, func(st *procedure.State) bool { return st.Status == procedure.Open }),
-		Over: p.cards(v, func(st *procedure.State) bool { return st.Status != procedure.Open }),
+		Open: p.openCards(v),
+		Over: p.cards(v, p.cfg.Incidents.Each, func(st *procedure.State) bool { return st.Status != procedure.Open }),
 	}
 	return &content{Title: "incidents.title", Section: "incidents", Template: "incidents", Data: data}, nil
 }
@@ -304,10 +312,10 @@ type debt struct {
 	Case      string
 }
 
-// debts are the obligations of all incidents: what is overdue longest first, then what is due soonest, then what is done.
-func (p *Pages) debts(v *viewer) []debt {
+// debts are the obligations of incidents: what is overdue longest first, then what is due soonest, then what is done.
+func (p *Pages) debts(v *viewer, from each) []debt {
 	var list []debt
-	p.cfg.Incidents.Each(func(st *procedure.State) { list = append(list, p.debtsOf(v, st, v.now)...) })
+	from(func(st *procedure.State) { list = append(list, p.debtsOf(v, st, v.now)...) })
 	sortDebts(list)
 	return list
 }
@@ -370,7 +378,7 @@ func (p *Pages) obligations(v *viewer, r *http.Request) (*content, error) {
 	if !slices.Contains([]string{"open", "mine", "all"}, data.Show) {
 		data.Show = "open"
 	}
-	for _, d := range p.debts(v) {
+	for _, d := range p.debts(v, p.cfg.Incidents.Each) {
 		data.Total++
 		if d.open() {
 			data.Open++

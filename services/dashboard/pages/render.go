@@ -178,7 +178,7 @@ func (p *Pages) clock(v *viewer) *clockView {
 	var best *clockView
 	var due time.Time
 	open := 0
-	p.cfg.Incidents.Each(func(st *procedure.State) {
+	p.cfg.Incidents.EachWaiting(func(st *procedure.State) {
 		if st.Status != procedure.Open {
 			return
 		}

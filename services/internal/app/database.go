@@ -36,7 +36,7 @@ func (n *Node) openDatabase(ctx context.Context) error {
 	n.database = &database{tables: tables}
 	for _, fold := range kept() {
 		k, err := projection.NewKeeper(projection.KeeperConfig{
-			Store: n.store, Keys: n.keys, Tables: tables, New: fold, Log: n.log,
+			Store: n.store, Keys: n.keys, Tables: tables, New: fold, Log: n.log, Verified: n.verified,
 			Changed: func(s projection.KeeperStatus) {
 				n.tel.Metrics.Projection(context.Background(), "postgres."+s.Name, s.Kept)
 				n.tel.Metrics.Behind(context.Background(), "postgres."+s.Name, n.behind(s))

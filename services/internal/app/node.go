@@ -60,6 +60,7 @@ type Node struct {
 	incidents *projection.Incidents
 	reader    *projection.Runner
 	pulse     *pulse.Pulse
+	verified  *history.Verified
 	database  *database // nil without one
 
 	// Who this process is to others, how it reaches the services by name, and by which listener it reaches itself.
@@ -168,6 +169,9 @@ func (n *Node) openServices(ctx context.Context) error {
 	})
 	feed := []projection.Projection{n.incidents}
 	var err error
+	if n.verified, err = history.OpenVerified(n.set.path("verified")); err != nil {
+		n.log.WarnContext(ctx, "signatures are verified again", "error", err)
+	}
 	if n.set.serves(dashboardName) {
 		if n.dashboard, err = dashboard.New(n.dashboardConfig()); err != nil {
 			return err
@@ -175,7 +179,7 @@ func (n *Node) openServices(ctx context.Context) error {
 		feed = append(feed, n.dashboard.Projections()...)
 	}
 	if n.reader, err = projection.New(projection.Config{
-		Store: n.store, Keys: n.keys, Log: n.log, Projections: feed,
+		Store: n.store, Keys: n.keys, Log: n.log, Projections: feed, Verified: n.verified,
 		OnForeign: func(string, uint64, *history.ForeignError) { n.tel.Metrics.Foreign(context.Background()) },
 	}); err != nil {
 		return err

@@ -30,6 +30,8 @@ type Options struct {
 	Rounds int
 	// Incidents and Events size the rebuild.
 	Incidents, Events int
+	// Records sizes the log of the part that is about large ones.
+	Records int
 	// Only names the one part that is measured; all of them if empty.
 	Only string
 }
@@ -41,7 +43,7 @@ type part struct {
 }
 
 func parts() []part {
-	return []part{{"commands", commands}, {"loads", loads}, {"rebuild", rebuild}, {"console", console}, {"pages", pages}}
+	return []part{{"commands", commands}, {"lengths", lengths}, {"loads", loads}, {"rebuild", rebuild}, {"scale", scale}, {"console", console}, {"pages", pages}}
 }
 
 // Parts are the names that Options.Only takes.

@@ -1,0 +1,320 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package bench
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"path/filepath"
+	"runtime"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+
+	"cacert.org/emergency/pkg/history"
+	"cacert.org/emergency/pkg/identity"
+	"cacert.org/emergency/pkg/natsd"
+	"cacert.org/emergency/pkg/procedure"
+	"cacert.org/emergency/pkg/projection"
+	"cacert.org/emergency/pkg/projection/operators"
+	"cacert.org/emergency/pkg/projection/postgres"
+	"cacert.org/emergency/pkg/projection/postgres/postgrestest"
+	"cacert.org/emergency/pkg/timer"
+	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
+	"cacert.org/emergency/services/dashboard"
+)
+
+// Records of an incident in the filled log, and of the small log that the large one is compared with.
+const (
+	recordsEach = 100
+	smallLog    = 10_000
+)
+
+// lengths compares deciding, sealing and recording a command on long incidents with the same on short ones, in memory, where nothing waits
+// for a disk. Each incident gets few commands, so that the short ones stay short.
+func lengths(ctx context.Context, r *rig, opt Options) ([]Figure, error) {
+	g, err := newGenerated(ctx, filepath.Join(r.dir, "lengths"))
+	if err != nil {
+		return nil, err
+	}
+	const each, incidents = 10, 60
+	var figures []Figure
+	took := map[int][]float64{}
+	sizes := []int{10, 1000, 5000}
+	for range opt.Rounds {
+		for _, size := range sizes {
+			ids, err := g.grow(ctx, incidents*10/max(10, size/100), size, false)
+			if err != nil {
+				return nil, err
+			}
+			runtime.GC()
+			begun := time.Now()
+			for range each {
+				for _, id := range ids {
+					if err := g.note(ctx, id); err != nil {
+						return nil, err
+					}
+				}
+			}
+			took[size] = append(took[size], float64(time.Since(begun).Microseconds())/float64(each*len(ids)))
+		}
+	}
+	for _, size := range sizes[1:] {
+		figures = append(figures, ranged(fmt.Sprintf("a command on an incident of %d events against one of %d, without the log", size, sizes[0]), "us", took[size], took[sizes[0]]))
+	}
+	return figures, nil
+}
+
+// scale fills a log with many records and compares what is read from it.
+func scale(ctx context.Context, r *rig, opt Options) ([]Figure, error) {
+	g, err := newGenerated(ctx, filepath.Join(r.dir, "scale"))
+	if err != nil {
+		return nil, err
+	}
+	short, err := g.grow(ctx, 8, 30, false)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := g.grow(ctx, smallLog/recordsEach, recordsEach, true); err != nil {
+		return nil, err
+	}
+	small, err := g.fill(ctx, filepath.Join(r.dir, "scale", "small"))
+	if err != nil {
+		return nil, err
+	}
+	defer small.close()
+	if _, err := g.grow(ctx, max(0, opt.Records-smallLog)/recordsEach, recordsEach, true); err != nil {
+		return nil, err
+	}
+	large, err := g.fill(ctx, filepath.Join(r.dir, "scale", "large"))
+	if err != nil {
+		return nil, err
+	}
+	defer large.close()
+	g.store, g.dispatch = nil, nil // what is in memory from here on is what a reader keeps
+	var figures []Figure
+	for _, measure := range []func(context.Context, *generated, *filled, *filled, []string, Options) ([]Figure, error){coldLoads, readModels, tables} {
+		f, err := measure(ctx, g, small, large, short, opt)
+		if err != nil {
+			return nil, err
+		}
+		figures = append(figures, f...)
+	}
+	return figures, nil
+}
+
+// coldLoads compares reading and folding an incident of 30 records in the large log and in the small one.
+func coldLoads(ctx context.Context, g *generated, small, large *filled, ids []string, opt Options) ([]Figure, error) {
+	load := func(f *filled) func(context.Context, int) error {
+		n := 0
+		return func(ctx context.Context, _ int) error {
+			n++
+			id := ids[n%len(ids)]
+			keys, err := history.NewKeyring(g.keys.Keys()...) // one that remembers no signature
+			if err != nil {
+				return err
+			}
+			reading, err := history.Read(ctx, f.store, keys, id)
+			if err != nil {
+				return err
+			}
+			s := procedure.NewState(id)
+			for _, e := range reading.Entries {
+				if err := s.Apply(e.Record, e.Hash); err != nil {
+					return err
+				}
+			}
+			return nil
+		}
+	}
+	in, out, err := sideBySide(ctx, opt, 1, load(large), load(small))
+	if err != nil {
+		return nil, err
+	}
+	name := fmt.Sprintf("cold load of an incident of 30 records in a log of %d against one of %d", large.last, small.last)
+	return []Figure{figure(name, "ms", 1000/in.perSecond, 1000/out.perSecond)}, nil
+}
+
+// readModels folds the large log into all that a dashboard keeps, and asks it.
+func readModels(ctx context.Context, g *generated, _, large *filled, ids []string, opt Options) ([]Figure, error) {
+	read := func(ctx context.Context, _ int) error { return consume(ctx, large.js, natsd.Subjects, large.last) }
+	n := float64(large.last)
+	known, err := history.OpenVerified(filepath.Join(large.dir, "verified"))
+	if err != nil {
+		return nil, err
+	}
+	var desk *dashboard.Server
+	var runner *projection.Runner
+	start := func(ctx context.Context, _ int) error {
+		keys, err := history.NewKeyring(g.keys.Keys()...) // one that remembers no signature
+		if err != nil {
+			return err
+		}
+		incidents := projection.NewIncidents()
+		if desk, err = dashboard.New(dashboard.Config{Clock: timer.System{}, Log: slog.New(slog.DiscardHandler), Store: large.store, Keys: keys, Incidents: incidents}); err != nil {
+			return err
+		}
+		runner, err = projection.New(projection.Config{
+			Store: large.store, Keys: keys, Log: slog.New(slog.DiscardHandler), Projections: append([]projection.Projection{incidents}, desk.Projections()...), Verified: known,
+		})
+		if err != nil {
+			return err
+		}
+		return runner.CatchUp(ctx)
+	}
+	before := heap()
+	begun := time.Now()
+	if err := start(ctx, 0); err != nil {
+		return nil, err
+	}
+	first := n / time.Since(begun).Seconds()
+	kept := float64(heap()-before) / n
+	again, raw, err := sideBySide(ctx, Options{Slice: opt.Slice, Rounds: opt.Rounds}, 1, start, read)
+	if err != nil {
+		return nil, err
+	}
+	name := fmt.Sprintf("start of a dashboard: all read models from %d records against a bare consumer", large.last)
+	figures := []Figure{
+		figure(name+", first", "records/s", first, raw.perSecond*n), figure(name+", next", "records/s", again.perSecond*n, raw.perSecond*n),
+		figure("memory of all read models", "bytes/record", kept, 0),
+	}
+	desk.Follow(runner)
+	asks := map[string]func(context.Context, int) error{
+		"inbox of a person": func(ctx context.Context, _ int) error {
+			_, err := desk.ReadInbox(identity.WithCaller(ctx, identity.Caller{KeyID: g.carla.KeyID}), &dashboardv1.ReadInboxRequest{})
+			return err
+		},
+		"an incident's state": func(ctx context.Context, _ int) error {
+			_, err := desk.ReadIncident(identity.WithCaller(ctx, identity.Caller{KeyID: g.carla.KeyID}), &dashboardv1.ReadIncidentRequest{Incident: ids[0]})
+			return err
+		},
+		"page of the public log": func(ctx context.Context, _ int) error { return ask(ctx, desk.Handler(), "/log/drills") },
+		"search in it":           func(ctx context.Context, _ int) error { return ask(ctx, desk.Handler(), "/log/search?q=night") },
+	}
+	for _, name := range []string{"inbox of a person", "an incident's state", "page of the public log", "search in it"} {
+		s, err := turn(ctx, 1, opt.Slice, asks[name])
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		figures = append(figures, figure(fmt.Sprintf("%s, of %d records in %d incidents", name, large.last, large.last/recordsEach), "us", 1e6/s.perSecond, 0))
+	}
+	return figures, nil
+}
+
+func ask(ctx context.Context, h http.Handler, path string) error {
+	req := httptest.NewRequestWithContext(ctx, http.MethodGet, path, nil)
+	rec := httptest.NewRecorder()
+	h.ServeHTTP(rec, req)
+	if rec.Code != http.StatusOK {
+		return fmt.Errorf("%s: %d", path, rec.Code)
+	}
+	return nil
+}
+
+func heap() uint64 {
+	runtime.GC()
+	runtime.GC()
+	var m runtime.MemStats
+	runtime.ReadMemStats(&m)
+	return m.HeapAlloc
+}
+
+// tables rebuilds the operators' rows in PostgreSQL, and compares that with a plain COPY of the messages and with a bare consumer.
+func tables(ctx context.Context, g *generated, _, large *filled, _ []string, opt Options) (figures []Figure, err error) {
+	const name = "rebuild of the operators' tables in PostgreSQL"
+	if !postgrestest.Found() {
+		return []Figure{{Name: name, Note: "there is no PostgreSQL on this machine; on Debian: apt-get install -y postgresql"}}, nil
+	}
+	pg, err := postgrestest.Start()
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, pg.End()) }()
+	var rebuilt, copied, raw []float64
+	n := float64(large.last)
+	for i := range opt.Rounds {
+		url, err := pg.NewDatabase(ctx, fmt.Sprintf("bench%d", i))
+		if err != nil {
+			return nil, err
+		}
+		for _, x := range []struct {
+			to  *[]float64
+			run func(context.Context) error
+		}{
+			{&copied, func(ctx context.Context) error { return copyRaw(ctx, url, large) }},
+			{&rebuilt, func(ctx context.Context) error { return rebuildTables(ctx, url, g, large) }},
+			{&raw, func(ctx context.Context) error { return consume(ctx, large.js, natsd.Subjects, large.last) }},
+		} {
+			begun := time.Now()
+			if err := x.run(ctx); err != nil {
+				return nil, err
+			}
+			*x.to = append(*x.to, n/time.Since(begun).Seconds())
+		}
+	}
+	of := fmt.Sprintf("%s from %d records against ", name, large.last)
+	return []Figure{ranged(of+"a COPY of the messages", "records/s", rebuilt, copied), ranged(of+"a bare consumer", "records/s", rebuilt, raw)}, nil
+}
+
+func rebuildTables(ctx context.Context, url string, g *generated, large *filled) error {
+	t, err := postgres.New(ctx, postgres.Config{URL: url})
+	if err != nil {
+		return err
+	}
+	defer t.Close()
+	keys, err := history.NewKeyring(g.keys.Keys()...)
+	if err != nil {
+		return err
+	}
+	k, err := projection.NewKeeper(projection.KeeperConfig{Store: large.store, Keys: keys, Tables: t, New: operators.New, Log: slog.New(slog.DiscardHandler)})
+	if err != nil {
+		return err
+	}
+	return k.CatchUp(ctx)
+}
+
+// copyRaw copies every message into a table that has nothing but its bytes.
+func copyRaw(ctx context.Context, url string, large *filled) error {
+	conn, err := pgx.Connect(ctx, url)
+	if err != nil {
+		return err
+	}
+	defer conn.Close(ctx) //nolint:errcheck // everything was copied, or the error is told
+	if _, err := conn.Exec(ctx, "CREATE TABLE raw (sequence bigint PRIMARY KEY, incident text NOT NULL, bytes bytea NOT NULL)"); err != nil {
+		return err
+	}
+	messages := make(chan history.Message, 4096)
+	ended := make(chan error, 1)
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() {
+		defer close(messages)
+		ended <- large.store.Scan(ctx, 0, func(m history.Message) error {
+			select {
+			case messages <- m:
+				return nil
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		})
+	}()
+	_, err = conn.CopyFrom(ctx, pgx.Identifier{"raw"}, []string{"sequence", "incident", "bytes"}, pgx.CopyFromFunc(func() ([]any, error) {
+		m, ok := <-messages
+		if !ok {
+			return nil, nil
+		}
+		return []any{int64(m.Sequence), m.Incident, m.Data}, nil
+	}))
+	if err != nil {
+		return err
+	}
+	if err := <-ended; err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	return nil
+}
