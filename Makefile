@@ -13,7 +13,7 @@ JSON     ?=
 ARGS     ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo cluster run test race e2e cluster-test lint generate check breaking bench fuzz release release-check vulncheck tidy clean
+.PHONY: help build demo cluster run test race e2e cluster-test faults lint generate check breaking bench fuzz release release-check vulncheck tidy clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -41,8 +41,12 @@ e2e: ## the scenarios alone
 	go test ./services/e2e/...
 
 cluster-test: ## what is too much with the race detector: a whole installation of processes under load, restarted and killed; 500 open pages
-	go test -timeout 20m ./services/e2e -run 'TestCluster$$' -count=1
+	go test -timeout 20m ./services/e2e -run 'TestCluster$$|TestFaults$$' -count=1
 	go test -timeout 20m ./services/internal/bench -run TestFiveHundredPages -count=1
+
+FAULTS ?= 40
+faults: ## kill and stop processes of an installation under load, FAULTS times; an independent checker judges what was answered
+	go test -timeout 60m ./services/e2e -run 'TestFaults$$|TestLinearizable$$' -count=1 -v -faults $(FAULTS) $(if $(SEED),-faults-seed $(SEED))
 
 lint: $(BIN)/golangci-lint ## gofmt, go vet and the linters
 	@test -z "$$(gofmt -l $(MODULES))" || { echo "gofmt would change:"; gofmt -l $(MODULES); exit 1; }

@@ -36,6 +36,8 @@ const killed = 30
 type acked struct {
 	person, command, request string
 	done                     *emergencyv1.Committed
+	// given is when it was sent first, answered when its answer came.
+	given, answered time.Time
 }
 
 // load sends commands as several people at a time, and whenever the server is away sends the same command again once it is
@@ -127,6 +129,7 @@ func (w *worker) dial(gone string) error {
 
 // give sends a command until it is answered.
 func (w *worker) give(cmd procedure.Command) (*emergencyv1.Committed, error) {
+	given := time.Now()
 	for try := 0; ; try++ {
 		if w.c == nil {
 			if err := w.dial(""); err != nil {
@@ -137,7 +140,7 @@ func (w *worker) give(cmd procedure.Command) (*emergencyv1.Committed, error) {
 		done, err := w.c.Send(ctx, cmd)
 		cancel()
 		if err == nil {
-			w.l.keep(acked{w.person, procedure.CommandName(cmd), cmd.GetMeta().GetRequestId(), done}, try > 0)
+			w.l.keep(acked{w.person, procedure.CommandName(cmd), cmd.GetMeta().GetRequestId(), done, given, time.Now()}, try > 0)
 			return done, nil
 		}
 		if _, refused := rpc.RefusalOf(err); refused {
@@ -325,7 +328,7 @@ func (l *load) check(t *testing.T) {
 	}
 }
 
-func (l *load) checkStore(t *testing.T, store history.Store) {
+func (l *load) checkStore(t *testing.T, store history.Store) (lost, doubled int) {
 	t.Helper()
 	report := sound(t, store, filepath.Join(l.data, "services.keys.json"))
 	stored, mine := map[string][]*emergencyv1.Record{}, 0
@@ -341,6 +344,7 @@ func (l *load) checkStore(t *testing.T, store history.Store) {
 	for _, a := range l.acks {
 		list := stored[a.person+" "+a.command+" "+a.request]
 		if len(list) != 1 || list[0].GetIncident() != a.done.GetIncident() || list[0].GetFirstPosition() != a.done.GetFirstPosition() {
+			lost, doubled = lost+max(0, 1-len(list)), doubled+max(0, len(list)-1)
 			t.Errorf("%s %s by %s, acknowledged at position %d of %s, is stored %d times", a.command, a.request, a.person, a.done.GetFirstPosition(), a.done.GetIncident(), len(list))
 			continue
 		}
@@ -354,6 +358,7 @@ func (l *load) checkStore(t *testing.T, store history.Store) {
 		t.Errorf("%d commands of the load are stored, %d were acknowledged", mine, len(l.acks))
 	}
 	t.Logf("%d messages, %d records, %d events in %d histories", report.Messages, report.Records, report.Events, len(report.Heads))
+	return lost, doubled
 }
 
 func openRecord(t testing.TB, m history.Message) *emergencyv1.Record {
