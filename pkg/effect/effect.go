@@ -19,6 +19,10 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
+	"go.opentelemetry.io/otel/trace/noop"
 
 	"cacert.org/emergency/pkg/history"
 	"cacert.org/emergency/pkg/projection"
@@ -76,7 +80,7 @@ type Source interface {
 	Records(ctx context.Context, after history.Mark, fn func(history.Mark, *projection.Record) error) error
 }
 
-// Config of a runner. All fields are required but Meter.
+// Config of a runner. All fields are required but Meter and Tracer.
 type Config struct {
 	Owner string
 	// Instance names this instance of the service, the same after a restart: of several, the one that holds the lease runs the effects.
@@ -86,6 +90,8 @@ type Config struct {
 	Plan     Planner
 	Log      *slog.Logger
 	Meter    Meter
+	// Tracer makes a span of each effect, in the trace in which its event was decided.
+	Tracer trace.Tracer
 }
 
 // Meter counts effects by outcome; a nil Meter counts nothing.
@@ -125,6 +131,9 @@ type item struct {
 func New(cfg Config) (*Runner, error) {
 	if cfg.Owner == "" || cfg.Instance == "" || cfg.Source == nil || cfg.Ledger == nil || cfg.Plan == nil || cfg.Log == nil {
 		return nil, errors.New("effect: a dependency is missing")
+	}
+	if cfg.Tracer == nil {
+		cfg.Tracer = noop.NewTracerProvider().Tracer("")
 	}
 	return &Runner{cfg: cfg, places: make(chan struct{}, atOnce)}, nil
 }
@@ -184,6 +193,7 @@ func (r *Runner) run(ctx context.Context) error {
 
 // plan starts the effects of a record. It returns before they are done.
 func (r *Runner) plan(ctx context.Context, mark history.Mark, rec *projection.Record) error {
+	ctx = rec.Trace(ctx)
 	it := &item{mark: mark}
 	var effects []Effect
 	for _, e := range rec.Events {
@@ -238,6 +248,8 @@ func (r *Runner) do(ctx context.Context, e Effect) bool {
 		r.withdraw(ctx, e.Key)
 		return false
 	}
+	ctx, span := r.cfg.Tracer.Start(ctx, "effect of "+r.cfg.Owner, trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(attribute.String("emergency.effect", e.Key)))
+	defer span.End()
 	run, repeatable, outcome := e.Run, e.Repeatable, Done
 	if !fresh && !e.Repeatable {
 		run, repeatable, outcome = e.Unknown, true, Unknown // a former run was interrupted in the act
@@ -252,6 +264,7 @@ func (r *Runner) do(ctx context.Context, e Effect) bool {
 	case err != nil:
 		r.cfg.Log.ErrorContext(ctx, "effect failed", "owner", r.cfg.Owner, "key", e.Key, "error", err)
 		outcome = Failed
+		span.SetStatus(codes.Error, "given up")
 		r.failed(e.Key, err, true)
 	default:
 		r.succeeded(e.Key)

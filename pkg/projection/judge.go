@@ -54,7 +54,9 @@ func (j *judge) open(m history.Message, verified bool) opened {
 		o.Opened = j.keys.Open(m.Data)
 	}
 	if entry := o.Entry(); entry != nil {
-		o.record, o.err = Decode(entry)
+		if o.record, o.err = Decode(entry); o.record != nil {
+			o.record.Header = m.Header
+		}
 	}
 	return o
 }

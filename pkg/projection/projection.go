@@ -17,6 +17,9 @@ import (
 	"slices"
 	"sync"
 
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/propagation"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/proto"
 
 	"cacert.org/emergency/pkg/history"
@@ -31,6 +34,13 @@ type Record struct {
 	Incident string
 	// Events are its events, in order.
 	Events []Event
+	// Header is what was stored beside it. It is no part of the history and proves nothing; the trace in which it was decided is there.
+	Header map[string]string
+}
+
+// Trace returns a context in the trace in which the record was decided; ctx if it has none.
+func (r *Record) Trace(ctx context.Context) context.Context {
+	return propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier(r.Header))
 }
 
 // Event is one event of a record.
@@ -67,7 +77,7 @@ type Parking interface {
 // Alarm is told of every foreign record.
 type Alarm func(incident string, sequence uint64, err *history.ForeignError)
 
-// Config of a runner. All fields are required but OnForeign and Verified.
+// Config of a runner. All fields are required but OnForeign, Verified and Tracer.
 type Config struct {
 	Store       history.Store
 	Keys        *history.Keyring
@@ -76,6 +86,9 @@ type Config struct {
 	OnForeign   Alarm
 	// Verified are the blocks of the log whose signatures need not be verified again; nil for none.
 	Verified *history.Verified
+	// Tracer makes a span of each record that is applied when it comes, in the trace in which it was decided. Those that were there before
+	// have none: a start is nobody's command.
+	Tracer trace.Tracer
 }
 
 // Runner feeds projections.
@@ -155,12 +168,24 @@ func (r *Runner) Run(ctx context.Context) error {
 		if rec == nil {
 			return nil
 		}
+		defer r.span(ctx, rec)()
 		return r.apply([]*Record{rec})
 	})
 	if ctx.Err() != nil {
 		return nil
 	}
 	return err
+}
+
+// span begins the span of a record that is being applied, and returns what ends it.
+func (r *Runner) span(ctx context.Context, rec *Record) (end func()) {
+	traced := rec.Trace(ctx)
+	if r.cfg.Tracer == nil || !trace.SpanContextFromContext(traced).IsValid() {
+		return func() {}
+	}
+	_, span := r.cfg.Tracer.Start(traced, "project "+rec.Record.GetCommand(), trace.WithSpanKind(trace.SpanKindConsumer),
+		trace.WithAttributes(attribute.String("emergency.incident", rec.Incident), attribute.Int64("emergency.position", int64(rec.Record.GetFirstPosition()))))
+	return func() { span.End() }
 }
 
 // accept is the record of a judged message; nil if it is to be skipped.

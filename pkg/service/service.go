@@ -12,6 +12,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
@@ -28,7 +29,7 @@ import (
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 )
 
-// Deps is what a service is given. All fields are required but Meter and EffectMeter.
+// Deps is what a service is given. All fields are required but Meter, EffectMeter and Tracer.
 type Deps struct {
 	// Owner is which service it is, Instance which of its instances, the same after a restart.
 	Owner    string
@@ -55,6 +56,7 @@ type Deps struct {
 
 	Meter       dispatch.Meter
 	EffectMeter effect.Meter
+	Tracer      trace.Tracer
 }
 
 func (d Deps) check() error {
@@ -109,7 +111,7 @@ func (s *Service) Run(ctx context.Context, plan effect.Planner) error {
 		return timer.Run(ctx, timer.Config{Owner: s.Owner, Clock: s.Clock, Incidents: s.Incidents, Changed: s.Reader.Changed, Dispatch: s.Dispatch, Log: s.Log})
 	})
 	if plan != nil {
-		runner, err := effect.New(effect.Config{Owner: s.Owner, Instance: s.Instance, Source: s.Reader, Ledger: s.Ledger, Plan: plan, Log: s.Log, Meter: s.EffectMeter})
+		runner, err := effect.New(effect.Config{Owner: s.Owner, Instance: s.Instance, Source: s.Reader, Ledger: s.Ledger, Plan: plan, Log: s.Log, Meter: s.EffectMeter, Tracer: s.Tracer})
 		if err != nil {
 			return err
 		}

@@ -64,6 +64,8 @@ func NewMetrics(p metric.MeterProvider) (*Metrics, error) {
 	if err := errors.Join(errs...); err != nil {
 		return nil, fmt.Errorf("metrics: %w", err)
 	}
+	m.foreign.Add(context.Background(), 0) // so that the first one is seen as a rise, and none as none
+	m.notTaken.Add(context.Background(), 0)
 	return m, nil
 }
 

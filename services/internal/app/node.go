@@ -158,7 +158,7 @@ func (n *Node) deps(owner string) service.Deps {
 	return service.Deps{
 		Owner: owner, Instance: n.instance, Clock: n.set.Clock, Log: n.log.With("service", owner), Store: n.store, Keys: n.keys, Signer: n.signers[owner],
 		Artefacts: n.artefacts, Vault: n.vaults[owner], Ledger: n.ledger, Incidents: n.incidents, Reader: n.reader, Peers: n.peers,
-		Meter: meter{n.tel.Metrics}, EffectMeter: meter{n.tel.Metrics},
+		Meter: meter{n.tel.Metrics}, EffectMeter: meter{n.tel.Metrics}, Tracer: n.tel.Tracer.Tracer(scope),
 	}
 }
 
@@ -179,7 +179,7 @@ func (n *Node) openServices(ctx context.Context) error {
 		feed = append(feed, n.dashboard.Projections()...)
 	}
 	if n.reader, err = projection.New(projection.Config{
-		Store: n.store, Keys: n.keys, Log: n.log, Projections: feed, Verified: n.verified,
+		Store: n.store, Keys: n.keys, Log: n.log, Projections: feed, Verified: n.verified, Tracer: n.tel.Tracer.Tracer(scope),
 		OnForeign: func(string, uint64, *history.ForeignError) { n.tel.Metrics.Foreign(context.Background()) },
 	}); err != nil {
 		return err

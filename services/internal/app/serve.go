@@ -63,6 +63,13 @@ func (n *Node) Run(ctx context.Context, ready func(Addresses)) error {
 	if err != nil {
 		return err
 	}
+	pages, err := n.traced(n.handler())
+	if err != nil {
+		return err
+	}
+	if err := n.observe(); err != nil {
+		return err
+	}
 	group, ctx := errgroup.WithContext(ctx)
 	group.Go(func() error { return n.reader.Run(ctx) })
 	group.Go(func() error { return n.pulse.Run(ctx) })
@@ -75,11 +82,11 @@ func (n *Node) Run(ctx context.Context, ready func(Addresses)) error {
 		hangUp = n.dashboard.HangUp
 	}
 	if listeners.web != nil {
-		group.Go(func() error { return serveHTTP(ctx, listeners.web, n.handler(), hangUp) })
+		group.Go(func() error { return serveHTTP(ctx, listeners.web, pages, hangUp) })
 	}
 	if listeners.web2 != nil {
 		group.Go(func() error {
-			return serveHTTP(ctx, tls.NewListener(listeners.web2, identity.ServerTLS(n.identity, "h2", "http/1.1")), n.handler(), hangUp)
+			return serveHTTP(ctx, tls.NewListener(listeners.web2, identity.ServerTLS(n.identity, "h2", "http/1.1")), pages, hangUp)
 		})
 	}
 	group.Go(func() error { return n.guard(ctx) })
@@ -244,13 +251,22 @@ func (n *Node) process(ctx context.Context) pages.Process {
 	for name, peer := range n.peers {
 		p.Services[name] = health(ctx, peer)
 	}
-	s, err := n.js.Stream(ctx, natsd.Stream)
+	info, err := n.stream(ctx)
 	if err != nil {
 		p.StoreAway = err.Error()
 		return p
 	}
-	p.Stored, p.Stream = s.CachedInfo().State.LastSeq, streamOf(s.CachedInfo())
+	p.Stored, p.Stream = info.State.LastSeq, streamOf(info)
 	return p
+}
+
+// stream asks the event log how the histories' stream is.
+func (n *Node) stream(ctx context.Context) (*jetstream.StreamInfo, error) {
+	s, err := n.js.Stream(ctx, natsd.Stream)
+	if err != nil {
+		return nil, err
+	}
+	return s.CachedInfo(), nil
 }
 
 // health tells why a service does not serve; empty if it does.
