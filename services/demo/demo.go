@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"cacert.org/emergency/pkg/procedure"
+	"cacert.org/emergency/pkg/projection/postgres/local"
 	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
 	"cacert.org/emergency/services/cli/client"
 	"cacert.org/emergency/services/internal/child"
@@ -228,6 +229,7 @@ type system struct {
 	w       world
 	server  *child.Process   // everything in one
 	cluster *cluster.Cluster // or this
+	tables  *local.Server    // its PostgreSQL
 	sshd    *sshdtest.Server // the critical host's; nil where no session is played
 	agents  []*child.Process
 	// servers are the services' addresses by name; api is where all of them are, or the queries.
@@ -288,6 +290,9 @@ func (w world) many(ctx context.Context, sys *system, _ Options, show *printer, 
 	if cfg.NATS.Path, err = child.Beside("nats-server"); err != nil {
 		return err
 	}
+	if err := w.database(ctx, sys, &cfg, show); err != nil {
+		return err
+	}
 	if sys.cluster, err = cluster.Start(ctx, cfg); err != nil {
 		return err
 	}
@@ -300,6 +305,25 @@ func (w world) many(ctx context.Context, sys *system, _ Options, show *printer, 
 			show.line("pages of %s %d: https://%s, public log http://%s/log", i.Service, i.Number, i.HTTPS, i.HTTP)
 		}
 	}
+	return nil
+}
+
+// database starts a PostgreSQL for the dashboards' tables and archive, where the machine has one.
+func (w world) database(ctx context.Context, sys *system, cfg *cluster.Config, show *printer) error {
+	var err error
+	if sys.tables, err = local.New(); errors.Is(err, local.ErrNone) {
+		show.line("without tables for operators: %v", err)
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	url, err := sys.tables.NewDatabase(ctx, "epatch")
+	if err != nil {
+		return err
+	}
+	show.line("PostgreSQL runs: psql %s", url)
+	cfg.More[client.Dashboard] = []string{"--database", url}
 	return nil
 }
 
@@ -337,7 +361,7 @@ func (sys *system) stop() error {
 	}
 	errs = append(errs, sys.server.Stop())
 	if sys.cluster != nil {
-		errs = append(errs, sys.cluster.Stop())
+		errs = append(errs, sys.cluster.Stop(), sys.tables.End())
 	}
 	if sys.sshd != nil {
 		sys.sshd.Close()

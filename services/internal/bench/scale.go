@@ -23,7 +23,7 @@ import (
 	"cacert.org/emergency/pkg/projection"
 	"cacert.org/emergency/pkg/projection/operators"
 	"cacert.org/emergency/pkg/projection/postgres"
-	"cacert.org/emergency/pkg/projection/postgres/postgrestest"
+	"cacert.org/emergency/pkg/projection/postgres/local"
 	"cacert.org/emergency/pkg/timer"
 	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
 	"cacert.org/emergency/services/dashboard"
@@ -227,10 +227,10 @@ func heap() uint64 {
 // tables rebuilds the operators' rows in PostgreSQL, and compares that with a plain COPY of the messages and with a bare consumer.
 func tables(ctx context.Context, g *generated, _, large *filled, _ []string, opt Options) (figures []Figure, err error) {
 	const name = "rebuild of the operators' tables in PostgreSQL"
-	if !postgrestest.Found() {
+	if !local.Found() {
 		return []Figure{{Name: name, Note: "there is no PostgreSQL on this machine; on Debian: apt-get install -y postgresql"}}, nil
 	}
-	pg, err := postgrestest.Start()
+	pg, err := local.New()
 	if err != nil {
 		return nil, err
 	}

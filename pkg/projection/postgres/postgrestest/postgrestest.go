@@ -1,75 +1,58 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package postgrestest starts a real PostgreSQL for tests: one throw-away server per test program, one database per test.
+// Package postgrestest gives tests a real PostgreSQL: one throw-away server per test program, one database per test.
 package postgrestest
 
 import (
-	"bytes"
-	"context"
 	"errors"
 	"fmt"
-	"net"
-	"net/url"
 	"os"
-	"os/exec"
-	"os/user"
-	"path/filepath"
-	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"testing"
-	"time"
 
-	"github.com/jackc/pgx/v5"
+	"cacert.org/emergency/pkg/projection/postgres/local"
 )
 
 // Server is a PostgreSQL that runs.
-type Server struct {
-	url  string // of the database postgres
-	bin  string
-	dir  string
-	port int
-	cred *syscall.Credential // to run as, where the test is root, which PostgreSQL refuses
-}
+type Server struct{ *local.Server }
 
 var (
-	shared     Server
+	shared     *local.Server
 	sharedErr  error
 	sharedOnce sync.Once
 	number     atomic.Int64
 )
 
-// help is what a machine without PostgreSQL is told.
-const help = `no PostgreSQL for the tests was found. One of:
-  EPATCH_TEST_DATABASE_URL=postgres://... names a server where databases may be created;
-  EPATCH_TEST_PG_BIN names the folder of initdb and postgres (else pg_config --bindir and /usr/lib/postgresql/*/bin are looked at);
-  Debian: apt-get install -y postgresql`
-
-// errNone: there is nothing to start.
-var errNone = errors.New(help)
+// named is the variable with the URL of a server where databases may be created, instead of one that is started.
+const named = "EPATCH_TEST_DATABASE_URL"
 
 // Main runs the tests of a package and ends the server that they started. Call it from TestMain.
 func Main(m *testing.M) int {
-	defer func() { _ = shared.Stop("immediate"); shared.remove() }() // the folder goes anyway
+	defer func() { _ = shared.End() }() // the folder goes anyway
 	return m.Run()
 }
 
 // Database is a new, empty database: its URL.
 func Database(tb testing.TB) string {
 	tb.Helper()
-	sharedOnce.Do(func() { sharedErr = shared.find() })
+	if address := os.Getenv(named); address != "" {
+		made, err := local.NewDatabase(tb.Context(), address, name())
+		if err != nil {
+			tb.Fatal(err)
+		}
+		return made
+	}
+	sharedOnce.Do(func() { shared, sharedErr = local.New() })
 	usable(tb, sharedErr)
-	return shared.Database(tb)
+	return (&Server{shared}).Database(tb)
 }
 
 func usable(tb testing.TB, err error) {
 	tb.Helper()
 	switch {
-	case errors.Is(err, errNone) && os.Getenv("CI") == "":
-		tb.Skip("SKIPPED: " + err.Error())
+	case errors.Is(err, local.ErrNone) && os.Getenv("CI") == "":
+		tb.Skipf("SKIPPED: %v; or %s=postgres://... names a server", err, named)
 	case err != nil:
 		tb.Fatal(err)
 	}
@@ -78,173 +61,20 @@ func usable(tb testing.TB, err error) {
 // Own is a server for this test alone, which it may stop. EPATCH_TEST_DATABASE_URL does not help here.
 func Own(tb testing.TB) *Server {
 	tb.Helper()
-	s := &Server{}
-	usable(tb, s.start())
-	tb.Cleanup(func() { _ = s.Stop("immediate"); s.remove() }) // the folder goes anyway
-	return s
+	s, err := local.New()
+	usable(tb, err)
+	tb.Cleanup(func() { _ = s.End() }) // the folder goes anyway
+	return &Server{s}
 }
 
-func (s *Server) find() error {
-	if s.url = os.Getenv("EPATCH_TEST_DATABASE_URL"); s.url != "" {
-		return nil
-	}
-	return s.start()
-}
-
-// Found tells whether Start would find PostgreSQL's programs.
-func Found() bool {
-	_, err := programs()
-	return err == nil
-}
-
-// Start starts a server outside of tests, such as for measuring; End ends it and removes what it had.
-func Start() (*Server, error) {
-	s := &Server{}
-	return s, s.start()
-}
-
-// End stops the server and removes its folder.
-func (s *Server) End() error {
-	err := s.Stop("immediate")
-	s.remove()
-	return err
-}
-
-// programs finds the folder of initdb and postgres.
-func programs() (string, error) {
-	var list []string
-	if dir := os.Getenv("EPATCH_TEST_PG_BIN"); dir != "" {
-		list = append(list, dir)
-	}
-	if out, err := exec.Command("pg_config", "--bindir").Output(); err == nil {
-		list = append(list, strings.TrimSpace(string(out)))
-	}
-	debian, _ := filepath.Glob("/usr/lib/postgresql/*/bin") // the pattern is well-formed
-	slices.Reverse(debian)
-	for _, dir := range append(list, debian...) {
-		if executable(filepath.Join(dir, "initdb")) && executable(filepath.Join(dir, "postgres")) && executable(filepath.Join(dir, "pg_ctl")) {
-			return dir, nil
-		}
-	}
-	return "", errNone
-}
-
-func executable(path string) bool {
-	info, err := os.Stat(path)
-	return err == nil && !info.IsDir() && info.Mode()&0o111 != 0
-}
-
-func (s *Server) start() (err error) {
-	if s.bin, err = programs(); err != nil {
-		return err
-	}
-	if s.dir, err = os.MkdirTemp("", "epatch-postgres-"); err != nil {
-		return err
-	}
-	if os.Geteuid() == 0 {
-		if err := s.asNobody(); err != nil {
-			return err
-		}
-	}
-	if err := s.run("initdb", "-D", s.data(), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "--no-sync"); err != nil {
-		return err
-	}
-	lis, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	s.port = lis.Addr().(*net.TCPAddr).Port
-	if err := lis.Close(); err != nil {
-		return err
-	}
-	s.url = fmt.Sprintf("postgres://postgres@127.0.0.1:%d/postgres?sslmode=disable", s.port)
-	return s.Start()
-}
-
-func (s *Server) asNobody() error {
-	nobody, err := user.Lookup("nobody")
-	if err != nil {
-		return fmt.Errorf("PostgreSQL does not run as root, and there is no user nobody: %w", err)
-	}
-	uid, _ := strconv.Atoi(nobody.Uid) // numbers on every Unix
-	gid, _ := strconv.Atoi(nobody.Gid)
-	s.cred = &syscall.Credential{Uid: uint32(uid), Gid: uint32(gid)}
-	return os.Chown(s.dir, uid, gid)
-}
-
-func (s *Server) data() string { return filepath.Join(s.dir, "data") }
-
-func (s *Server) run(name string, args ...string) error {
-	cmd := exec.Command(filepath.Join(s.bin, name), args...)
-	cmd.Dir = s.dir
-	cmd.Env = []string{"PATH=/usr/bin:/bin", "LC_ALL=C", "TZ=UTC"}
-	if s.cred != nil {
-		cmd.SysProcAttr = &syscall.SysProcAttr{Credential: s.cred}
-	}
-	// A file, not a pipe: the server outlives pg_ctl, and would keep a pipe open.
-	out, err := os.CreateTemp(s.dir, name)
-	if err != nil {
-		return err
-	}
-	defer out.Close()
-	cmd.Stdout, cmd.Stderr = out, out
-	if err := cmd.Run(); err != nil {
-		said, _ := os.ReadFile(out.Name()) // only to say more
-		log, _ := os.ReadFile(filepath.Join(s.dir, "log"))
-		return fmt.Errorf("%s: %w: %s %s", name, err, bytes.TrimSpace(said), bytes.TrimSpace(log))
-	}
-	return nil
-}
-
-// Start starts a server that was stopped, and waits until it answers.
-func (s *Server) Start() error {
-	options := fmt.Sprintf("-p %d -c listen_addresses=127.0.0.1 -c unix_socket_directories='' -c fsync=off -c max_connections=60 -c shared_buffers=32MB", s.port)
-	return s.run("pg_ctl", "-D", s.data(), "-l", filepath.Join(s.dir, "log"), "-w", "-t", "60", "-o", options, "start")
-}
-
-// Stop stops the server in pg_ctl's mode: smart, fast, or immediate, which is as good as a crash.
-func (s *Server) Stop(mode string) error {
-	if s.dir == "" {
-		return nil
-	}
-	return s.run("pg_ctl", "-D", s.data(), "-w", "-t", "60", "-m", mode, "stop")
-}
-
-func (s *Server) remove() {
-	if s.dir != "" {
-		_ = os.RemoveAll(s.dir) // a temporary folder
-	}
-}
-
-// Addr is the server's host and port, such as to put a proxy before it.
-func (s *Server) Addr() string { return fmt.Sprintf("127.0.0.1:%d", s.port) }
+func name() string { return fmt.Sprintf("test_%d_%d", os.Getpid(), number.Add(1)) }
 
 // Database makes an empty database and returns its URL.
 func (s *Server) Database(tb testing.TB) string {
 	tb.Helper()
-	address, err := s.NewDatabase(tb.Context(), fmt.Sprintf("test_%d_%d", os.Getpid(), number.Add(1)))
+	address, err := s.NewDatabase(tb.Context(), name())
 	if err != nil {
 		tb.Fatal(err)
 	}
 	return address
-}
-
-// NewDatabase makes an empty database and returns its URL.
-func (s *Server) NewDatabase(ctx context.Context, name string) (string, error) {
-	ctx, cancel := context.WithTimeout(ctx, time.Minute)
-	defer cancel()
-	conn, err := pgx.Connect(ctx, s.url)
-	if err != nil {
-		return "", err
-	}
-	_, err = conn.Exec(ctx, "CREATE DATABASE "+name)
-	if err := errors.Join(err, conn.Close(ctx)); err != nil {
-		return "", err
-	}
-	u, err := url.Parse(s.url)
-	if err != nil {
-		return "", err
-	}
-	u.Path = "/" + name
-	return u.String(), nil
 }
