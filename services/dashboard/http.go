@@ -20,11 +20,11 @@ var files embed.FS
 // contentPolicy lets a page have its own style sheet and picture, and nothing else: no script at all.
 const contentPolicy = "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 
-// logPolicy lets a page of the log ask its own server, too: the search.
-const logPolicy = "default-src 'none'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
+// logPolicy lets a page of the log ask its own server, too: the search, and by its script what has changed.
+const logPolicy = "default-src 'none'; script-src 'self'; connect-src 'self'; style-src 'self'; img-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"
 
 // Handler returns the pages: the public log, those for people who take part (package pages), health, and what Config mounts.
-// The public log is read with GET, and needs and allows no script.
+// The public log is read with GET, and needs no script.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	newLogPages(s).mount(mux)

@@ -20,9 +20,14 @@ import (
 type logPages struct {
 	server *Server
 	assets map[string]asset
+	live   liveLog
 }
 
-func newLogPages(s *Server) *logPages { return &logPages{server: s, assets: assets()} }
+func newLogPages(s *Server) *logPages {
+	p := &logPages{server: s, assets: assets()}
+	p.live.drawn = map[string]drawing{}
+	return p
+}
 
 func (p *logPages) mount(mux *http.ServeMux) {
 	mux.Handle("GET /{$}", http.RedirectHandler("/log", http.StatusFound))
@@ -50,8 +55,11 @@ func (p *logPages) ready(next http.HandlerFunc) http.HandlerFunc {
 	}
 }
 
-// site is the log as it is now.
-func (p *logPages) site() *site.Site {
+// site is the log as it is now, for a page that stays as it is.
+func (p *logPages) site() *site.Site { return p.siteWith("") }
+
+// siteWith is the log as it is now, for a page that hears of changes at an address.
+func (p *logPages) siteWith(stream string) *site.Site {
 	now := p.server.cfg.Clock.Now()
 	cfg := site.Config{
 		Entries: map[publog.Origin][]publog.Entry{}, Base: p.server.cfg.PublicURL, Live: true, Assets: map[string]string{},
@@ -62,6 +70,9 @@ func (p *logPages) site() *site.Site {
 	}
 	for name, a := range p.assets {
 		cfg.Assets[name] = a.path
+	}
+	if cfg.Stream = stream; stream != "" {
+		cfg.Scripts = []string{cfg.Assets["vendor/htmx.min.js"], cfg.Assets["vendor/hx-sse.min.js"]}
 	}
 	return site.New(cfg)
 }
@@ -162,7 +173,8 @@ func (p *logPages) under(w http.ResponseWriter, r *http.Request) {
 	case name == "all" && !isJSON:
 		p.page(w, r, origin, func(s *site.Site) ([]byte, error) { return s.All(origin) })
 	case name == "search" && origin == publog.Real && !isJSON:
-		p.page(w, r, origin, func(s *site.Site) ([]byte, error) { return s.Search(r.URL.Query().Get("q")) })
+		body, err := p.site().Search(r.URL.Query().Get("q"))
+		p.send(w, r, http.StatusOK, body, err)
 	default:
 		p.missing(w, r)
 	}
@@ -185,7 +197,15 @@ func (p *logPages) missing(w http.ResponseWriter, r *http.Request) {
 
 // page answers with a page, or says that there is none.
 func (p *logPages) page(w http.ResponseWriter, r *http.Request, _ publog.Origin, make maker) {
-	body, err := make(p.site())
+	if r.URL.Query().Has(liveQuery) {
+		p.follow(w, r, make)
+		return
+	}
+	stream := ""
+	if p.live.room() {
+		stream = r.URL.EscapedPath() + "?" + liveQuery
+	}
+	body, err := make(p.siteWith(stream))
 	if err == nil && body == nil {
 		p.missing(w, r)
 		return
@@ -205,7 +225,7 @@ func (p *logPages) send(w http.ResponseWriter, r *http.Request, code int, body [
 	h.Set("Cache-Control", "no-cache")
 	h.Set("Content-Security-Policy", logPolicy)
 	w.WriteHeader(code)
-	_, _ = w.Write(body)
+	_, _ = w.Write(body) //nolint:gosec // made by html/template just now
 }
 
 func (p *logPages) machine(w http.ResponseWriter, r *http.Request, o publog.Origin, form string) {

@@ -49,6 +49,10 @@ type Config struct {
 	Live bool
 	// Assets are the addresses of the Static files by name, for live pages.
 	Assets map[string]string
+	// Stream is where a live page hears of changes, by server-sent events for the Scripts, which are addresses; a page without it stays as
+	// it is.
+	Stream  string
+	Scripts []string
 	// Development says on every page that a development authority and demo people are in use.
 	Development bool
 	// Old is the sentence that says that the log may have more than is shown here; empty if that is not so.
@@ -99,7 +103,8 @@ type page struct {
 	L     links
 
 	Live, Development bool
-	Old               string
+	Old, Stream       string
+	Scripts           []string
 	Assets            map[string]string
 	Origin            publog.Origin
 	Year              string
@@ -155,7 +160,7 @@ type waiting struct {
 // at begins the page that lies at a place of the site.
 func (s *Site) at(o publog.Origin, file, title string) *page {
 	l := links{live: s.cfg.Live, up: strings.Repeat("../", strings.Count(file, "/"))}
-	pg := &page{Title: title, L: l, Live: s.cfg.Live, Development: s.cfg.Development, Old: s.cfg.Old, Origin: o, Head: publog.Genesis(o), Assets: map[string]string{}, InArchive: len(s.archive)}
+	pg := &page{Title: title, L: l, Live: s.cfg.Live, Development: s.cfg.Development, Old: s.cfg.Old, Stream: s.cfg.Stream, Scripts: s.cfg.Scripts, Origin: o, Head: publog.Genesis(o), Assets: map[string]string{}, InArchive: len(s.archive)}
 	for _, name := range assetNames() {
 		pg.Assets[name] = l.up + assetFolder + name
 		if s.cfg.Live {

@@ -99,10 +99,32 @@ func New(cfg Config) (*Pages, error) {
 // HangUp ends what is live, so that a server that stops need not wait for people to leave.
 func (p *Pages) HangUp() { p.end.Do(func() { close(p.ended) }) }
 
+// Ended returns a channel that is closed by HangUp.
+func (p *Pages) Ended() <-chan struct{} { return p.ended }
+
 // Mount adds the pages to a mux.
 func (p *Pages) Mount(mux *http.ServeMux) {
 	guard := http.NewCrossOriginProtection()
-	add := func(pattern string, h http.HandlerFunc) { mux.Handle(pattern, guard.Handler(headers(h))) }
+	for pattern, h := range p.handlers() {
+		mux.Handle(pattern, guard.Handler(headers(h)))
+	}
+}
+
+// handlers are what answers, by pattern.
+func (p *Pages) handlers() map[string]http.HandlerFunc {
+	all := map[string]http.HandlerFunc{
+		"POST /incidents/{incident}/act/{command}/sign":      p.actSigned,
+		"POST /declare/sign":                                 p.actSigned,
+		"GET /rota.ics":                                      p.calendar,
+		"GET /board.csv":                                     p.boardTable,
+		"POST /incidents/{incident}/sessions/{grant}/frames": p.frames,
+		"GET /incidents/{incident}/sessions/{grant}/stream":  p.watchStream,
+		"POST /passkeys/sign":                                p.signPasskey,
+		"GET /sign-in":                                       p.signInPage,
+		"POST /sign-in":                                      p.signIn,
+		"POST /sign-out":                                     p.signOut,
+		"POST /language":                                     p.chooseLanguage,
+	}
 	for pattern, build := range map[string]builder{
 		"GET /home":                                        p.home,
 		"GET /incidents":                                   p.incidents,
@@ -138,19 +160,9 @@ func (p *Pages) Mount(mux *http.ServeMux) {
 		"POST /passkeys":                                   p.passkeyMade,
 		"POST /passkeys/revoke":                            p.revokePasskey,
 	} {
-		add(pattern, p.page(build))
+		all[pattern] = p.page(build)
 	}
-	add("POST /incidents/{incident}/act/{command}/sign", p.actSigned)
-	add("POST /declare/sign", p.actSigned)
-	add("GET /rota.ics", p.calendar)
-	add("GET /board.csv", p.boardTable)
-	add("POST /incidents/{incident}/sessions/{grant}/frames", p.frames)
-	add("GET /incidents/{incident}/sessions/{grant}/stream", p.watchStream)
-	add("POST /passkeys/sign", p.signPasskey)
-	add("GET /sign-in", p.signInPage)
-	add("POST /sign-in", p.signIn)
-	add("POST /sign-out", p.signOut)
-	add("POST /language", p.chooseLanguage)
+	return all
 }
 
 // contentPolicy lets a page have its own style sheets, scripts and pictures, talk to its own server, and nothing else: no inline
