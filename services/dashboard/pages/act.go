@@ -108,6 +108,7 @@ type actView struct {
 	Path             string
 	Lead             string
 	Fields, More     []formField
+	Parts            [][]formField // of a form whose parts the rules number
 	File             bool
 	Variants         []variantLink
 	// Wrong is set when something that was filled in is not right; Unplaced is what of it has no field here. Refused is what the rules
@@ -173,6 +174,7 @@ func (p *Pages) actContent(v *viewer, a *acting, cmd procedure.Command, f *forme
 			d.Unplaced = append(d.Unplaced, w)
 		}
 	}
+	d.Fields, d.Parts = inParts(a.info.Name, d.Fields)
 	if refusal != nil {
 		said := v.refusal(refusal)
 		d.Refused = &said

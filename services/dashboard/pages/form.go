@@ -38,6 +38,8 @@ type formField struct {
 	Value    string
 	Choices  []choice
 	Rows     [][]formField
+	Spare    [][]formField // rows that wait until the empty one before them is used
+	Tall     bool          // a text of several paragraphs
 	Required bool
 	Rare     bool
 }
@@ -118,6 +120,33 @@ func longTexts() []string {
 		"symptom", "reason", "message", "steps", "rollback_plan", "local_test", "checks", "detail", "text", "appendix", "summary", "complaint", "relief", "parties", "facts", "logic", "why_not_1",
 		"why_not_2", "why_live", "explanation", "proof", "jurisdiction", "law", "debt_reason", "take_over_reason", "no_observer_reason",
 	}
+}
+
+// tallTexts are those that go on for paragraphs.
+func tallTexts() []string { return []string{"complaint", "facts", "logic"} }
+
+// formParts are the fields of a form whose parts the rules number, each part in its place: the ruling of DRP 3.1, the filing of DRP 1.4.
+// A command that is not here has no parts.
+var formParts = sync.OnceValue(func() map[string][][]string {
+	return map[string][][]string{
+		"DeliverRuling": {{"parties"}, {"facts"}, {"logic", "judgements", "reopen"}, {"directions"}, {"place"}},
+		"FileDispute":   {{"claimants"}, {"respondents"}, {"complaint"}, {"relief"}},
+	}
+})
+
+// inParts takes the fields that stand in numbered parts out of a form. What belongs to none comes before them.
+func inParts(command string, fields []formField) (before []formField, parts [][]formField) {
+	numbered := formParts()[command]
+	parts = make([][]formField, len(numbered))
+	for _, x := range fields {
+		at := slices.IndexFunc(numbered, func(paths []string) bool { return slices.Contains(paths, x.Path) })
+		if at < 0 {
+			before = append(before, x)
+			continue
+		}
+		parts[at] = append(parts[at], x)
+	}
+	return before, parts
 }
 
 // personFields name a person of the directory.
@@ -239,7 +268,7 @@ func (x formField) shows(w procedure.WrongField) bool {
 	if x.Wrong == w.Must && concerns(w.Field, x.Path) {
 		return true
 	}
-	for _, row := range x.Rows {
+	for _, row := range slices.Concat(x.Rows, x.Spare) {
 		if slices.ContainsFunc(row, func(y formField) bool { return y.shows(w) }) {
 			return true
 		}
@@ -312,7 +341,7 @@ func (f *former) committed(commitment string) string {
 func (f *former) text(x *formField, leaf, value string) {
 	x.Kind, x.Value = "text", value
 	if slices.Contains(longTexts(), leaf) {
-		x.Kind = "long"
+		x.Kind, x.Tall = "long", slices.Contains(tallTexts(), leaf)
 		return
 	}
 	var choices []choice
@@ -442,6 +471,13 @@ func (f *former) rows(x *formField, value protoreflect.List) {
 		for j := range row {
 			row[j].Label = fmt.Sprintf("%s %d: %s", x.Label, i+1, row[j].Label)
 			row[j].Required = row[j].Required && i < value.Len()
+			if i > 0 {
+				row[j].Help = "" // the row before says it
+			}
+		}
+		if i > value.Len() {
+			x.Spare = append(x.Spare, row)
+			continue
 		}
 		x.Rows = append(x.Rows, row)
 	}
