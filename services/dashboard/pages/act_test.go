@@ -56,7 +56,7 @@ func restrictedActs(t *testing.T, env *testenv.Env, story *testenv.Story) {
 	// to follows the link about the n-th value.
 	to := func(command string, n int) string {
 		t.Helper()
-		links := regexp.MustCompile(`"(/[^"]*/act/` + command + `[^"]*)"`).FindAllStringSubmatch(clara.page(event), -1)
+		links := regexp.MustCompile(`"(/[^"]*/act/`+command+`[^"]*)"`).FindAllStringSubmatch(clara.page(event), -1)
 		if len(links) <= n {
 			t.Fatalf("%d links to %s", len(links), command)
 		}

@@ -5,6 +5,7 @@ package pages_test
 import (
 	"context"
 	_ "embed"
+	"errors"
 	"fmt"
 	"net"
 	"net/url"
@@ -29,18 +30,45 @@ import (
 //go:embed testdata/axe/axe.min.js
 var axe string
 
-// startBrowser starts one real Chromium for a whole test; everybody in it has an own context, as in another browser.
+// startBrowser is the one real Chromium of all tests; everybody in it has an own context, as in another browser. It ends with the
+// tests (TestMain).
 func startBrowser(t *testing.T) context.Context {
 	t.Helper()
+	ctx, err := theBrowser.start()
+	if errors.Is(err, errNoBrowser) && os.Getenv("CI") == "" {
+		t.Skip("SKIPPED, the pages are not tested in a browser: " + err.Error())
+	}
+	check(t, err)
+	return ctx
+}
+
+var errNoBrowser = errors.New("no Chromium: install it (Debian: apt-get install chromium) or name it in EPATCH_TEST_CHROMIUM")
+
+// oneBrowser is started by the first test that needs it.
+type oneBrowser struct {
+	once sync.Once
+	ctx  context.Context
+	err  error
+	ends []func()
+}
+
+var theBrowser oneBrowser
+
+func (b *oneBrowser) start() (context.Context, error) {
+	b.once.Do(func() { b.ctx, b.err = b.run() })
+	return b.ctx, b.err
+}
+
+func (b *oneBrowser) run() (context.Context, error) {
 	program := chromium()
 	if program == "" {
-		const how = "no Chromium: install it (Debian: apt-get install chromium) or name it in EPATCH_TEST_CHROMIUM"
-		if os.Getenv("CI") != "" {
-			t.Fatal(how)
-		}
-		t.Skip("SKIPPED, the pages are not tested in a browser: " + how)
+		return nil, errNoBrowser
 	}
-	opts := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(program), chromedp.DisableGPU, chromedp.UserDataDir(t.TempDir()),
+	dir, err := os.MkdirTemp("", "epatch-chromium-")
+	if err != nil {
+		return nil, err
+	}
+	opts := append(chromedp.DefaultExecAllocatorOptions[:], chromedp.ExecPath(program), chromedp.DisableGPU, chromedp.UserDataDir(dir),
 		chromedp.Flag("disable-quic", true), chromedp.Flag("disable-background-networking", true), chromedp.Flag("disable-component-update", true),
 		chromedp.Flag("disable-sync", true), chromedp.Flag("disable-dev-shm-usage", true), chromedp.Flag("lang", "en"))
 	if os.Geteuid() == 0 {
@@ -48,9 +76,14 @@ func startBrowser(t *testing.T) context.Context {
 	}
 	ctx, cancel := chromedp.NewExecAllocator(context.Background(), opts...)
 	ctx, stop := chromedp.NewContext(ctx)
-	t.Cleanup(func() { stop(); cancel() })
-	check(t, chromedp.Do(ctx, chromedp.Navigate("about:blank")))
-	return ctx
+	b.ends = []func(){stop, cancel, func() { _ = os.RemoveAll(dir) }}
+	return ctx, chromedp.Do(ctx, chromedp.Navigate("about:blank"))
+}
+
+func (b *oneBrowser) stop() {
+	for _, end := range b.ends {
+		end()
+	}
 }
 
 func chromium() string {
@@ -69,6 +102,8 @@ type tab struct {
 	env *testenv.Env
 	// host serves the pages instead of env, if it is set.
 	host string
+	// look is what it was opened with; person is who is signed in now.
+	look
 
 	mu       sync.Mutex
 	problems []string
@@ -95,7 +130,7 @@ func open(t *testing.T, browser context.Context, env *testenv.Env, l look) *tab 
 	ctx, stop := chromedp.NewContext(browser, chromedp.WithNewBrowserContext())
 	ctx, cancel := context.WithTimeout(ctx, max(l.within, testenv.Patience))
 	t.Cleanup(func() { cancel(); stop() })
-	x := &tab{t: t, ctx: ctx, env: env, hosts: map[string]bool{}}
+	x := &tab{t: t, ctx: ctx, env: env, look: l, hosts: map[string]bool{}}
 	if l.named {
 		_, port, err := net.SplitHostPort(env.HTTP())
 		check(t, err)
@@ -146,7 +181,7 @@ func (x *tab) hear(ev any) {
 	case *runtime.EventExceptionThrown:
 		x.problems = append(x.problems, "exception: "+e.ExceptionDetails.Text)
 	case *log.EventEntryAdded:
-		answered := strings.Contains(e.Entry.Text, "status of 422") // the browser's note on a form that came back, which is as it should
+		answered := strings.Contains(e.Entry.Text, "status of 422") || strings.Contains(e.Entry.Text, "status of 409") // the browser's note on what was refused, as it should
 		if (e.Entry.Level == "error" || e.Entry.Level == "warning") && !answered {
 			x.problems = append(x.problems, fmt.Sprintf("log: %s %s", e.Entry.Text, e.Entry.URL))
 		}
@@ -225,20 +260,24 @@ type violation struct {
 	Nodes            []string
 }
 
-// wellMade checks what holds for every page: axe finds nothing, nothing is wider than the page, no complaint, no other host.
+// wellMade checks what holds for every page, as it is open: axe finds nothing, nothing is wider than the page, no complaint, no other
+// host, and nothing that somebody wrote has run.
 func (x *tab) wellMade(what string) {
+	x.t.Helper()
+	x.accessible(what, "")
+	x.steady(what)
+}
+
+// accessible checks that axe finds nothing, by all its rules unless more options say which.
+func (x *tab) accessible(what, more string) {
 	x.t.Helper()
 	if eval[bool](x, `typeof axe === 'undefined'`) {
 		eval[bool](x, axe+"; true")
 	}
-	list := eval[[]violation](x, `axe.run(document, {resultTypes: ['violations']}).then(r => r.violations.map(v => ({ID: v.id, Impact: v.impact, Help: v.help, Nodes: v.nodes.map(n => n.target.join(' ') + ' ' + n.failureSummary)})))`)
+	list := eval[[]violation](x, `axe.run(document, {resultTypes: ['violations'], preload: false`+more+`}).then(r => r.violations.map(v => ({ID: v.id, Impact: v.impact, Help: v.help, Nodes: v.nodes.map(n => n.target.join(' ') + ' ' + n.failureSummary)})))`)
 	for _, v := range list {
 		x.t.Errorf("%s: axe %s (%s): %s\n  %s", what, v.ID, v.Impact, v.Help, strings.Join(v.Nodes[:min(3, len(v.Nodes))], "\n  "))
 	}
-	if wide := eval[string](x, tooWide); wide != "" {
-		x.t.Errorf("%s: wider than the page: %s", what, wide)
-	}
-	x.quiet(what)
 }
 
 // quiet checks that no page has complained, and none has asked another host.

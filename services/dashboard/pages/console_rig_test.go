@@ -24,7 +24,11 @@ import (
 	"cacert.org/emergency/services/internal/testenv"
 )
 
-func TestMain(m *testing.M) { os.Exit(testenv.Main(m)) } // sshd starts this program as the host's side of a session
+func TestMain(m *testing.M) {
+	code := testenv.Main(m) // sshd starts this program as the host's side of a session
+	theBrowser.stop()
+	os.Exit(code)
+}
 
 // console is a system with a watched console: the machine's own sshd as the target, the host's agent, the broker; and one access,
 // granted by carla to anna and watched by carla.

@@ -13,6 +13,7 @@ import (
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
 
+	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 	"cacert.org/emergency/services/internal/testenv"
 )
 
@@ -31,32 +32,39 @@ const fillHostile = `(text => {
 // that says what is signed, not where it was recorded.
 func hostileForms(t *testing.T, browser context.Context, h *hour, bad *testenv.Story) {
 	text := markup + turned + endless
+	x := open(t, browser, h.Env, look{person: "carl", width: 390, within: wholeEmergency})
 	for _, f := range []struct{ who, path string }{
 		{"carl", "/declare"}, {"carl", "/incidents/" + bad.ID + "/act/AnnotateLog"}, {"carl", "/incidents/" + bad.ID + "/act/CallOut"}, {"carl", "/incidents/" + bad.ID + "/act/Escalate"},
-		{"anna", "/incidents/" + bad.ID + "/act/RaiseVeto?subject=P1r1"}, {"carl", "/incidents/" + bad.ID + "/act/FileDispute"}, {"anna", "/incidents/" + bad.ID + "/act/Respond?kind=decline"},
-		{"carl", "/incidents/" + bad.ID + "/act/Respond?subject=" + url.QueryEscape(markup)},
+		{"carl", "/incidents/" + bad.ID + "/act/FileDispute"}, {"carl", "/incidents/" + bad.ID + "/act/Respond?subject=" + url.QueryEscape(markup)},
+		{"anna", "/incidents/" + bad.ID + "/act/RaiseVeto?subject=P1r1"}, {"anna", "/incidents/" + bad.ID + "/act/Respond?kind=decline"},
 	} {
-		x := open(t, browser, h.Env, look{person: f.who, width: 390, within: wholeEmergency})
-		harmless := func(what string) {
-			t.Helper()
-			x.wellMade(f.path + ", " + what)
-			if eval[bool](x, "typeof window.pwned !== 'undefined'") {
-				t.Errorf("%s, %s: what somebody wrote ran", f.path, what)
-			}
-		}
+		x.as(f.who)
 		x.goTo(f.path)
-		harmless("empty")
+		x.fits(f.path + ", empty")
 		if n := eval[int](x, fillHostile+"("+strconv.Quote(text)+")"); n == 0 {
 			t.Errorf("%s has no field for text", f.path)
 		}
 		x.follow("form.act .do button")
-		harmless("filled in")
-		if eval[bool](x, "document.querySelector('form.sign') === null") {
-			continue // refused: it stands in its field again
+		x.everywhere(f.path + ", filled in") // what is signed, or refused: it stands in its field again
+		if eval[bool](x, "document.querySelector('form.sign') !== null") {
+			x.follow("form.sign button")
+			x.fits(f.path + ", signed")
 		}
-		x.shoot("hostile-statement-390")
-		x.follow("form.sign button")
-		harmless("signed")
+	}
+	refusedWhenSigned(t, x, bad)
+}
+
+// refusedWhenSigned: somebody takes the place while another reads what is signed.
+func refusedWhenSigned(t *testing.T, x *tab, bad *testenv.Story) {
+	x.as("theo")
+	x.goTo("/incidents/" + bad.ID + "/act/Respond?kind=accept&subject=testing%2F1")
+	x.do(chromedp.SetValue(`[name="accept.contact_path"]`, markup))
+	x.follow("form.act .do button")
+	bad.Do("tina", &emergencyv1.RespondRequest{Answer: &emergencyv1.RespondRequest_Accept{Accept: &emergencyv1.Acceptance{Slot: "testing/1", ContactPath: "phone", OnStandby: true}}})
+	x.follow("form.sign button")
+	x.everywhere("refused when it was signed")
+	if said := eval[string](x, "document.querySelector('main').innerText"); !strings.Contains(said, "Not recorded") || !strings.Contains(said, "SLOT_TAKEN") {
+		t.Errorf("a place that is taken meanwhile: %s", said)
 	}
 }
 

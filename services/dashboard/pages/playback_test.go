@@ -3,6 +3,7 @@
 package pages_test
 
 import (
+	"fmt"
 	"net/http"
 	"net/url"
 	"os"
@@ -13,6 +14,8 @@ import (
 
 	"github.com/chromedp/chromedp"
 	"github.com/chromedp/chromedp/kb"
+
+	"cacert.org/emergency/services/internal/testenv"
 )
 
 // playedBy counts the playbacks that the history names for a person.
@@ -59,13 +62,14 @@ func TestPlayback(t *testing.T) {
 		t.Errorf("a search in it is another playback: %d events", n)
 	}
 
+	all := open(t, browser, c.Env, look{person: "carla", width: 1280, within: 4 * testenv.Patience})
+	all.everyRoute(ofConsole, names{"id": c.story.ID, "grant": "G1"})
 	for _, width := range []int64{1280, 390} {
 		x := open(t, browser, c.Env, look{person: "carl", width: width})
 		playsIt(x, c.path(""))
 		x.until("document.getElementById('player').dataset.ready === 'true'")
-		x.wellMade("playback")
 		inPlayer(t, x)
-		x.shoot("playback-" + map[bool]string{true: "1280", false: "390"}[width == 1280])
+		x.shoot(fmt.Sprintf("playback-%d", width))
 		x.wellMade("playback, played")
 	}
 	if n := playedBy(c, "carl"); n != 2 {
@@ -81,7 +85,7 @@ func TestPlayback(t *testing.T) {
 	if at, end := eval[float64](x, "Number(document.getElementById('player').dataset.at)"), eval[float64](x, "Number(document.querySelector('[data-do=seek]').max)"); at <= 0 || at >= end {
 		t.Errorf("it begins at %v of %v", at, end)
 	}
-	x.wellMade("playback in German")
+	x.fits("playback in German")
 
 	c.notFor()
 	c.damaged(t)

@@ -34,7 +34,7 @@ func TestWatch(t *testing.T) {
 	chromium := startBrowser(t)
 	c := newConsole(t)
 	x := open(t, chromium, c.Env, look{person: "carla", width: 1280, within: 4 * testenv.Patience})
-	x.goTo(c.path("/watch"))
+	x.everyRoute(ofWatch, names{"id": c.story.ID, "grant": "G1"})
 	x.do(chromedp.Click("[data-do=begin]"))
 	x.until(watching + ".mode === 'watcher' && " + heading + " === 'watcher ready'")
 	subject := c.run("anna", "connect")
