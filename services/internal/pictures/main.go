@@ -56,9 +56,11 @@ type picture struct {
 	name, path, person string
 	dark               bool
 	lang               string
-	// press is what is pressed on the way, one page after the other; ready is what then holds when there is all to see.
-	press []string
-	ready string
+	// press is what is pressed on the way, one page after the other; ready is what then holds when there is all to see. do is done in the
+	// page then, until it shows.
+	press     []string
+	ready     string
+	do, until string
 }
 
 func pictures() []picture {
@@ -80,11 +82,15 @@ func pictures() []picture {
 		{name: "form-declare", path: "/declare", person: "carla"},
 		{name: "statement", path: "/incidents/{open}/act/CallOut", person: "carla", press: []string{"form.act .do button"}},
 		{name: "session", path: "/incidents/{over}/sessions/G1", person: "arno"},
-		{name: "playback", path: "/incidents/{over}/sessions/G1", person: "carl", press: []string{"section form button:not(.plain)"}, ready: "document.getElementById('player').dataset.ready === 'true'"},
+		{name: "playback", path: "/incidents/{over}/sessions/G1", person: "carl", press: []string{"section form button:not(.plain)"}, ready: "document.getElementById('player').dataset.ready === 'true'",
+			do:    "(() => { const seek = document.querySelector('[data-do=seek]'); seek.value = seek.max * 0.9; seek.dispatchEvent(new Event('input')); })()",
+			until: "document.querySelector('.xterm-rows').innerText.includes('Certificate for')"},
 		{name: "docket", path: "/docket?show=all", person: "casper"},
 		{name: "case", path: "/docket?show=all", person: "arno", press: []string{".docket .what a"}},
 		{name: "dossier", path: "/incidents/{over}/dossier", person: "arno"},
 		{name: "form-dispute", path: "/incidents/{open}/act/FileDispute", person: "carla"},
+		{name: "form-review", path: "/incidents/{open}/act/RecordFirstReview", person: "anna"},
+		{name: "form-ruling", path: "/docket", person: "arno", press: []string{".docket .what a", `a.button[href*="/act/DeliverRuling"]`}},
 		{name: "passkeys", path: "/passkeys", person: "carla"},
 	}
 }
@@ -189,6 +195,14 @@ func one(browser context.Context, pages, file string, p picture, width int64, wh
 	if p.ready != "" {
 		if _, err := chromedp.Run(ctx, chromedp.Poll[bool](p.ready, chromedp.WithPollingTimeout(patience))); err != nil {
 			return 0, fmt.Errorf("not ready: %w", err)
+		}
+	}
+	if p.do != "" {
+		if err := chromedp.Do(ctx, chromedp.Evaluate[chromedp.Void](p.do+"; void 0")); err != nil {
+			return 0, fmt.Errorf("do: %w", err)
+		}
+		if _, err := chromedp.Run(ctx, chromedp.Poll[bool](p.until, chromedp.WithPollingTimeout(patience))); err != nil {
+			return 0, fmt.Errorf("not done: %w", err)
 		}
 	}
 	title, err := chromedp.Run(ctx, chromedp.Evaluate[string]("document.querySelector('h1') ? '' : document.body.innerText"))
