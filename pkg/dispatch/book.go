@@ -16,7 +16,8 @@ import (
 )
 
 // bookCache is the rule book as far as this process has read it. An accepted command records the position it used, and a
-// refusal is checked against the newest one; a revoked key or role therefore counts at the latest after freshFor.
+// refusal is checked against the newest one; a revoked key or role therefore counts when RuleBookChanged says so, and at the
+// latest after freshFor.
 type bookCache struct {
 	store history.Store
 	keys  *history.Keyring
@@ -62,7 +63,11 @@ func (b *bookCache) current(ctx context.Context, newest bool) (*rulebook.Book, e
 	return b.book, nil
 }
 
-// outdated makes the next command read the book anew: this process has just added to it.
+// RuleBookChanged makes the next command be decided by the rule book as it is then. Tell it of a change that is seen elsewhere; without
+// being told, a command is decided by a book that is a second old at most.
+func (d *Dispatcher) RuleBookChanged() { d.book.outdated() }
+
+// outdated makes the next command read the book anew.
 func (b *bookCache) outdated() { b.stale.Store(true) }
 
 // FoldBook returns the rule book after one more record.

@@ -57,9 +57,12 @@ func rights(service string) []right {
 	}
 	own := RestrictedBucket(service)
 	list := append([]right{{subject: Subjects}}, read(Stream, "KV_"+EffectBucket, "OBJ_"+ObjectBucket, "KV_"+own)...)
+	for _, key := range []string{EffectKey("effect", service) + ".>", EffectKey("mark", service), EffectKey("lease", service)} {
+		subject := "$KV." + EffectBucket + "." + key
+		list = append(list, right{subject: subject, to: APIPrefix + "." + subject}) // as the key-value client writes with a prefix
+	}
 	return append(list,
 		api("STREAM.MSG.DELETE.KV_"+own),
-		right{subject: "$KV." + EffectBucket + ".>", to: APIPrefix + ".$KV." + EffectBucket + ".>"}, // as the key-value client writes with a prefix
 		right{subject: "$KV." + own + ".>"},
 		right{subject: "$O." + ObjectBucket + ".>"},
 	)

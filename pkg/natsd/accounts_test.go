@@ -136,7 +136,7 @@ func TestAccountsAreEnough(t *testing.T) {
 		if err != nil || len(reading.Entries) != 10 {
 			t.Errorf("%s reads %d records (%v)", owner, len(reading.Entries), err)
 		}
-		ledger, err := ledgerstore.New(t.Context(), js)
+		ledger, err := ledgerstore.New(t.Context(), js, owner)
 		must(t, err)
 		if fresh, _, err := ledger.Intend(t.Context(), "effect of "+owner); err != nil || !fresh {
 			t.Errorf("%s intends: fresh %t, %v", owner, fresh, err)
@@ -212,16 +212,19 @@ func TestAccountsAllowNothingElse(t *testing.T) {
 		}
 		tries = append(tries, try{subject: "$JS.API." + call, data: body}, try{subject: natsd.APIPrefix + "." + call, data: body})
 	}
+	for _, key := range []string{natsd.EffectKey("effect", "deployment") + ".x", natsd.EffectKey("mark", "deployment"), natsd.EffectKey("lease", "deployment"), "x"} {
+		tries = append(tries, try{subject: natsd.APIPrefix + ".$KV.EFFECTS." + key, data: "done"})
+	}
 	for _, subject := range []string{"$KV.RESTRICTED_deployment.x", "$KV.EFFECTS.x", "$SYS.REQ.SERVER.PING", "$JS.ACK.EMERGENCY.x", "other"} {
 		tries = append(tries, try{subject: subject, data: "x"})
 	}
 	// What may be asked is asked with a reply subject that is stored: neither the server's answer nor an acknowledgement lands there.
-	for _, reply := range []string{"emergency.e20261124.9", "$KV.RESTRICTED_deployment.x", "$KV.RESTRICTED_review.x", "$O.ARTEFACTS.M.x", "JSLOG.$KV.EFFECTS.x", "$JS.API.STREAM.DELETE.EMERGENCY"} {
+	for _, reply := range []string{"emergency.e20261124-9", "$KV.RESTRICTED_deployment.x", "$KV.RESTRICTED_review.x", "$O.ARTEFACTS.M.x", "JSLOG.$KV.EFFECTS.x", "$JS.API.STREAM.DELETE.EMERGENCY"} {
 		tries = append(tries,
 			try{subject: natsd.APIPrefix + ".STREAM.INFO.EMERGENCY", reply: reply},
 			try{subject: natsd.APIPrefix + ".STREAM.MSG.GET.EMERGENCY", reply: reply, data: `{"seq":1}`},
 			try{subject: natsd.APIPrefix + ".STREAM.MSG.DELETE.KV_RESTRICTED_review", reply: reply, data: `{"seq":77}`},
-			try{subject: "emergency.e20261124.1", reply: reply, data: "x", header: nats.Header{jetstream.ExpectedStreamHeader: {"OTHER"}}},
+			try{subject: "emergency.e20261124-1", reply: reply, data: "x", header: nats.Header{jetstream.ExpectedStreamHeader: {"OTHER"}}},
 		)
 	}
 	nc := review.Conn()
@@ -263,7 +266,7 @@ func TestAccountsAllowNothingElse(t *testing.T) {
 
 	// The dashboard's user appends nothing.
 	reader := s.connect(t, natsd.Reader)
-	if _, err := reader.Conn().Request("emergency.e20261124.1", []byte("x"), 300*time.Millisecond); err == nil {
+	if _, err := reader.Conn().Request("emergency.e20261124-1", []byte("x"), 300*time.Millisecond); err == nil {
 		t.Error("the dashboard may append")
 	}
 	if got := s.state(t)[natsd.Stream]; got != after[natsd.Stream] {

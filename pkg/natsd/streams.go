@@ -4,6 +4,7 @@ package natsd
 
 import (
 	"context"
+	"encoding/base64"
 	"errors"
 	"fmt"
 	"time"
@@ -37,6 +38,15 @@ type Profile struct {
 	MaxBytes      int64 // of the histories; full means that new records are refused, nothing is dropped
 	ArtefactBytes int64 // of the artefacts; zero means as MaxBytes
 	BucketBytes   int64 // of each key-value bucket; zero means as MaxBytes
+}
+
+// EffectKey is a key of the ledger of effects: of what one owner intends, or how far an owner has come ("mark"), or which of its instances
+// acts ("lease"). Each owner's user may write its own keys alone.
+func EffectKey(kind, owner string) string {
+	if kind == "effect" {
+		return kind + "." + owner
+	}
+	return kind + "." + base64.RawURLEncoding.EncodeToString([]byte(owner))
 }
 
 // Provision creates the stream and the buckets that do not exist yet. It never changes one that exists: differing

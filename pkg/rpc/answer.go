@@ -37,6 +37,17 @@ func answer(ctx context.Context, err error) (st *status.Status, reference string
 	if err == nil {
 		return nil, ""
 	}
+	if r, ok := RefusalOf(context.Cause(ctx)); ok { // why the stream ended, whatever its handler made of that
+		return StatusOf(r), ""
+	}
+	var limited *RateError
+	if errors.As(err, &limited) {
+		st := StatusOf(limited.Refusal)
+		if with, err := st.WithDetails(&errdetails.RetryInfo{RetryDelay: durationpb.New(limited.After)}); err == nil {
+			st = with
+		}
+		return st, ""
+	}
 	if r, ok := RefusalOf(err); ok {
 		return StatusOf(r), ""
 	}
@@ -100,6 +111,9 @@ func detailed(st *status.Status, ref string, after time.Duration) *status.Status
 	}
 	return with
 }
+
+// RetryAfter is the delay after which an error's status asks the caller to try again, or a second where it names none.
+func RetryAfter(err error) time.Duration { return retryAfter(err) }
 
 // retryAfter is the delay that a status asks for.
 func retryAfter(err error) time.Duration {

@@ -14,7 +14,7 @@ func TestCappedListener(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {
 		lis, dial := Local()
-		c := newCapped(lis, 1)
+		c := newCapped(lis, 1, 0)
 		accepted, ended := make(chan net.Conn, 2), make(chan error, 1)
 		go func() {
 			for {

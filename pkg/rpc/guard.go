@@ -81,6 +81,7 @@ func (g *guard) call(ctx context.Context, method string, unary bool, trailer fun
 	if err == nil {
 		err = g.contained(ctx, handler)
 	}
+	g.counted(ctx, method, err)
 	st, ref := answer(ctx, err)
 	if err != nil && open(method) { // their errors are gRPC's own and say nothing of us
 		st, ref = status.Convert(err), ""
@@ -102,6 +103,11 @@ func (g *guard) admit(ctx context.Context, method string, unary bool) (context.C
 	if open(method) {
 		return ctx, nothing, nil
 	}
+	if g.cfg.Limiter != nil {
+		if err := g.cfg.Limiter.Admit(caller, known, addressOf(ctx)); err != nil {
+			return ctx, nothing, err
+		}
+	}
 	anonymous := slices.Contains(g.cfg.Anonymous, method)
 	if err := g.identified(caller, known); err != nil && !anonymous {
 		return ctx, nothing, err
@@ -109,16 +115,21 @@ func (g *guard) admit(ctx context.Context, method string, unary bool) (context.C
 	if err := deadlined(ctx, unary); err != nil {
 		return ctx, nothing, err
 	}
-	if g.cfg.Limit != nil {
-		if err := g.cfg.Limit(ctx, method); err != nil {
-			return ctx, nothing, err
-		}
-	}
 	ctx, cancel := g.bound(ctx, unary, caller, known && !anonymous)
 	if anonymous {
 		return ctx, cancel, nil
 	}
 	return ctx, cancel, g.contained(ctx, func(ctx context.Context) error { return g.cfg.Authorize(ctx, method, caller) })
+}
+
+// counted tells the limiter of a call that was refused, other than by the limiter itself.
+func (g *guard) counted(ctx context.Context, method string, err error) {
+	r, refused := RefusalOf(err)
+	if g.cfg.Limiter == nil || !refused || r.Reason == ReasonRate || r.Passing() || open(method) {
+		return
+	}
+	caller, known := callerOf(ctx)
+	g.cfg.Limiter.Refused(caller, known, addressOf(ctx))
 }
 
 // callerOf returns the caller of a connection, as far as TLS verified one.
@@ -140,9 +151,13 @@ func (g *guard) identified(c identity.Caller, known bool) error {
 		return noIdentity("this call needs a client certificate", "connect with the certificate and key of your profile")
 	}
 	if !c.Valid(g.cfg.Now()) { // it was valid when the connection was made
-		return noIdentity("the client certificate ended at "+c.Certificate.NotAfter.UTC().Format(time.RFC3339), "get a new certificate for the same key and connect again")
+		return certificateEnded(c)
 	}
 	return nil
+}
+
+func certificateEnded(c identity.Caller) error {
+	return noIdentity("the client certificate ended at "+c.Certificate.NotAfter.UTC().Format(time.RFC3339), "get a new certificate for the same key and connect again")
 }
 
 func noIdentity(message, remedy string) error {
@@ -165,8 +180,8 @@ func deadlined(ctx context.Context, unary bool) error {
 // errStopping is why a stream's context ends when the server does.
 var errStopping = errors.New("the server stops")
 
-// bound ends a unary call a little before its caller gives up; and a stream when the caller's certificate ends, or when
-// the server stops.
+// bound ends a unary call a little before its caller gives up; and a stream when the caller's certificate ends, when the caller may not go
+// on, or when the server stops.
 func (g *guard) bound(ctx context.Context, unary bool, c identity.Caller, known bool) (context.Context, context.CancelFunc) {
 	if unary {
 		end, _ := ctx.Deadline()
@@ -179,8 +194,12 @@ func (g *guard) bound(ctx context.Context, unary bool, c identity.Caller, known 
 	if !known {
 		return ctx, cancel
 	}
-	ctx, ended := context.WithTimeout(ctx, c.Certificate.NotAfter.Sub(g.cfg.Now()))
-	return ctx, func() { ended(); cancel() }
+	ctx, ended := context.WithTimeoutCause(ctx, c.Certificate.NotAfter.Sub(g.cfg.Now()), certificateEnded(c))
+	if g.cfg.Standing == nil {
+		return ctx, func() { ended(); cancel() }
+	}
+	ctx, leave := g.cfg.Standing.Enter(ctx, c)
+	return ctx, func() { leave(); ended(); cancel() }
 }
 
 // panicked is a defect that a handler ran into.

@@ -15,106 +15,207 @@ import (
 	"cacert.org/emergency/pkg/procedure"
 )
 
-// maxCallers bounds what a limiter remembers.
-const maxCallers = 4096
-
-// Limiter allows each caller so many calls: by key, or by address where there is no key.
-type Limiter struct {
-	perSecond rate.Limit
-	burst     int
-	now       func() time.Time
-
-	mu      sync.Mutex
-	callers map[string]*rate.Limiter
+// Limits are how many calls a caller may make. A limit of zero calls a second is none.
+type Limits struct {
+	// Known are the calls of a person or system of the rule book, with whichever key; Unknown those of everybody else at one address.
+	Known, Unknown Limit
+	// KnownRefused and UnknownRefused are how many of them may be refused. Who has used these up has to wait with every call.
+	KnownRefused, UnknownRefused Limit
 }
 
-// NewLimiter allows each caller perSecond calls a second, and a burst of calls at once.
-func NewLimiter(perSecond float64, burst int, now func() time.Time) *Limiter {
-	return &Limiter{perSecond: rate.Limit(perSecond), burst: burst, now: now, callers: map[string]*rate.Limiter{}}
+// Limit is so many calls a second, and a burst of so many at once.
+type Limit struct {
+	PerSecond float64
+	Burst     int
 }
 
-// Limit refuses a call that is one too many with RESOURCE_EXHAUSTED/RATE; it fits ServerConfig.Limit.
-func (l *Limiter) Limit(ctx context.Context, _ string) error {
-	now := l.now()
-	r := l.of(name(ctx), now).ReserveN(now, 1)
-	wait := r.DelayFrom(now)
-	if r.OK() && wait == 0 {
+func (l Limit) limiter() *rate.Limiter {
+	if l.PerSecond <= 0 {
 		return nil
 	}
-	r.CancelAt(now)
-	return &procedure.Refusal{
-		Code: procedure.ResourceExhausted, Reason: ReasonRate, Rule: "hardening 1.6", Message: "too many calls by this caller",
-		Allow: []procedure.Allowance{{Description: "call again in " + wait.Round(time.Millisecond).String()}},
+	return rate.NewLimiter(rate.Limit(l.PerSecond), max(1, l.Burst))
+}
+
+// maxAddresses and maxKnown bound what a limiter remembers. Whoever can make up addresses makes only addresses be forgotten.
+const (
+	maxAddresses = 4096
+	maxKnown     = 4096
+)
+
+// Limiter allows each caller so many calls.
+type Limiter struct {
+	limits Limits
+	of     func(identity.Caller) (name string, exempt bool)
+	now    func() time.Time
+
+	mu        sync.Mutex
+	known     map[string]*allowance
+	addresses map[string]*allowance
+}
+
+// allowance is what a caller has left; nil where there is no limit.
+type allowance struct{ calls, refused *rate.Limiter }
+
+// NewLimiter limits callers. of tells who a caller is, whichever key it uses: empty for somebody unknown, who counts by address; exempt are
+// those whose calls are other people's, such as services.
+func NewLimiter(limits Limits, of func(identity.Caller) (name string, exempt bool), now func() time.Time) *Limiter {
+	return &Limiter{limits: limits, of: of, now: now, known: map[string]*allowance{}, addresses: map[string]*allowance{}}
+}
+
+// RateError refuses a call that is one too many. It is a *procedure.Refusal, RESOURCE_EXHAUSTED/RATE, and tells when to come again.
+type RateError struct {
+	*procedure.Refusal
+	After time.Duration
+}
+
+// Unwrap returns the refusal.
+func (e *RateError) Unwrap() error { return e.Refusal }
+
+// Admit refuses a call that is one too many with a *RateError. c is the caller, if there is a certificate; address where it calls from.
+func (l *Limiter) Admit(c identity.Caller, certified bool, address string) error {
+	a := l.allowance(c, certified, address)
+	if a == nil {
+		return nil
+	}
+	now := l.now()
+	what, wait := "calls", time.Duration(0)
+	if a.refused != nil && a.refused.TokensAt(now) < 1 {
+		what, wait = "calls that had to be refused", untilOne(a.refused, now)
+	}
+	if wait == 0 && a.calls != nil && !a.calls.AllowN(now, 1) {
+		wait = untilOne(a.calls, now)
+	}
+	if wait == 0 {
+		return nil
+	}
+	wait = wait.Truncate(time.Millisecond) + time.Millisecond
+	return &RateError{&procedure.Refusal{
+		Code: procedure.ResourceExhausted, Reason: ReasonRate, Rule: "hardening 1.6", Message: "too many " + what + " by this caller",
+		Allow: []procedure.Allowance{{Description: "send the same call again in " + wait.String() + "; nothing was done"}},
+	}, wait}
+}
+
+// Refused tells that a call which was admitted had to be refused.
+func (l *Limiter) Refused(c identity.Caller, certified bool, address string) {
+	if a := l.allowance(c, certified, address); a != nil && a.refused != nil {
+		a.refused.AllowN(l.now(), 1)
 	}
 }
 
-func (l *Limiter) of(name string, now time.Time) *rate.Limiter {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if lim, ok := l.callers[name]; ok {
-		return lim
-	}
-	if len(l.callers) >= maxCallers {
-		l.forget(now)
-	}
-	lim := rate.NewLimiter(l.perSecond, l.burst)
-	l.callers[name] = lim
-	return lim
+// untilOne is when a whole call is left again.
+func untilOne(l *rate.Limiter, now time.Time) time.Duration {
+	return time.Duration((1 - l.TokensAt(now)) / float64(l.Limit()) * float64(time.Second))
 }
 
-// forget drops callers whose burst is whole again: for them it changes nothing. If none is, all begin anew, since
-// memory must not grow by what callers do.
-func (l *Limiter) forget(now time.Time) {
-	for name, lim := range l.callers {
-		if lim.TokensAt(now) >= float64(l.burst) {
-			delete(l.callers, name)
+func (l *Limiter) allowance(c identity.Caller, certified bool, address string) *allowance {
+	table, name, most, all, refused := l.addresses, address, maxAddresses, l.limits.Unknown, l.limits.UnknownRefused
+	if certified {
+		who, exempt := l.of(c)
+		if exempt {
+			return nil
+		}
+		if who != "" {
+			table, name, most, all, refused = l.known, who, maxKnown, l.limits.Known, l.limits.KnownRefused
 		}
 	}
-	if len(l.callers) >= maxCallers {
-		clear(l.callers)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	a, ok := table[name]
+	if !ok {
+		if len(table) >= most {
+			forget(table, l.now())
+		}
+		a = &allowance{all.limiter(), refused.limiter()}
+		table[name] = a
+	}
+	return a
+}
+
+// forget drops callers whose bursts are whole again: for them it changes nothing. If none is, all begin anew, since memory must not grow
+// by what callers do.
+func forget(table map[string]*allowance, now time.Time) {
+	before := len(table)
+	whole := func(l *rate.Limiter) bool { return l == nil || l.TokensAt(now) >= float64(l.Burst()) }
+	for name, a := range table {
+		if whole(a.calls) && whole(a.refused) {
+			delete(table, name)
+		}
+	}
+	if len(table) == before {
+		clear(table)
 	}
 }
 
-// name is the caller's key, or the address it calls from.
-func name(ctx context.Context) string {
-	if c, ok := identity.FromContext(ctx); ok {
-		return c.KeyID
-	}
+// addressOf is the address that a call comes from.
+func addressOf(ctx context.Context) string {
 	p, ok := peer.FromContext(ctx)
 	if !ok {
 		return ""
 	}
-	host, _, err := net.SplitHostPort(p.Addr.String())
+	return HostOf(p.Addr.String())
+}
+
+// HostOf is the host of an address such as a connection has, by which callers without a known key are counted.
+func HostOf(address string) string {
+	host, _, err := net.SplitHostPort(address)
 	if err != nil {
-		return p.Addr.String()
+		return address
 	}
 	return host
 }
 
-// capped is a listener that has so many connections open at a time.
+// capped is a listener that has so many connections open at a time, and so many of them from one address.
 type capped struct {
 	net.Listener
-	slots chan struct{}
-	done  chan struct{}
-	once  sync.Once
+	slots      chan struct{}
+	perAddress int
+	done       chan struct{}
+	once       sync.Once
+
+	mu   sync.Mutex
+	open map[string]int
 }
 
-func newCapped(lis net.Listener, n int) *capped {
-	return &capped{Listener: lis, slots: make(chan struct{}, n), done: make(chan struct{})}
+func newCapped(lis net.Listener, n, perAddress int) *capped {
+	return &capped{Listener: lis, slots: make(chan struct{}, n), perAddress: perAddress, done: make(chan struct{}), open: map[string]int{}}
 }
 
 func (c *capped) Accept() (net.Conn, error) {
-	select {
-	case c.slots <- struct{}{}:
-	case <-c.done:
-		return nil, net.ErrClosed
+	for {
+		select {
+		case c.slots <- struct{}{}:
+		case <-c.done:
+			return nil, net.ErrClosed
+		}
+		conn, err := c.Listener.Accept()
+		if err != nil {
+			<-c.slots
+			return nil, err
+		}
+		host := HostOf(conn.RemoteAddr().String())
+		free := sync.OnceFunc(func() { c.leave(host); <-c.slots })
+		if c.enter(host) {
+			return &cappedConn{Conn: conn, free: free}, nil
+		}
+		free()
+		_ = conn.Close() // whoever it is has many others open
 	}
-	conn, err := c.Listener.Accept()
-	if err != nil {
-		<-c.slots
-		return nil, err
+}
+
+// enter counts a connection, and tells whether its address may have one more.
+func (c *capped) enter(host string) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.open[host]++
+	return c.perAddress <= 0 || c.open[host] <= c.perAddress
+}
+
+func (c *capped) leave(host string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.open[host]--; c.open[host] == 0 {
+		delete(c.open, host)
 	}
-	return &cappedConn{Conn: conn, free: sync.OnceFunc(func() { <-c.slots })}, nil
 }
 
 func (c *capped) Close() error {

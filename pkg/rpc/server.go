@@ -61,10 +61,14 @@ type ServerConfig struct {
 	// Anonymous lists full names of methods that anybody may call, with or without a client certificate, such as the
 	// query for the public log.
 	Anonymous []string
-	// Limit may refuse a call because its caller makes too many; see NewLimiter. Optional.
-	Limit func(ctx context.Context, fullMethod string) error
+	// Limiter refuses calls of callers who make too many. Optional.
+	Limiter *Limiter
+	// Standing ends streams whose caller may not go on. Optional.
+	Standing *Standing
 	// MaxConnections is how many connections are open at a time; more wait. 0 is no bound.
 	MaxConnections int
+	// MaxPerAddress is how many of them may come from one address; more are closed at once. It needs MaxConnections. 0 is no bound.
+	MaxPerAddress int
 	// Logger gets one line a call. Required.
 	Logger *slog.Logger
 	// Now is the clock by which certificates of running connections end. Required.
@@ -81,6 +85,7 @@ type Server struct {
 	Health *health.Server
 
 	maxConnections int
+	maxPerAddress  int
 	stop           context.CancelFunc
 }
 
@@ -108,7 +113,7 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 	h := health.NewServer()
 	healthv1.RegisterHealthServer(s, h)
 	reflection.Register(s)
-	return &Server{Server: s, Health: h, maxConnections: cfg.MaxConnections, stop: stop}, nil
+	return &Server{Server: s, Health: h, maxConnections: cfg.MaxConnections, maxPerAddress: cfg.MaxPerAddress, stop: stop}, nil
 }
 
 // Run serves until the context is done, then takes no more calls, ends the contexts of streams, gives what still runs ten
@@ -116,7 +121,7 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 // when it was stopped, and closes the listener.
 func (s *Server) Run(ctx context.Context, lis net.Listener) error {
 	if s.maxConnections > 0 {
-		lis = newCapped(lis, s.maxConnections)
+		lis = newCapped(lis, s.maxConnections, s.maxPerAddress)
 	}
 	failed := make(chan error, 1)
 	defer s.stop()

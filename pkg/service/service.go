@@ -132,6 +132,9 @@ func (s *Service) State(ctx context.Context, incident string) (*procedure.State,
 	return s.Dispatch.State(ctx, incident)
 }
 
+// RuleBookChanged makes the next command be decided by the rule book as it is then.
+func (s *Service) RuleBookChanged() { s.Dispatch.RuleBookChanged() }
+
 // Follow decides a command that the service gives by itself because of an event: as the event's person where follow-up is
 // that person's own, as the named system otherwise. Its request id comes from the event, so a restart repeats and never
 // doubles; the caller sets it with FollowMeta.

@@ -3,10 +3,12 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/pem"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -216,15 +218,20 @@ func (a *app) keyLine(k rulebook.KeyEntry) error {
 }
 
 func (a *app) keyAddCmd() *cobra.Command {
-	var person, token string
+	var person, token, service, agent, testAgent string
 	cmd := leaf("add [FILE]", "Add a key to the directory: your own, or as the Board", `
 FILE is a certificate or public key in PEM. You add your next key with one that is listed already. A passkey is added with
 --passkey, as the page /passkeys shows it after the browser has made it: compare the key id with the one in the page, since whoever
 holds the key that you add signs as you.`, `
   epatch key add next/cert.pem
   epatch key add dora.pem --person dora
-  epatch key add --passkey TOKEN`,
+  epatch key add --passkey TOKEN
+  epatch key add review-2.pem --service review
+  epatch key add agent.pem --agent critical-1`,
 		cobra.MaximumNArgs(1), func(cmd *cobra.Command, args []string) error {
+			if len(slices.DeleteFunc([]string{person, token, service, agent, testAgent}, func(s string) bool { return s == "" })) > 1 {
+				return usage("whose key is it? name a person, a passkey, a service or an agent")
+			}
 			if (token == "") == (len(args) == 0) {
 				return usage("which key? name a file, or a passkey with --passkey")
 			}
@@ -236,16 +243,26 @@ holds the key that you add signs as you.`, `
 			if err != nil {
 				return err
 			}
-			if key.Person == "" {
+			switch {
+			case service != "":
+				key.System, key.SystemName = emergencyv1.SystemKind_SYSTEM_KIND_SERVICE, service
+			case agent != "":
+				key.System, key.SystemName = emergencyv1.SystemKind_SYSTEM_KIND_HOST_AGENT, agent
+			case testAgent != "":
+				key.System, key.SystemName = emergencyv1.SystemKind_SYSTEM_KIND_TEST_AGENT, testAgent
+			case key.Person == "":
 				if key.Person, _, err = c.Person(cmd.Context()); err != nil {
 					return err
 				}
 			}
-			_, err = a.act(cmd.Context(), &emergencyv1.AddKeyRequest{Meta: bookMeta(), Key: key}, "key %s added for %s", key.GetKeyId(), key.GetPerson())
+			_, err = a.act(cmd.Context(), &emergencyv1.AddKeyRequest{Meta: bookMeta(), Key: key}, "key %s added for %s", key.GetKeyId(), cmp.Or(key.GetPerson(), key.GetSystemName()))
 			return err
 		})
 	cmd.Flags().StringVar(&person, "person", "", "whose (default: yours)")
 	cmd.Flags().StringVar(&token, "passkey", "", "a passkey, as the page shows it")
+	cmd.Flags().StringVar(&service, "service", "", "the service whose it is, by its name (the Board)")
+	cmd.Flags().StringVar(&agent, "agent", "", "the host whose agent's it is (the Board)")
+	cmd.Flags().StringVar(&testAgent, "test-agent", "", "the test server whose agent's it is (the Board)")
 	return cmd
 }
 

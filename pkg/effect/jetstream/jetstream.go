@@ -21,21 +21,24 @@ import (
 )
 
 // Ledger is a ledger in the bucket that natsd.Provision creates. Intents and leases are written by compare-and-set, so of several
-// instances of a service one acts.
-type Ledger struct{ kv jetstream.KeyValue }
+// instances of a service one acts. What an owner intends stands under the owner's own keys, which no other owner's user may write.
+type Ledger struct {
+	kv    jetstream.KeyValue
+	owner string
+}
 
-// New opens the ledger.
-func New(ctx context.Context, js jetstream.JetStream) (*Ledger, error) {
+// New opens the ledger of an owner.
+func New(ctx context.Context, js jetstream.JetStream, owner string) (*Ledger, error) {
 	kv, err := js.KeyValue(ctx, natsd.EffectBucket)
 	if err != nil {
 		return nil, fmt.Errorf("open the ledger of effects: %w", err)
 	}
-	return &Ledger{kv}, nil
+	return &Ledger{kv, owner}, nil
 }
 
-// key makes any text a key of the bucket.
-func key(kind, text string) string {
-	return kind + "." + base64.RawURLEncoding.EncodeToString([]byte(text))
+// effect makes the name of an effect a key of the bucket.
+func (l *Ledger) effect(name string) string {
+	return natsd.EffectKey("effect", l.owner) + "." + base64.RawURLEncoding.EncodeToString([]byte(name))
 }
 
 // tries of one Intend, with pauses between them that grow up to maxPause: a write of somebody else that is on its way is
@@ -52,10 +55,10 @@ const (
 func (l *Ledger) Intend(ctx context.Context, k string) (fresh bool, state effect.State, err error) {
 	intent := string(effect.Intended) + " " + rand.Text()
 	for n := range tries {
-		if _, err = l.kv.Create(ctx, key("effect", k), []byte(intent)); err == nil {
+		if _, err = l.kv.Create(ctx, l.effect(k), []byte(intent)); err == nil {
 			return true, effect.Intended, nil
 		}
-		entry, readErr := l.kv.Get(ctx, key("effect", k))
+		entry, readErr := l.kv.Get(ctx, l.effect(k))
 		if readErr == nil {
 			word, _, _ := strings.Cut(string(entry.Value()), " ")
 			return string(entry.Value()) == intent, effect.State(word), nil
@@ -71,7 +74,7 @@ func (l *Ledger) Intend(ctx context.Context, k string) (fresh bool, state effect
 
 // Withdraw takes an intent back.
 func (l *Ledger) Withdraw(ctx context.Context, k string) error {
-	if err := l.kv.Delete(ctx, key("effect", k)); err != nil {
+	if err := l.kv.Delete(ctx, l.effect(k)); err != nil {
 		return fmt.Errorf("withdraw %s: %w", k, err)
 	}
 	return nil
@@ -79,7 +82,7 @@ func (l *Ledger) Withdraw(ctx context.Context, k string) error {
 
 // Finish writes the outcome.
 func (l *Ledger) Finish(ctx context.Context, k string, s effect.State) error {
-	if _, err := l.kv.Put(ctx, key("effect", k), []byte(s)); err != nil {
+	if _, err := l.kv.Put(ctx, l.effect(k), []byte(s)); err != nil {
 		return fmt.Errorf("finish %s: %w", k, err)
 	}
 	return nil
@@ -87,7 +90,7 @@ func (l *Ledger) Finish(ctx context.Context, k string, s effect.State) error {
 
 // Mark returns how far an owner's runner has come; the zero mark if it never ran.
 func (l *Ledger) Mark(ctx context.Context, owner string) (history.Mark, error) {
-	entry, err := l.kv.Get(ctx, key("mark", owner))
+	entry, err := l.kv.Get(ctx, natsd.EffectKey("mark", owner))
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
 		return history.Mark{}, nil
 	}
@@ -107,7 +110,7 @@ func (l *Ledger) SetMark(ctx context.Context, owner string, m history.Mark) erro
 	if err != nil {
 		return fmt.Errorf("encode mark of %s: %w", owner, err)
 	}
-	if _, err := l.kv.Put(ctx, key("mark", owner), b); err != nil {
+	if _, err := l.kv.Put(ctx, natsd.EffectKey("mark", owner), b); err != nil {
 		return fmt.Errorf("keep mark of %s: %w", owner, err)
 	}
 	return nil
@@ -115,7 +118,7 @@ func (l *Ledger) SetMark(ctx context.Context, owner string, m history.Mark) erro
 
 // Lease returns which instance may run an owner's effects.
 func (l *Ledger) Lease(ctx context.Context, owner string) (holder string, revision uint64, err error) {
-	entry, err := l.kv.Get(ctx, key("lease", owner))
+	entry, err := l.kv.Get(ctx, natsd.EffectKey("lease", owner))
 	if errors.Is(err, jetstream.ErrKeyNotFound) {
 		return "", 0, nil
 	}
@@ -127,7 +130,7 @@ func (l *Ledger) Lease(ctx context.Context, owner string) (holder string, revisi
 
 // SetLease writes who may run an owner's effects, if nobody wrote it since revision.
 func (l *Ledger) SetLease(ctx context.Context, owner, holder string, revision uint64) (uint64, error) {
-	next, err := l.kv.Update(ctx, key("lease", owner), []byte(holder), revision)
+	next, err := l.kv.Update(ctx, natsd.EffectKey("lease", owner), []byte(holder), revision)
 	if errors.Is(err, jetstream.ErrKeyRevisionMismatch) {
 		return 0, effect.ErrLeaseTaken
 	}

@@ -18,7 +18,7 @@ import (
 
 func open(t *testing.T, js jetstream.JetStream) *ledger.Ledger {
 	t.Helper()
-	l, err := ledger.New(t.Context(), js)
+	l, err := ledger.New(t.Context(), js, "notification")
 	if err != nil {
 		t.Fatal(err)
 	}

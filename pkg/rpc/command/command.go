@@ -120,6 +120,9 @@ func (r Retry) do(ctx context.Context, try func() error) error {
 	until := r.Now().Add(r.Patience)
 	for wait := 500 * time.Millisecond; ; wait = min(2*wait, 4*time.Second) {
 		err := try()
+		if r, limited := rpc.RefusalOf(err); limited && r.Reason == rpc.ReasonRate {
+			wait = max(wait, rpc.RetryAfter(err))
+		}
 		if err == nil || ctx.Err() != nil || !Passing(err) || r.Now().Add(wait).After(until) {
 			return err
 		}
@@ -135,10 +138,10 @@ func (r Retry) do(ctx context.Context, try func() error) error {
 }
 
 // Passing tells whether the same command may be answered otherwise a moment later: a service was away, or others wrote to the incident
-// each time it was decided (G10).
+// each time it was decided (G10), or the caller made too many calls.
 func Passing(err error) bool {
 	if refusal, ok := rpc.RefusalOf(err); ok {
-		return refusal.Passing()
+		return refusal.Passing() || refusal.Reason == rpc.ReasonRate
 	}
 	code := status.Code(err)
 	certificate := strings.Contains(status.Convert(err).Message(), "tls: ") // a certificate is not better a moment later

@@ -29,6 +29,7 @@ func TestPassing(t *testing.T) {
 		"too slow":           {status.Error(codes.DeadlineExceeded, "late"), true},
 		"a certificate":      {status.Error(codes.Unavailable, "tls: certificate has expired"), false},
 		"others were faster": {refusal(procedure.Aborted, procedure.ReasonConcurrentModification), true},
+		"too many calls":     {refusal(procedure.ResourceExhausted, rpc.ReasonRate), true},
 		"another position":   {refusal(procedure.Aborted, procedure.ReasonPositionMismatch), false},
 		"a rule":             {refusal(procedure.FailedPrecondition, procedure.ReasonEntry), false},
 		"something else":     {errors.New("broken"), false},

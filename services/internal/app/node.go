@@ -26,6 +26,7 @@ import (
 	"cacert.org/emergency/pkg/procedure"
 	"cacert.org/emergency/pkg/projection"
 	"cacert.org/emergency/pkg/projection/pulse"
+	"cacert.org/emergency/pkg/rpc"
 	"cacert.org/emergency/pkg/service"
 	"cacert.org/emergency/pkg/telemetry"
 	"cacert.org/emergency/pkg/vault"
@@ -54,7 +55,7 @@ type Node struct {
 	keys      *history.Keyring
 	signers   map[string]history.Signer
 	artefacts artefacts.Store
-	ledger    effect.Ledger
+	ledgers   map[string]effect.Ledger
 	vaults    map[string]vault.Store
 
 	incidents *projection.Incidents
@@ -65,6 +66,8 @@ type Node struct {
 
 	// Who this process is to others, how it reaches the services by name, and by which listener it reaches itself.
 	identity func() *identity.Profile
+	standing *rpc.Standing // of callers who have something open
+	limiter  *rpc.Limiter
 	instance string
 	lock     *os.File // of the data folder, where the log runs elsewhere
 	peers    map[string]grpc.ClientConnInterface
@@ -84,6 +87,7 @@ type owner interface {
 	Waiting() int
 	Trouble() []effect.Trouble
 	State(ctx context.Context, incident string) (*procedure.State, error)
+	RuleBookChanged()
 }
 
 // Open opens the log and builds the process's services. Close ends it.
@@ -108,9 +112,10 @@ func newNode(ctx context.Context, set Settings) (*Node, error) {
 		return nil, err
 	}
 	n := &Node{
-		set: set, signers: map[string]history.Signer{}, vaults: map[string]vault.Store{}, incidents: projection.NewIncidents(),
+		set: set, signers: map[string]history.Signer{}, vaults: map[string]vault.Store{}, ledgers: map[string]effect.Ledger{}, incidents: projection.NewIncidents(),
 		peers: map[string]grpc.ClientConnInterface{}, services: map[string]owner{},
 	}
+	n.standing, n.limiter = rpc.NewStanding(n.mayGoOn), rpc.NewLimiter(set.Limits, n.whoIs, set.Clock.Now)
 	level, err := set.level()
 	if err != nil {
 		return nil, err
@@ -143,10 +148,10 @@ func (n *Node) openStores(ctx context.Context, consumers bool) error {
 	if n.artefacts, err = artefactstore.New(ctx, n.js, artefacts.DefaultLimit); err != nil {
 		return err
 	}
-	if n.ledger, err = ledgerstore.New(ctx, n.js); err != nil {
-		return err
-	}
 	for _, o := range owners {
+		if n.ledgers[o], err = ledgerstore.New(ctx, n.js, o); err != nil {
+			return err
+		}
 		if n.vaults[o], err = vaultstore.New(ctx, n.js, o); err != nil {
 			return err
 		}
@@ -157,7 +162,7 @@ func (n *Node) openStores(ctx context.Context, consumers bool) error {
 func (n *Node) deps(owner string) service.Deps {
 	return service.Deps{
 		Owner: owner, Instance: n.instance, Clock: n.set.Clock, Log: n.log.With("service", owner), Store: n.store, Keys: n.keys, Signer: n.signers[owner],
-		Artefacts: n.artefacts, Vault: n.vaults[owner], Ledger: n.ledger, Incidents: n.incidents, Reader: n.reader, Peers: n.peers,
+		Artefacts: n.artefacts, Vault: n.vaults[owner], Ledger: n.ledgers[owner], Incidents: n.incidents, Reader: n.reader, Peers: n.peers,
 		Meter: meter{n.tel.Metrics}, EffectMeter: meter{n.tel.Metrics}, Tracer: n.tel.Tracer.Tracer(scope),
 	}
 }

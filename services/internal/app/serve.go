@@ -82,15 +82,17 @@ func (n *Node) Run(ctx context.Context, ready func(Addresses)) error {
 		hangUp = n.dashboard.HangUp
 	}
 	if listeners.web != nil {
+		// Without limits: everybody comes from this machine, where only a proxy knows who they are.
 		group.Go(func() error { return serveHTTP(ctx, listeners.web, pages, hangUp) })
 	}
 	if listeners.web2 != nil {
 		group.Go(func() error {
-			return serveHTTP(ctx, tls.NewListener(listeners.web2, identity.ServerTLS(n.identity, "h2", "http/1.1")), pages, hangUp)
+			return serveHTTP(ctx, tls.NewListener(listeners.web2, identity.ServerTLS(n.identity, "h2", "http/1.1")), n.limited(pages), hangUp)
 		})
 	}
 	group.Go(func() error { return n.guard(ctx) })
 	group.Go(func() error { return n.watchIdentity(ctx) })
+	group.Go(func() error { return n.watchBook(ctx) })
 	if n.database != nil {
 		for _, k := range n.database.keepers {
 			group.Go(func() error { return n.keep(ctx, k) })
@@ -138,7 +140,8 @@ func (n *Node) listen(ctx context.Context) (listeners, Addresses, error) {
 
 func (n *Node) grpcServer() (*rpc.Server, error) {
 	server, err := rpc.NewServer(rpc.ServerConfig{
-		Identity: n.identity, Authorize: n.authorize, Anonymous: []string{dashboard.LogMethod}, Logger: n.log, Now: n.set.Clock.Now, Tracer: n.tel.Tracer, Meter: n.tel.Meter,
+		Identity: n.identity, Authorize: n.authorize, Standing: n.standing, Anonymous: []string{dashboard.LogMethod}, Logger: n.log, Now: n.set.Clock.Now,
+		Limiter: n.limiter, MaxConnections: n.set.MaxConnections, MaxPerAddress: n.set.MaxPerAddress, Tracer: n.tel.Tracer, Meter: n.tel.Meter,
 	})
 	if err != nil {
 		return nil, err
@@ -163,10 +166,10 @@ func (n *Node) authorize(_ context.Context, method string, c identity.Caller) er
 	if isCommand(method) {
 		return nil
 	}
-	actor, refusal := procedure.Recognise(n.incidents.Book(), c.KeyID, n.set.Clock.Now())
-	if refusal != nil && refusal.Reason == procedure.ReasonKeyRevoked {
-		return refusal
+	if err := n.mayGoOn(c); err != nil {
+		return err
 	}
+	actor, _ := procedure.Recognise(n.incidents.Book(), c.KeyID, n.set.Clock.Now())
 	if !slices.Contains(onlyServices(), method) || actor.GetSystem() == emergencyv1.SystemKind_SYSTEM_KIND_SERVICE {
 		return nil
 	}

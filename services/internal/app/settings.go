@@ -19,6 +19,7 @@ import (
 	"github.com/spf13/pflag"
 
 	"cacert.org/emergency/pkg/procedure"
+	"cacert.org/emergency/pkg/rpc"
 	"cacert.org/emergency/pkg/timer"
 	"cacert.org/emergency/services/deployment"
 	"cacert.org/emergency/services/notification/channel"
@@ -45,6 +46,10 @@ type Settings struct {
 	Repository string
 	// LinkKey is the file of the key that signs the links in pages, shared by all instances; one below Data if empty.
 	LinkKey string
+	// Limits are how many calls a caller may make, MaxConnections how many connections to the API are open at a time, and MaxPerAddress
+	// how many from one address; none if zero.
+	Limits                        rpc.Limits
+	MaxConnections, MaxPerAddress int
 	// LogFormat is text or json, LogLevel the least level that is written.
 	LogFormat, LogLevel string
 
@@ -111,8 +116,29 @@ func (s *Settings) ServiceFlags(fs *pflag.FlagSet, service string) {
 
 func (s *Settings) commonFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&s.Listen, "listen", "localhost:7443", "address of the gRPC API (TLS with client certificates)")
+	s.limitFlags(fs)
 	fs.StringVar(&s.LogFormat, "log-format", "text", "text or json")
 	fs.StringVar(&s.LogLevel, "log-level", "info", "debug, info, warn or error")
+}
+
+// limitFlags are generous: whoever works through an emergency, or watches it, never meets them, and a program that runs wild does.
+func (s *Settings) limitFlags(fs *pflag.FlagSet) {
+	for _, x := range []struct {
+		name, what string
+		limit      *rpc.Limit
+		perSecond  float64
+		burst      int
+	}{
+		{"known", "calls of a person or system of the rule book", &s.Limits.Known, 200, 2000},
+		{"unknown", "calls from one address, of whom the rule book does not know", &s.Limits.Unknown, 50, 500},
+		{"known-refused", "of them, calls that had to be refused: who used these up waits with each call", &s.Limits.KnownRefused, 2, 200},
+		{"unknown-refused", "the same for an address", &s.Limits.UnknownRefused, 1, 50},
+	} {
+		fs.Float64Var(&x.limit.PerSecond, "limit-"+x.name, x.perSecond, x.what+", a second; 0 for any number")
+		fs.IntVar(&x.limit.Burst, "limit-"+x.name+"-burst", x.burst, "so many of these at once")
+	}
+	fs.IntVar(&s.MaxConnections, "max-connections", 4096, "connections to the API that are open at a time; more wait. 0 for any number")
+	fs.IntVar(&s.MaxPerAddress, "max-connections-per-address", 512, "of them from one address; more are closed. 0 for any number")
 }
 
 func (s *Settings) databaseFlag(fs *pflag.FlagSet) {

@@ -6,6 +6,7 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"crypto/ed25519"
 	"crypto/rand"
@@ -278,12 +279,24 @@ func (c *Cluster) StartServer(ctx context.Context, s *Server) error {
 }
 
 // Log is the event log as the provisioner sees it, for tests and measuring. Close its connection.
-func (c *Cluster) Log() (jetstream.JetStream, error) {
-	id, err := identity.Load(c.path("services", procedure.OwnerIncident), identity.LoadOptions{Now: time.Now(), Dev: true})
+func (c *Cluster) Log() (jetstream.JetStream, error) { return c.LogAs("") }
+
+// LogAs is the event log as a service sees it, by the service's own user and certificate. Close its connection.
+func (c *Cluster) LogAs(service string) (jetstream.JetStream, error) {
+	id, err := identity.Load(c.path("services", cmp.Or(service, procedure.OwnerIncident)), identity.LoadOptions{Now: time.Now(), Dev: true})
 	if err != nil {
 		return nil, err
 	}
-	return natsd.Dial(natsd.Remote{Servers: c.nats(), Seed: c.seeds[""], Identity: id.Current, Logger: slog.New(slog.DiscardHandler)})
+	return natsd.Dial(natsd.Remote{Servers: c.nats(), Service: service, Seed: c.seeds[service], Identity: id.Current, Logger: slog.New(slog.DiscardHandler)})
+}
+
+// Signer signs records as a service does.
+func (c *Cluster) Signer(service string) (history.Signer, error) {
+	key, err := identity.LoadSigningKey(c.signing[service], true)
+	if err != nil {
+		return history.Signer{}, err
+	}
+	return history.NewSigner(key)
 }
 
 // AwaitHealthy waits until every stream has a leader and all its copies are current.
