@@ -218,12 +218,17 @@ func (d *Dispatcher) decide(ctx context.Context, inc *incident, c *deciding) (*e
 				return committed, err
 			}
 		}
-		if refusal == nil || !procedure.EachRefusalRecorded(c.cmd) { // a refused use of a credential is recorded, however long it takes
-			lost++
-		}
 		newest = false
-		if _, err := d.refresh(ctx, inc); err != nil {
+		before := inc.state.Position
+		moved, err := d.refresh(ctx, inc)
+		if err != nil {
 			return nil, err
+		}
+		// What a stranger wrote changes nothing that the decision rests on, and must not end it: it is tried for as long as the caller
+		// waits. So is the record of a refused use of a credential.
+		strange := moved && inc.state.Position == before
+		if !strange && (refusal == nil || !procedure.EachRefusalRecorded(c.cmd)) {
+			lost++
 		}
 	}
 	return nil, tooBusy("incident " + c.id)

@@ -537,3 +537,43 @@ func TestNothingUnreadableIsStored(t *testing.T) {
 		t.Errorf("stored all the same, up to %d: %v", last, err)
 	}
 }
+
+// crowded is a store in which a stranger is faster, so many times.
+type crowded struct {
+	history.Store
+	times int
+}
+
+func (c *crowded) Append(ctx context.Context, id string, expected uint64, signed []byte, headers map[string]string) (uint64, error) {
+	if c.times > 0 {
+		c.times--
+		if _, err := c.Store.Append(ctx, id, expected, []byte("junk"), nil); err != nil {
+			return 0, err
+		}
+	}
+	return c.Store.Append(ctx, id, expected, signed, headers)
+}
+
+// TestStrangersBlockNothing: with a stolen credential somebody writes onto a history before each append of its owner, far more often than a
+// command is decided again because of others. It is recorded all the same, and so is a refusal.
+func TestStrangersBlockNothing(t *testing.T) {
+	t.Parallel()
+	r := dispatchtest.Memory(t)
+	r.SeedStory(proceduretest.Declared)
+	store := &crowded{Store: r.Store, times: 100}
+	cfg := r.Config(procedure.OwnerIncident)
+	cfg.Store = store
+	d := r.Build(cfg)
+	if _, err := r.Do(d, incident, "carla", note("in a crowd")); err != nil || store.times != 0 {
+		t.Errorf("with %d to come: %v", store.times, err)
+	}
+	store.times = 100
+	_, err := r.Do(d, incident, "theo", note("no"))
+	refused(t, err, procedure.ReasonRole)
+	if byPerson, _ := recordedRefusals(t, r, incident); byPerson["theo"] != 1 || store.times != 0 {
+		t.Errorf("recorded %v, with %d to come", byPerson, store.times)
+	}
+	if notes := r.State(incident).Notes; len(notes) != 1 {
+		t.Errorf("notes: %v", notes)
+	}
+}
