@@ -42,7 +42,7 @@ cat >"$EPATCH_DATA/fix.diff" <<'PATCH'
 +<!doctype html><title>demo</title><p>Certificates are not signed until the morning.
 +<p>The demo's critical system.
 PATCH
-as dora patch register "$EPATCH_DATA/fix.diff" --bug 1043 --incident "$open"
+as dora patch register "$EPATCH_DATA/fix.diff" --repo "$EPATCH_DATA/repository.git" --bug 1043 --incident "$open"
 monday=$(date -u -d "$(date -u +%F) -$(($(date -u +%u) - 1)) days" +%F)
 as clara rota plan critical carla carl clara --from "$monday" --at 09:00 --zone Europe/Vienna --weeks 8 --called 2
 as clara rota plan testing tina theo --from "$monday" --weeks 3 --called 1

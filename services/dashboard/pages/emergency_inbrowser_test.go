@@ -32,7 +32,7 @@ func (d *desk) once(what string) {
 	d.t.Helper()
 	if !d.seen[what] {
 		d.seen[what] = true
-		d.everywhere(what)
+		d.looked(what, false)
 	}
 }
 

@@ -45,7 +45,7 @@ func hostileForms(t *testing.T, browser context.Context, h *hour, bad *testenv.S
 			t.Errorf("%s has no field for text", f.path)
 		}
 		x.follow("form.act .do button")
-		x.everywhere(f.path + ", filled in") // what is signed, or refused: it stands in its field again
+		x.looked(f.path+", filled in", false) // what is signed, or refused: it stands in its field again
 		if eval[bool](x, "document.querySelector('form.sign') !== null") {
 			x.follow("form.sign button")
 			x.fits(f.path + ", signed")
