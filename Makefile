@@ -13,7 +13,7 @@ JSON     ?=
 ARGS     ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help build demo cluster run test race e2e cluster-test faults lint generate check breaking bench fuzz release release-check vulncheck tidy clean
+.PHONY: help build demo cluster run test race e2e cluster-test faults lint generate check breaking bench fuzz release release-check vulncheck alerts tidy clean
 
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  %-10s %s\n", $$1, $$2}'
@@ -79,6 +79,9 @@ release-check: ## build the client of a release twice, the second time from noth
 vulncheck: $(BIN)/govulncheck ## look for known holes that are reachable, with the Go that releases are built with
 	@./scripts/vulncheck.sh $(RELEASE_GO) $(MODULES)
 
+alerts: $(BIN)/promtool ## test the alarms of deploy/prometheus
+	cd deploy/prometheus && $(CURDIR)/$(BIN)/promtool test rules rules_test.yml
+
 tidy: ## tidy the modules
 	@for m in $(MODULES); do (cd $$m && GOWORK=off go mod tidy) || exit 1; done
 
@@ -99,6 +102,11 @@ $(BIN)/golangci-lint:
 
 $(BIN)/govulncheck:
 	GOWORK=off GOBIN="$(CURDIR)/$(BIN)" go -C scripts/tools/vuln install tool
+
+# The one program out of Debian's package that is needed: installing all of it would start a server.
+$(BIN)/promtool:
+	mkdir -p .cache/prometheus && cd .cache/prometheus && apt-get download -q prometheus && dpkg-deb --extract prometheus_*.deb . && rm prometheus_*.deb
+	cp .cache/prometheus/usr/bin/promtool $@ && rm -rf .cache/prometheus
 
 $(BIN)/grpcurl:
 	GOWORK=off GOBIN="$(CURDIR)/$(BIN)" go -C scripts/tools/grpcurl install tool
