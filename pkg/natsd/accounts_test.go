@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
@@ -308,6 +309,23 @@ func TestAccountsRefuse(t *testing.T) {
 	}
 	if !slices.Contains(natsd.Services(), natsd.Reader) {
 		t.Error("the reader has no account")
+	}
+}
+
+// TestServerConfIsRead: a real server understands every line, and leaves a peer that does not answer within seconds.
+func TestServerConfIsRead(t *testing.T) {
+	t.Parallel()
+	conf, err := natsd.ServerConf{
+		Name: "n", Listen: "localhost:4222", Store: "/s", Cert: "c", Key: "k", CA: "a", Accounts: "accounts: {}\n", Cluster: "c", Route: "localhost:6222", Routes: []string{"localhost:6223"},
+	}.Conf()
+	must(t, err)
+	conf = regexp.MustCompile(`tls: {.*}`).ReplaceAllString(conf, "") // there are no such files
+	opts := &server.Options{}
+	must(t, opts.ProcessConfigString(conf))
+	for of, every := range map[string]time.Duration{"clients": opts.PingInterval, "routes": opts.Cluster.PingInterval} {
+		if every != 5*time.Second || opts.MaxPingsOut != 2 || opts.Cluster.MaxPingsOut != 2 {
+			t.Errorf("%s are asked every %s, %d and %d times", of, every, opts.MaxPingsOut, opts.Cluster.MaxPingsOut)
+		}
 	}
 }
 

@@ -43,7 +43,7 @@ func (c ServerConf) Conf() (string, error) {
 		return "", fmt.Errorf("configuration of a nats server: Monitor %q is not this machine: the page has no login", c.Monitor)
 	}
 	var b strings.Builder
-	fmt.Fprintf(&b, "server_name: %q\nlisten: %q\nmax_payload: %d\n", c.Name, c.Listen, MaxMessage)
+	fmt.Fprintf(&b, "server_name: %q\nlisten: %q\nmax_payload: %d\nping_interval: %q\nping_max: %d\n", c.Name, c.Listen, MaxMessage, pingEvery, pingsOut)
 	if c.Monitor != "" {
 		fmt.Fprintf(&b, "http: %q\n", c.Monitor)
 	}
@@ -59,7 +59,7 @@ func (c ServerConf) Conf() (string, error) {
 		for _, r := range c.Routes {
 			routes = append(routes, fmt.Sprintf("%q", "tls://"+r))
 		}
-		fmt.Fprintf(&b, "cluster: {\n  name: %q\n  listen: %q\n  %s\n  routes: [%s]\n}\n", c.Cluster, c.Route, tls, strings.Join(routes, ", "))
+		fmt.Fprintf(&b, "cluster: {\n  name: %q\n  listen: %q\n  ping_interval: %q\n  ping_max: %d\n  %s\n  routes: [%s]\n}\n", c.Cluster, c.Route, pingEvery, pingsOut, tls, strings.Join(routes, ", "))
 	}
 	b.WriteString(c.Accounts)
 	return b.String(), nil

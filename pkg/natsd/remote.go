@@ -10,6 +10,7 @@ import (
 	"fmt"
 	"log/slog"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -83,10 +84,18 @@ func (r Remote) tls() []nats.Option {
 }
 
 // watched are the options that every connection has: it buffers nothing, comes back for ever, and says what happens to it.
+// A server that stands still, or whose machine is gone without a word, closes no connection: it is left for another one when it has not
+// answered so many questions. The library's own four minutes are a long time in an emergency.
+const (
+	pingEvery = 5 * time.Second
+	pingsOut  = 2
+)
+
 func watched(log *slog.Logger) []nats.Option {
 	return []nats.Option{
 		nats.ReconnectBufSize(-1),
 		nats.MaxReconnects(-1),
+		nats.PingInterval(pingEvery), nats.MaxPingsOutstanding(pingsOut),
 		nats.DisconnectErrHandler(func(_ *nats.Conn, err error) {
 			if err != nil { // nil: our own Close
 				log.Warn("nats disconnected", "error", err)

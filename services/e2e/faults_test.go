@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"maps"
 	"math/rand/v2"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
@@ -30,7 +31,7 @@ import (
 )
 
 var (
-	faultCount = flag.Int("faults", 8, "how many faults TestFaults injects")
+	faultCount = flag.Int("faults", 9, "how many faults TestFaults injects")
 	faultSeed  = flag.Uint64("faults-seed", 0, "what TestFaults chooses by; 0 takes a new one, which is told")
 )
 
@@ -82,6 +83,14 @@ func (f *faults) kinds() map[string]func() {
 			s := f.server()
 			must(f.t, s.Process().Kill())
 			f.going(s.Name + " was killed")
+			must(f.t, f.c.StartServer(f.t.Context(), s))
+			f.healthy()
+		},
+		"a server of the log without its disk": func() { // as operators do with one whose files are damaged (docs/runbooks.md): empty it, let it catch up
+			s := f.server()
+			must(f.t, s.Process().Kill())
+			must(f.t, os.RemoveAll(s.Store))
+			f.going(s.Name + " lost its disk")
 			must(f.t, f.c.StartServer(f.t.Context(), s))
 			f.healthy()
 		},
@@ -196,7 +205,7 @@ func archived(t *testing.T, database string, last uint64) {
 	t.Helper()
 	conn, err := pgx.Connect(t.Context(), database)
 	must(t, err)
-	defer conn.Close(context.WithoutCancel(t.Context())) //nolint:errcheck // only read
+	defer conn.Close(context.WithoutCancel(t.Context()))
 	for end := time.Now().Add(testenv.Patience); ; time.Sleep(100 * time.Millisecond) {
 		var kept int64
 		must(t, conn.QueryRow(t.Context(), `SELECT coalesce(max(sequence), 0) FROM archive.messages`).Scan(&kept))
