@@ -361,6 +361,7 @@ func (d *Dispatcher) refresh(ctx context.Context, inc *incident) (moved bool, er
 		if err := inc.fold(e.Record, e.Hash); err != nil {
 			return false, err
 		}
+		d.recorded(e.Record)
 		if inc.trial != nil && inc.trial.Apply(e.Record, e.Hash) != nil { // what the state took, its copy takes
 			inc.trial = nil
 		}
@@ -398,6 +399,7 @@ func (d *Dispatcher) record(ctx context.Context, inc *incident, c *deciding, dec
 		return nil, err
 	}
 	inc.reading.Chain, inc.reading.Last, inc.trial = &chain, sequence, trial
+	d.recorded(entry.Record)
 	if err := inc.fold(entry.Record, hash); err != nil { // it is stored, and is read anew by whoever comes next
 		d.cfg.Log.ErrorContext(ctx, "a record that its copy took was not folded", "incident", c.id, "error", err)
 	}

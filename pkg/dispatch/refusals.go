@@ -11,7 +11,8 @@ import (
 )
 
 // refusalsPerHour is how many refusals of one person in one hour and incident are recorded one by one; more are counted and
-// come with the next one that is recorded (procedure.md 4.0). The count is this process's own and ends with it.
+// come with the next one that is recorded (procedure.md 4.0). What was recorded is read from the history, so it counts over restarts and in
+// all instances of the service; what was only counted is this process's own.
 const refusalsPerHour = 20
 
 type refusalKey struct{ incident, who string }
@@ -27,12 +28,7 @@ func (d *Dispatcher) admit(k refusalKey, at time.Time) (ok bool, suppressed int)
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	hour := at.Unix() / 3600
-	c, known := d.refusals[k]
-	if !known {
-		d.forgetRefusals(hour)
-		c = &refusalCount{}
-		d.refusals[k] = c
-	}
+	c := d.refusalsOf(k, hour)
 	if hour != c.hour {
 		c.hour, c.recorded = hour, 0
 	}
@@ -40,10 +36,35 @@ func (d *Dispatcher) admit(k refusalKey, at time.Time) (ok bool, suppressed int)
 		c.suppressed++
 		return false, 0
 	}
-	c.recorded++
 	n := c.suppressed
 	c.suppressed = 0
 	return true, n
+}
+
+// refusalsOf is the count of somebody. The caller holds the lock.
+func (d *Dispatcher) refusalsOf(k refusalKey, hour int64) *refusalCount {
+	c, known := d.refusals[k]
+	if !known {
+		d.forgetRefusals(hour)
+		c = &refusalCount{}
+		d.refusals[k] = c
+	}
+	return c
+}
+
+// recorded counts a refusal of this owner that the history has, whichever instance recorded it.
+func (d *Dispatcher) recorded(rec *emergencyv1.Record) {
+	hour := d.cfg.Now().Unix() / 3600
+	if rec.GetOwner() != d.cfg.Owner || rec.GetRecordedAt().AsTime().Unix()/3600 != hour || !procedure.CountedRefusal(rec) {
+		return
+	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	c := d.refusalsOf(refusalKey{rec.GetIncident(), whoever(rec.GetActor())}, hour)
+	if hour != c.hour {
+		c.hour, c.recorded = hour, 0
+	}
+	c.recorded++
 }
 
 // takeBack undoes an admission whose record was not stored.
@@ -51,7 +72,6 @@ func (d *Dispatcher) takeBack(k refusalKey, suppressed int) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	if c, ok := d.refusals[k]; ok {
-		c.recorded--
 		c.suppressed += suppressed
 	}
 }

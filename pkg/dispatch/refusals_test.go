@@ -5,6 +5,7 @@ package dispatch_test
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 	"testing"
 	"time"
@@ -69,6 +70,42 @@ func TestRefusalsAreRecorded(t *testing.T) {
 	s := r.State(incident)
 	if len(s.Acted) != 1 || len(s.Notes) != 0 {
 		t.Errorf("refusals changed the state: acted %v, notes %v", s.Acted, s.Notes)
+	}
+	r.Check()
+}
+
+// The twenty are the service's, whichever of its instances records them, and not fresh ones after a restart.
+func TestRefusalsAreCountedOverRestarts(t *testing.T) {
+	t.Parallel()
+	r := dispatchtest.Memory(t)
+	r.SeedStory(proceduretest.Declared)
+	r.Clock.Set(r.Clock.Now().Truncate(time.Hour).Add(time.Hour))
+	try := func(d *dispatch.Dispatcher, times int) {
+		t.Helper()
+		for range times {
+			_, err := r.Do(d, incident, "theo", note("no"))
+			refused(t, err, procedure.ReasonRole)
+		}
+	}
+	want := func(n int) {
+		t.Helper()
+		if byPerson, _ := recordedRefusals(t, r, incident); byPerson["theo"] != n {
+			t.Errorf("recorded %v, want %d", byPerson, n)
+		}
+	}
+	one, other := r.Build(r.Config(procedure.OwnerIncident)), r.Build(r.Config(procedure.OwnerIncident))
+	try(one, 8)
+	try(other, 8)
+	try(one, 8)
+	want(20)
+	try(other, 3)
+	try(r.Build(r.Config(procedure.OwnerIncident)), 3) // after a restart
+	want(20)
+	r.Clock.Advance(time.Hour)
+	try(other, 25)
+	want(40)
+	if _, suppressed := recordedRefusals(t, r, incident); !slices.Contains(suppressed, 3) {
+		t.Errorf("counted with the next one: %v", suppressed)
 	}
 	r.Check()
 }

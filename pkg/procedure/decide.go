@@ -562,6 +562,15 @@ func EachRefusalRecorded(c Command) bool {
 	return ok && row.through == consoleGateway
 }
 
+// CountedRefusal tells whether a record is that of a refusal which counts towards how many are recorded of one person in an hour: any but
+// those of which each is.
+func CountedRefusal(rec *emergencyv1.Record) bool {
+	if len(rec.GetEvents()) != 1 || rec.GetEvents()[0].GetType() != refusedByOwner[rec.GetOwner()] {
+		return false
+	}
+	return !slices.ContainsFunc(commandRows, func(r commandRow) bool { return r.name == rec.GetCommand() && r.through == consoleGateway })
+}
+
 // RefusedEvent is the record of a refusal (procedure.md 4.0).
 func RefusedEvent(owner string, c Command, r *Refusal, suppressed int) (*emergencyv1.Event, error) {
 	row, ok := commandOf(c)
