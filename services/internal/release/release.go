@@ -63,6 +63,9 @@ func Make(ctx context.Context, cfg Config) error {
 		return fmt.Errorf("folder for building: %w", err)
 	}
 	defer func() { _ = os.RemoveAll(work) }()
+	if cfg.Commit, err = git(ctx, cfg.Source, "rev-parse", "--verify", cfg.Commit+"^{commit}"); err != nil { // once: HEAD may move meanwhile
+		return err
+	}
 	var sums [2][]byte
 	for i, place := range []string{"a", filepath.Join("another", "path")} {
 		src, err := clone(ctx, cfg, filepath.Join(work, place))
@@ -115,10 +118,7 @@ func clone(ctx context.Context, cfg Config, dir string) (*source, error) {
 	if _, err := git(ctx, "", "clone", "--quiet", "--no-checkout", "--no-hardlinks", cfg.Source, dir); err != nil {
 		return nil, err
 	}
-	commit, err := git(ctx, cfg.Source, "rev-parse", "--verify", cfg.Commit+"^{commit}")
-	if err != nil {
-		return nil, err
-	}
+	commit := cfg.Commit
 	if _, err := git(ctx, dir, "-c", "core.autocrlf=false", "checkout", "--quiet", "--detach", commit); err != nil {
 		return nil, err
 	}
