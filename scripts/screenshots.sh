@@ -34,6 +34,7 @@ as carla dispute file --incident "$open"
 as casper case open --incident "$open"
 as casper case propose arno --incident "$open"
 as arno case accept --no-conflict --incident "$open"
+as arno case preliminaries --jurisdiction "the parties are members" --law "NSW, Australia" --incident "$open"
 cat >"$EPATCH_DATA/fix.diff" <<'PATCH'
 --- a/www/index.html
 +++ b/www/index.html
