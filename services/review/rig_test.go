@@ -176,7 +176,7 @@ func (r *rig) makeStores() {
 		r.must(err)
 		vaults, err = vaultjs.New(r.t.Context(), js, procedure.OwnerReview)
 		r.must(err)
-		ledger, err = effectjs.New(r.t.Context(), js)
+		ledger, err = effectjs.New(r.t.Context(), js, procedure.OwnerReview)
 		r.must(err)
 	}
 	r.signers = map[string]history.Signer{}
