@@ -83,7 +83,7 @@ func pictures() []picture {
 		{name: "statement", path: "/incidents/{open}/act/CallOut", person: "carla", press: []string{"form.act .do button"}},
 		{name: "session", path: "/incidents/{over}/sessions/G1", person: "arno"},
 		{name: "playback", path: "/incidents/{over}/sessions/G1", person: "carl", press: []string{"section form button:not(.plain)"}, ready: "document.getElementById('player').dataset.ready === 'true'",
-			do:    "(() => { const seek = document.querySelector('[data-do=seek]'); seek.value = seek.max * 0.9; seek.dispatchEvent(new Event('input')); })()",
+			do:    "(() => { const seek = document.querySelector('[data-do=seek]'); seek.value = seek.max; seek.dispatchEvent(new Event('input')); })()",
 			until: "document.querySelector('.xterm-rows').innerText.includes('Certificate for')"},
 		{name: "docket", path: "/docket?show=all", person: "casper"},
 		{name: "case", path: "/docket?show=all", person: "arno", press: []string{".docket .what a"}},
