@@ -261,9 +261,9 @@ func exposed(t *testing.T) map[string]string {
 	page.act("/declare", declaration())
 	ctx, cancel := context.WithTimeout(t.Context(), testenv.Patience)
 	defer cancel()
-	for { // until an effect was done and the reader has told how far it is
+	for { // until an effect was done, something is owed, and the reader has told how far it is
 		_, _, text := page.send("GET", "/metrics", nil)
-		if strings.Contains(text, "epatch_effects_total") && strings.Contains(text, "epatch_projection_behind") {
+		if strings.Contains(text, "epatch_effects_total") && strings.Contains(text, "epatch_projection_behind") && strings.Contains(text, "epatch_obligations_open") {
 			found := map[string]string{}
 			for _, m := range typeLine.FindAllStringSubmatch(text, -1) {
 				if !strings.HasPrefix(m[1], "go_") && !strings.HasPrefix(m[1], "process_") && !strings.HasPrefix(m[1], "promhttp_") && m[1] != "target_info" {
