@@ -105,7 +105,7 @@ $(BIN)/govulncheck:
 
 # The one program out of Debian's package that is needed: installing all of it would start a server.
 $(BIN)/promtool:
-	mkdir -p .cache/prometheus && cd .cache/prometheus && apt-get download -q prometheus && dpkg-deb --extract prometheus_*.deb . && rm prometheus_*.deb
+	mkdir -p $(BIN) .cache/prometheus && cd .cache/prometheus && apt-get download -q prometheus && dpkg-deb --extract prometheus_*.deb . && rm prometheus_*.deb
 	cp .cache/prometheus/usr/bin/promtool $@ && rm -rf .cache/prometheus
 
 $(BIN)/grpcurl:
