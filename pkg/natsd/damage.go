@@ -6,10 +6,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"maps"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"time"
 
@@ -47,10 +45,9 @@ func noteDamage(dir string, found error) error {
 	return found
 }
 
-// examine finds what the server could not read back, of which it says no more than a warning in its log: streams whose
-// metadata is broken, messages it gave up while recovering, and histories it has on disk but cannot read.
-// Half-written records are what tornTails saw before the server started.
-func (s *Server) examine(ctx context.Context, torn map[string]uint64) error {
+// examine compares what the server says it recovered with what lay on the disk before it started: it repairs by forgetting, and
+// says no more than a warning in its log.
+func (s *Server) examine(ctx context.Context, stored []StoredStream) error {
 	nc, err := s.Connect("store check")
 	if err != nil {
 		return err
@@ -60,47 +57,31 @@ func (s *Server) examine(ctx context.Context, torn map[string]uint64) error {
 	if err != nil {
 		return err
 	}
-	for _, name := range slices.Sorted(maps.Keys(torn)) {
-		info, err := streamInfo(ctx, js, name)
+	for _, on := range stored {
+		info, err := streamInfo(ctx, js, on.Name)
 		if err != nil {
-			return fmt.Errorf("%w: stream %s lies on disk but the server does not have it: %w", ErrStoreDamaged, name, err)
+			return fmt.Errorf("%w: stream %s lies on disk but the server does not have it: %w", ErrStoreDamaged, on.Name, err)
 		}
-		lost := info.State.Lost
-		if lost == nil {
+		state := info.State
+		if lost := state.Lost; lost != nil {
+			if len(lost.Msgs) > 0 || lost.Bytes != uint64(on.HalfWritten) {
+				return fmt.Errorf("%w: stream %s lost messages %s (%d bytes)", ErrStoreDamaged, on.Name, few(len(lost.Msgs), lost.Msgs), lost.Bytes)
+			}
+			s.log.Warn("cut off a half-written record: this process or the machine stopped in the middle of a write",
+				"stream", on.Name, "bytes", lost.Bytes, "last_seq", state.LastSeq)
+		}
+		if on.Name != Stream {
 			continue
 		}
-		if len(lost.Msgs) > 0 || lost.Bytes != torn[name] {
-			return fmt.Errorf("%w: stream %s lost messages %s (%d bytes)", ErrStoreDamaged, name, few(len(lost.Msgs), lost.Msgs), lost.Bytes)
+		if state.Msgs != on.Messages || state.LastSeq != on.Last {
+			return fmt.Errorf("%w: stream %s has %d messages to sequence %d on disk, the server recovered %d to %d",
+				ErrStoreDamaged, on.Name, on.Messages, on.Last, state.Msgs, state.LastSeq)
 		}
-		s.log.Warn("cut off a half-written record: this process or the machine stopped in the middle of a write",
-			"stream", name, "bytes", lost.Bytes, "last_seq", info.State.LastSeq)
-	}
-	if _, ok := torn[Stream]; !ok {
-		return nil
-	}
-	if err := ReadAll(ctx, js); err != nil {
-		return fmt.Errorf("%w: %w", ErrStoreDamaged, err)
+		if findings := stateFindings(state); len(findings) > 0 {
+			return fmt.Errorf("%w: %w", ErrStoreDamaged, checkError(findings))
+		}
 	}
 	return nil
-}
-
-// streamsOnDisk lists the streams of the one account the embedded server has.
-func streamsOnDisk(storeDir string) ([]string, error) {
-	entries, err := os.ReadDir(filepath.Join(storeDir, "$G", "streams"))
-	if errors.Is(err, os.ErrNotExist) {
-		return nil, nil
-	}
-	if err != nil {
-		return nil, fmt.Errorf("list the streams on disk: %w", err)
-	}
-	var names []string
-	for _, entry := range entries {
-		// A leading dot marks a stream whose deletion was under way: the server removes the rest itself.
-		if !strings.HasPrefix(entry.Name(), ".") {
-			names = append(names, entry.Name())
-		}
-	}
-	return names, nil
 }
 
 // ReadAll reads every message of the histories from the server's disk and returns a *CheckError naming those that cannot

@@ -22,7 +22,6 @@ import (
 	"log/slog"
 	"net"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
 	"sync"
@@ -135,9 +134,9 @@ func run(opts *server.Options, log *slog.Logger) (*Server, error) {
 	if err := refuseKnownDamage(opts.StoreDir); err != nil {
 		return nil, err
 	}
-	torn, err := beforeStart(opts.StoreDir)
+	stored, err := ExamineStore(opts.StoreDir) // while the server has not yet repaired anything
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w: restore the folder from a backup or the archive (docs/runbooks.md)", err)
 	}
 	ns, err := server.NewServer(opts)
 	if err != nil {
@@ -149,7 +148,7 @@ func run(opts *server.Options, log *slog.Logger) (*Server, error) {
 	s := &Server{ns: ns, log: log, conns: map[*nats.Conn]struct{}{}}
 	err = ready(ns, logger)
 	if err == nil {
-		err = s.examine(context.Background(), torn)
+		err = s.examine(context.Background(), stored)
 	}
 	if err == nil {
 		return s, nil
@@ -161,16 +160,6 @@ func run(opts *server.Options, log *slog.Logger) (*Server, error) {
 		err = noteDamage(opts.StoreDir, err)
 	}
 	return nil, err
-}
-
-// beforeStart looks at the store while the server has not yet repaired anything.
-func beforeStart(dir string) (torn map[string]uint64, err error) {
-	store := filepath.Join(dir, server.JetStreamStoreDir)
-	streams, err := streamsOnDisk(store)
-	if err != nil {
-		return nil, err
-	}
-	return tornTails(store, streams)
 }
 
 func ready(ns *server.Server, logger *serverLog) error {

@@ -61,6 +61,11 @@ func TestCompose(t *testing.T) {
 	for _, s := range append(servicesOf(project), servicesOf(composed(t, "simple"))...) {
 		checkContainer(t, root, s)
 	}
+	for _, server := range []string{"nats-1", "nats-2", "nats-3"} {
+		if run := strings.Join(project.Services[server].Entrypoint, " "); !strings.Contains(run, "epatchd nats examine /var/lib/nats && exec nats-server") {
+			t.Errorf("%s does not examine its store before each start: %s", server, run)
+		}
+	}
 	for name, secret := range project.Secrets {
 		if !strings.HasPrefix(secret.File, installation+"/") {
 			t.Errorf("secret %s is in %s, not in the installation's own folder", name, secret.File)

@@ -6,6 +6,7 @@ package e2e
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"log/slog"
@@ -31,7 +32,7 @@ import (
 )
 
 var (
-	faultCount = flag.Int("faults", 9, "how many faults TestFaults injects")
+	faultCount = flag.Int("faults", 10, "how many faults TestFaults injects")
 	faultSeed  = flag.Uint64("faults-seed", 0, "what TestFaults chooses by; 0 takes a new one, which is told")
 )
 
@@ -94,6 +95,18 @@ func (f *faults) kinds() map[string]func() {
 			must(f.t, f.c.StartServer(f.t.Context(), s))
 			f.healthy()
 		},
+		"a bit of a server's files flipped": func() { // it is found before the server may lead, and remedied as the runbook says
+			s := f.server()
+			must(f.t, s.Process().Kill())
+			f.flip(s.Store)
+			f.going(s.Name + " was damaged")
+			if err := f.c.StartServer(f.t.Context(), s); !errors.Is(err, natsd.ErrStoreDamaged) {
+				f.t.Fatalf("%s started on a damaged store: %v", s.Name, err)
+			}
+			must(f.t, os.RemoveAll(s.Store))
+			must(f.t, f.c.StartServer(f.t.Context(), s))
+			f.healthy()
+		},
 		"a server of the log stopped for a while": func() { s := f.server(); signal(s.Name, s.Process()); f.healthy() },
 		"all servers of the log killed": func() {
 			for _, s := range f.c.Servers {
@@ -110,6 +123,26 @@ func (f *faults) kinds() map[string]func() {
 			must(f.t, f.pg.Start())
 		},
 	}
+}
+
+// flip changes one bit of the histories in a store, anywhere but in what may still be half-written.
+func (f *faults) flip(store string) {
+	f.t.Helper()
+	blocks, err := filepath.Glob(filepath.Join(store, "jetstream", "*", "streams", natsd.Stream, "msgs", "*.blk"))
+	must(f.t, err)
+	if len(blocks) == 0 {
+		f.t.Fatalf("no histories in %s", store)
+	}
+	path := blocks[f.random.IntN(len(blocks))]
+	b, err := os.ReadFile(path)
+	must(f.t, err)
+	if len(b) < 1000 {
+		f.t.Fatalf("%s has %d bytes", path, len(b))
+	}
+	at := f.random.IntN(len(b) - 500)
+	b[at] ^= 1 << f.random.IntN(8)
+	f.t.Logf("flipped a bit of byte %d of %d in %s", at, len(b), path)
+	must(f.t, os.WriteFile(path, b, 0o600))
 }
 
 // TestFaults: an installation under load, whose processes are killed and stopped at random. An independent checker finds that the answers of

@@ -28,8 +28,8 @@ import (
 
 // natsCommand groups what concerns the event log's servers.
 func natsCommand(environ []string) *cobra.Command {
-	cmd := &cobra.Command{Use: "nats", Short: "Set up the event log's servers"}
-	cmd.AddCommand(natsUserCommand(), natsConfCommand(), natsProvisionCommand(environ))
+	cmd := &cobra.Command{Use: "nats", Short: "Set up the event log's servers and examine their stores"}
+	cmd.AddCommand(natsUserCommand(), natsConfCommand(), natsProvisionCommand(environ), natsExamineCommand())
 	return cmd
 }
 
@@ -139,6 +139,40 @@ func natsProvisionCommand(environ []string) *cobra.Command {
 		return nil
 	}
 	return cmd
+}
+
+func natsExamineCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "examine STORE",
+		Short: "Read the store of a stopped server and fail if one bit of it is not as it was written",
+		Long: "Read every block, snapshot and setting in the store_dir STORE of a stopped server, proving the checksums; nothing is changed. Run it before\n" +
+			"each start, as deploy/systemd and docker-compose.yml do: a server that starts on a damaged store cuts off what it cannot read with all that\n" +
+			"follows, and as leader makes the others do the same. If it fails, see docs/runbooks.md, \"A server of the event log is lost\".",
+		Args: cobra.ExactArgs(1),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if _, err := os.Stat(args[0]); errors.Is(err, os.ErrNotExist) {
+				fmt.Fprintf(cmd.OutOrStdout(), "%s: nothing is there yet\n", args[0])
+				return nil
+			}
+			streams, err := natsd.ExamineStore(args[0])
+			if err != nil {
+				return fmt.Errorf("%w\ndo not start this server. If the other servers of its cluster are well, move %s away and start with an empty one: it copies everything from them."+
+					" If there are none, restore a backup or the archive (docs/runbooks.md)", err, args[0])
+			}
+			for _, s := range streams {
+				line := fmt.Sprintf("%s %s: %d messages", s.Account, s.Name, s.Messages)
+				if s.Messages > 0 {
+					line += fmt.Sprintf(", %d to %d", s.First, s.Last)
+				}
+				if s.HalfWritten > 0 {
+					line += fmt.Sprintf(", then %d bytes that were never acknowledged", s.HalfWritten)
+				}
+				fmt.Fprintln(cmd.OutOrStdout(), line)
+			}
+			fmt.Fprintf(cmd.OutOrStdout(), "%s is as it was written\n", args[0])
+			return nil
+		},
+	}
 }
 
 // Provision creates the streams as the provisioner, once the cluster has a leader.

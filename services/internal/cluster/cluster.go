@@ -273,6 +273,9 @@ func (c *Cluster) startServers(ctx context.Context) error {
 
 // StartServer starts a server of the event log that does not run.
 func (c *Cluster) StartServer(ctx context.Context, s *Server) error {
+	if _, err := natsd.ExamineStore(s.Store); err != nil {
+		return fmt.Errorf("%s does not start: %w", s.Name, err)
+	}
 	p, _, err := child.Start(ctx, child.Spec{Name: s.Name, Logs: c.path("logs"), Program: c.cfg.NATS.Path, Env: c.cfg.NATS.Env, Args: []string{"--config", s.conf}})
 	s.process = p
 	return err
