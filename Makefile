@@ -64,8 +64,8 @@ check: generate ## fail if generated code differs, or a module does not build al
 breaking: $(BIN)/buf ## fail if the API or an event changed in a way that old callers or histories do not survive
 	$(BIN)/buf breaking --against '.git#branch=main'
 
-bench: ## measure side by side; JSON=FILE writes the figures too, ONLY=PART measures one part
-	go run ./services/cmd/epatch-bench $(if $(JSON),--json $(JSON)) $(if $(ONLY),--only $(ONLY))
+bench: build $(BIN)/nats-server ## measure side by side; JSON=FILE writes the figures too, ONLY=PART measures one part
+	$(BIN)/epatch-bench $(if $(JSON),--json $(JSON)) $(if $(ONLY),--only $(ONLY))
 
 fuzz: ## run every fuzz target for FUZZTIME
 	@./scripts/fuzz.sh $(FUZZTIME)

@@ -123,21 +123,15 @@ func New(cfg Config) (*Runner, error) {
 // CatchUp applies everything that is in the store now and returns. Call it before Run, so that the first answers are
 // already true.
 func (r *Runner) CatchUp(ctx context.Context) error {
+	fold := newFolding(r)
 	batch := make([]history.Message, 0, history.BlockSize)
 	take := func() error {
 		if len(batch) == 0 {
 			return nil
 		}
-		var records []*Record
-		for i, j := range r.judge.judgeAll(batch) {
-			rec := r.accept(j)
-			if rec != nil {
-				records = append(records, rec)
-			}
-			r.advance(batch[i], rec)
-		}
+		judged := r.judge.judgeAll(batch)
 		batch = batch[:0]
-		return r.apply(records)
+		return fold.next(judged)
 	}
 	err := r.cfg.Store.Scan(ctx, r.Mark().Sequence, func(m history.Message) error {
 		if len(batch) > 0 && history.BlockOf(m.Sequence) != history.BlockOf(batch[0].Sequence) {
@@ -148,16 +142,64 @@ func (r *Runner) CatchUp(ctx context.Context) error {
 		batch = append(batch, m)
 		return nil
 	})
-	if err != nil {
-		return fmt.Errorf("catch up: %w", err)
+	if err == nil {
+		err = take()
 	}
-	if err := take(); err != nil {
-		return err
+	if err := errors.Join(err, fold.end()); err != nil {
+		return fmt.Errorf("catch up: %w", err)
 	}
 	if err := r.cfg.Verified.Save(); err != nil {
 		r.cfg.Log.WarnContext(ctx, "the next start verifies signatures again", "error", err)
 	}
 	return nil
+}
+
+// folding folds one block while the next is judged.
+type folding struct {
+	blocks chan []*Judged
+	done   chan error // how it ended; at the first error, or at end
+}
+
+func newFolding(r *Runner) *folding {
+	f := &folding{blocks: make(chan []*Judged), done: make(chan error, 1)}
+	go func() {
+		for block := range f.blocks {
+			if err := r.fold(block); err != nil {
+				f.done <- err
+				return
+			}
+		}
+		f.done <- nil
+	}()
+	return f
+}
+
+// next hands over a block, once the one before is folded or could not be.
+func (f *folding) next(block []*Judged) error {
+	select {
+	case f.blocks <- block:
+		return nil
+	case err := <-f.done:
+		f.done <- nil // told once
+		return err
+	}
+}
+
+func (f *folding) end() error {
+	close(f.blocks)
+	return <-f.done
+}
+
+func (r *Runner) fold(block []*Judged) error {
+	var records []*Record
+	for _, j := range block {
+		rec := r.accept(j)
+		if rec != nil {
+			records = append(records, rec)
+		}
+		r.advance(j.Message, rec)
+	}
+	return r.apply(records)
 }
 
 // Run follows the stream until ctx ends.
@@ -194,21 +236,15 @@ func (r *Runner) accept(j *Judged) *Record {
 	case j.Foreign != nil:
 		r.alarm(j.Message, j.Foreign)
 	case j.Unread != nil:
-		r.halted(j.Incident, j.Unread)
+		r.halt(j.Incident, j.Unread)
+	case r.stopped[j.Incident]:
+		return nil
 	}
 	return j.Record
 }
 
-// halt stops one incident that this version cannot read; the others go on (hardening.md, poison event).
+// halt stops one incident that this version cannot read or fold, and tells it once; the others go on (hardening.md, poison event).
 func (r *Runner) halt(incident string, err error) {
-	if _, known := r.judge.stuck[incident]; !known {
-		r.judge.stuck[incident] = err
-	}
-	r.halted(incident, err)
-}
-
-// halted tells of an incident that is not read further, once.
-func (r *Runner) halted(incident string, err error) {
 	if r.stopped[incident] {
 		return
 	}

@@ -137,6 +137,9 @@ type draft struct {
 	asked, declined int
 	opened          *emergencyv1.FieldDisclosed // its value is published where it may be
 	named           []string                    // persons and machines that the incident has named before
+
+	namedHere []string // once asked for: those that the event names
+	covers    veil     // once asked for
 }
 
 func (d *draft) head(format string, args ...any) { d.headline = fmt.Sprintf(format, args...) }

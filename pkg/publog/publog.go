@@ -100,7 +100,15 @@ func Genesis(o Origin) string { return hexHash("emergency-log/" + string(o)) }
 // published entry with a few lines of any language.
 func (e Entry) Canonical(o Origin) string {
 	var b strings.Builder
-	line := func(name, value string) { b.WriteString(name + " " + value + "\n") }
+	b.Grow(768) // most are shorter
+	line := func(name string, values ...string) {
+		b.WriteString(name)
+		for _, v := range values {
+			b.WriteByte(' ')
+			b.WriteString(v)
+		}
+		b.WriteByte('\n')
+	}
 	b.WriteString("epatch-log-v1\n")
 	line("origin", string(o))
 	line("seq", strconv.FormatUint(e.Seq, 10))
@@ -111,7 +119,7 @@ func (e Entry) Canonical(o Origin) string {
 	line("headline", quote(e.Headline))
 	line("role", quote(e.Role))
 	for _, f := range e.Fields {
-		line("field", quote(f.Name)+" "+quote(f.Value))
+		line("field", quote(f.Name), quote(f.Value))
 	}
 	for _, c := range e.Commitments {
 		line("commitment", c)
@@ -123,6 +131,9 @@ func (e Entry) Canonical(o Origin) string {
 
 // quote writes a text as a JSON string on one line.
 func quote(s string) string {
+	if plain(s) {
+		return `"` + s + `"`
+	}
 	var b strings.Builder
 	enc := json.NewEncoder(&b)
 	enc.SetEscapeHTML(false)
@@ -130,6 +141,16 @@ func quote(s string) string {
 		return strconv.QuoteToASCII(s)
 	}
 	return strings.TrimSuffix(b.String(), "\n")
+}
+
+// plain tells whether nothing in a text needs an escape, which is so for most.
+func plain(s string) bool {
+	for i := range len(s) {
+		if c := s[i]; c < ' ' || c > '~' || c == '"' || c == '\\' {
+			return false
+		}
+	}
+	return true
 }
 
 func hexHash(s string) string {
@@ -204,12 +225,15 @@ func (l *Log) Add(before *procedure.State, rec *emergencyv1.Record, hash string)
 // learn keeps whom an event names, so that no later text can.
 func (l *Log) learn(d *draft) {
 	known := l.named[d.rec.GetIncident()]
-	for _, n := range append(namesIn(d.payload), d.rec.GetActor().GetPerson()) {
+	before := len(known)
+	for _, n := range append(slices.Clip(d.names()), d.rec.GetActor().GetPerson()) {
 		if i, ok := slices.BinarySearch(known, n); !ok && n != "" {
 			known = slices.Insert(known, i, n)
 		}
 	}
-	l.named[d.rec.GetIncident()] = known
+	if len(known) > before {
+		l.named[d.rec.GetIncident()] = known
+	}
 }
 
 // complete adds to a draft what only the log knows; false if there is nothing to publish.

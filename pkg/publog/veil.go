@@ -6,19 +6,22 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
-	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 )
 
 // veil covers persons and hosts that somebody wrote into a public text: the entry may hold neither (procedure.md 8.2, 8.4).
-type veil struct{ hidden []string } // longest first, so that www1-test comes before www1
+type veil struct{ hidden []string } // in any order, some of them twice or too short
 
 // veil knows everybody who has a part in the incident, and its machines.
 func (d *draft) veil() veil {
+	if d.covers.hidden != nil {
+		return d.covers
+	}
 	s, rec := d.before, d.rec
 	hidden := append([]string{rec.GetActor().GetPerson(), s.Declared.By, s.Host(), s.TestEnvironment()}, s.Acted...)
-	hidden = append(append(hidden, d.named...), namesIn(d.payload)...)
+	hidden = append(append(hidden, d.named...), d.names()...)
 	for _, p := range s.Pages {
 		hidden = append(hidden, p.Person)
 	}
@@ -28,11 +31,16 @@ func (d *draft) veil() veil {
 	for _, r := range s.Revisions {
 		hidden = append(hidden, r.Author)
 	}
-	slices.Sort(hidden)
-	hidden = slices.Compact(hidden)
-	hidden = slices.DeleteFunc(hidden, func(h string) bool { return len(h) < 2 })
-	slices.SortStableFunc(hidden, func(a, b string) int { return len(b) - len(a) })
-	return veil{hidden}
+	d.covers = veil{hidden}
+	return d.covers
+}
+
+// names are the persons and machines that the event names.
+func (d *draft) names() []string {
+	if d.namedHere == nil {
+		d.namedHere = namesOf(d.payload.ProtoReflect(), []string{})
+	}
+	return d.namedHere
 }
 
 // naming are the fields of events that hold a person's id or the name of a machine.
@@ -46,9 +54,7 @@ func naming(field string) bool {
 	return false
 }
 
-// namesIn lists the persons and machines that an event names, wherever in it.
-func namesIn(payload proto.Message) []string { return namesOf(payload.ProtoReflect(), nil) }
-
+// namesOf lists the persons and machines that a message names, wherever in it.
 func namesOf(m protoreflect.Message, list []string) []string {
 	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
 		text := fd.Kind() == protoreflect.StringKind && naming(string(fd.Name()))
@@ -76,18 +82,31 @@ func (v veil) pattern(text string) *regexp.Regexp {
 	folded := fold(text)
 	var found []string
 	for _, h := range v.hidden {
-		if strings.Contains(folded, fold(h)) {
-			found = append(found, regexp.QuoteMeta(h))
+		if len(h) > 1 && strings.Contains(folded, fold(h)) {
+			found = append(found, h)
 		}
 	}
 	if len(found) == 0 {
 		return nil
 	}
+	slices.Sort(found)
+	found = slices.Compact(found)
+	slices.SortStableFunc(found, func(a, b string) int { return len(b) - len(a) }) // so that www1-test comes before www1
+	for i, h := range found {
+		found[i] = regexp.QuoteMeta(h)
+	}
 	return regexp.MustCompile(`(?i)(^|[^\pL\pN_.-])(` + strings.Join(found, "|") + `)($|[^\pL\pN_-])`)
 }
 
 // fold makes everything equal that (?i) takes for equal; some letters meet only in upper case.
-func fold(s string) string { return strings.ToLower(strings.ToUpper(s)) }
+func fold(s string) string {
+	for i := range len(s) {
+		if s[i] >= utf8.RuneSelf {
+			return strings.ToLower(strings.ToUpper(s))
+		}
+	}
+	return strings.ToLower(s)
+}
 
 const covered = "[not public]"
 

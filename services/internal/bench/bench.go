@@ -36,14 +36,19 @@ type Options struct {
 	Only string
 }
 
-// part is something that can be measured by itself.
+// part is something that can be measured by itself: on a system in this process, or on one of its own.
 type part struct {
 	name    string
 	measure func(context.Context, *rig, Options) ([]Figure, error)
+	own     func(context.Context, Options) ([]Figure, error)
 }
 
 func parts() []part {
-	return []part{{"commands", commands}, {"lengths", lengths}, {"loads", loads}, {"rebuild", rebuild}, {"scale", scale}, {"console", console}, {"pages", pages}}
+	return []part{
+		{name: "cluster", own: replicated},
+		{name: "commands", measure: commands}, {name: "lengths", measure: lengths}, {name: "loads", measure: loads}, {name: "rebuild", measure: rebuild},
+		{name: "scale", measure: scale}, {name: "console", measure: console}, {name: "pages", measure: pages},
+	}
 }
 
 // Parts are the names that Options.Only takes.
@@ -74,17 +79,26 @@ func Run(ctx context.Context, opt Options) error {
 	if opt.Only != "" && !slices.Contains(Parts(), opt.Only) {
 		return fmt.Errorf("%q is no part of the measurement: take one of %s", opt.Only, strings.Join(Parts(), ", "))
 	}
-	r, err := openRig(ctx)
-	if err != nil {
-		return err
-	}
-	defer r.close()
 	var figures []Figure
+	var r *rig
 	for _, p := range parts() {
 		if opt.Only != "" && p.name != opt.Only {
 			continue
 		}
-		f, err := p.measure(ctx, r, opt)
+		var f []Figure
+		var err error
+		switch {
+		case p.own != nil:
+			f, err = p.own(ctx, opt)
+		case r == nil:
+			if r, err = openRig(ctx); err != nil {
+				return err
+			}
+			defer r.close()
+			fallthrough
+		default:
+			f, err = p.measure(ctx, r, opt)
+		}
 		if err != nil {
 			return err
 		}

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
+	"strconv"
 	"sync"
 	"time"
 
@@ -133,23 +134,51 @@ func (r *rig) close() {
 // declare makes n incidents to work on.
 func (r *rig) declare(ctx context.Context, n int) error {
 	for len(r.incidents) < n {
-		res, err := r.client.Declare(ctx, &emergencyv1.DeclareRequest{
-			Meta: &emergencyv1.CommandMeta{RequestId: "bench-" + rand.Text()}, System: demobook.System, Symptom: "bench", Drill: true,
-			Severity: emergencyv1.Severity_SEVERITY_NORMAL, ReasonClass: emergencyv1.ReasonClass_REASON_CLASS_OTHER, Reason: "measuring the system",
-		})
+		id, err := declare(ctx, r.client)
 		if err != nil {
 			return err
 		}
-		r.incidents = append(r.incidents, res.GetCommitted().GetIncident())
+		r.incidents = append(r.incidents, id)
 	}
 	return nil
 }
 
-func (r *rig) note(ctx context.Context, incident string) error {
-	_, err := r.client.AnnotateLog(ctx, &emergencyv1.AnnotateLogRequest{
+func declare(ctx context.Context, to incidentv1.IncidentServiceClient) (incident string, err error) {
+	res, err := to.Declare(ctx, &emergencyv1.DeclareRequest{
+		Meta: &emergencyv1.CommandMeta{RequestId: "bench-" + rand.Text()}, System: demobook.System, Symptom: "bench", Drill: true,
+		Severity: emergencyv1.Severity_SEVERITY_NORMAL, ReasonClass: emergencyv1.ReasonClass_REASON_CLASS_OTHER, Reason: "measuring the system",
+	})
+	return res.GetCommitted().GetIncident(), err
+}
+
+func (r *rig) note(ctx context.Context, incident string) error { return note(ctx, r.client, incident) }
+
+func note(ctx context.Context, to incidentv1.IncidentServiceClient, incident string) error {
+	_, err := to.AnnotateLog(ctx, &emergencyv1.AnnotateLogRequest{
 		Meta: &emergencyv1.CommandMeta{Incident: incident, RequestId: "bench-" + rand.Text()}, Entry: 1, Text: "a note of about the length that people write at night",
 	})
 	return err
+}
+
+// settled waits until nothing is recorded for a second: who is called for an emergency makes records, and work, of its own.
+func settled(ctx context.Context, js jetstream.JetStream) error {
+	ctx, cancel := context.WithTimeout(ctx, 5*time.Minute)
+	defer cancel()
+	for last, still := uint64(0), 0; still < 10; still++ {
+		s, err := js.Stream(ctx, natsd.Stream)
+		if err != nil {
+			return fmt.Errorf("wait until the log is still: %w", err)
+		}
+		if now := s.CachedInfo().State.LastSeq; now != last {
+			last, still = now, 0
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait until the log is still: %w", ctx.Err())
+		case <-time.After(100 * time.Millisecond):
+		}
+	}
+	return nil
 }
 
 // clientCounts are how many people work at the same time.
@@ -164,20 +193,14 @@ func commands(ctx context.Context, r *rig, opt Options) ([]Figure, error) {
 	if err := r.note(ctx, r.incidents[0]); err != nil {
 		return nil, err
 	}
-	size, err := r.recordSize(ctx)
+	if err := settled(ctx, r.node.JetStream()); err != nil {
+		return nil, err
+	}
+	size, err := recordSize(ctx, r.store, r.incidents[0])
 	if err != nil {
 		return nil, err
 	}
-	payload := make([]byte, size)
-	sequences := make([]uint64, 64)
-	raw := func(ctx context.Context, client int) error {
-		msg := &nats.Msg{Subject: fmt.Sprintf("emergency.bench-%d", client), Data: payload}
-		ack, err := r.rawJS.PublishMsg(ctx, msg, jetstream.WithExpectLastSequencePerSubject(sequences[client]), jetstream.WithExpectStream(natsd.Stream))
-		if err == nil {
-			sequences[client] = ack.Sequence
-		}
-		return err
-	}
+	raw := rawPublish(r.rawJS, natsd.Stream, "emergency.bench-", size)
 	var list []Figure
 	for _, n := range clientCounts() {
 		ours, base, err := sideBySide(ctx, opt, n, func(ctx context.Context, client int) error { return r.note(ctx, r.incidents[client]) }, raw)
@@ -191,13 +214,34 @@ func commands(ctx context.Context, r *rig, opt Options) ([]Figure, error) {
 	return list, nil
 }
 
+// rawPublish is the baseline of a command: each client publishes on a subject of its own, with acknowledgement and the expected sequence.
+func rawPublish(js jetstream.JetStream, stream, prefix string, size int) func(ctx context.Context, client int) error {
+	payload := make([]byte, size)
+	sequences := make([]uint64, 64)
+	return func(ctx context.Context, client int) error {
+		for {
+			msg := &nats.Msg{Subject: prefix + strconv.Itoa(client), Data: payload}
+			ack, err := js.PublishMsg(ctx, msg, jetstream.WithExpectLastSequencePerSubject(sequences[client]), jetstream.WithExpectStream(stream))
+			if err == nil {
+				sequences[client] = ack.Sequence
+				return nil
+			}
+			// A cluster acknowledges a message a moment before it forgets that it was on its way.
+			var api *jetstream.APIError
+			if !errors.As(err, &api) || api.ErrorCode != jetstream.JSErrCodeStreamWrongLastSequenceConstant {
+				return err
+			}
+		}
+	}
+}
+
 func ms(d time.Duration) float64 { return float64(d) / float64(time.Millisecond) }
 
-// recordSize is the stored size of a note's record.
-func (r *rig) recordSize(ctx context.Context) (int, error) {
-	messages, err := r.store.Load(ctx, r.incidents[0], 0)
+// recordSize is the stored size of an incident's last record.
+func recordSize(ctx context.Context, store *historystore.Store, incident string) (int, error) {
+	messages, err := store.Load(ctx, incident, 0)
 	if err != nil || len(messages) == 0 {
-		return 0, fmt.Errorf("load %s: %d messages, %w", r.incidents[0], len(messages), err)
+		return 0, fmt.Errorf("load %s: %d messages, %w", incident, len(messages), err)
 	}
 	return len(messages[len(messages)-1].Data), nil
 }
