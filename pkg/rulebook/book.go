@@ -209,7 +209,7 @@ func (b *Book) Listed(person string) bool { return slices.Contains(b.Persons(), 
 // Roles lists the roles a person holds at a time, sorted. A team lead also holds the team's role (procedure.md 2.1), and
 // everybody listed is a member.
 func (b *Book) Roles(person string, at time.Time) []emergencyv1.Role {
-	return b.rolesBy(person, func(g grant) bool { return !at.Before(g.from) && g.after(at) })
+	return b.rolesBy(person, func(g grant) bool { return g.at(at) })
 }
 
 // RolesFrom lists the roles a person holds at a time or will hold later, as far as it is known.
@@ -239,28 +239,49 @@ func (b *Book) Grants(person string) []Grant {
 // after tells whether the grant still counts after a time.
 func (g grant) after(at time.Time) bool { return g.until.IsZero() || at.Before(g.until) }
 
+// at tells whether the grant counts at a time.
+func (g grant) at(at time.Time) bool { return !at.Before(g.from) && g.after(at) }
+
+// brings tells whether the grant's role is, or brings with it, another (procedure.md 2.1).
+func (g grant) brings(role emergencyv1.Role) bool { return g.role == role || teamOf(g.role) == role }
+
+// teamOf is the role of a team that its lead holds too; unspecified for every other role.
+func teamOf(lead emergencyv1.Role) emergencyv1.Role {
+	switch lead {
+	case emergencyv1.Role_ROLE_CRITICAL_TEAM_LEAD:
+		return emergencyv1.Role_ROLE_CRITICAL_ADMIN
+	case emergencyv1.Role_ROLE_ASSESSMENT_TEAM_LEAD:
+		return emergencyv1.Role_ROLE_SOFTWARE_ASSESSOR
+	default:
+		return emergencyv1.Role_ROLE_UNSPECIFIED
+	}
+}
+
 func (b *Book) rolesBy(person string, counts func(grant) bool) []emergencyv1.Role {
 	if !b.Listed(person) {
 		return nil
 	}
-	held := map[emergencyv1.Role]bool{emergencyv1.Role_ROLE_MEMBER: true}
+	held := []emergencyv1.Role{emergencyv1.Role_ROLE_MEMBER}
 	for _, g := range b.grants {
-		if g.person == person && counts(g) {
-			held[g.role] = true
+		if g.person != person || !counts(g) {
+			continue
+		}
+		held = append(held, g.role)
+		if team := teamOf(g.role); team != emergencyv1.Role_ROLE_UNSPECIFIED {
+			held = append(held, team)
 		}
 	}
-	if held[emergencyv1.Role_ROLE_CRITICAL_TEAM_LEAD] {
-		held[emergencyv1.Role_ROLE_CRITICAL_ADMIN] = true
-	}
-	if held[emergencyv1.Role_ROLE_ASSESSMENT_TEAM_LEAD] {
-		held[emergencyv1.Role_ROLE_SOFTWARE_ASSESSOR] = true
-	}
-	return slices.Sorted(maps.Keys(held))
+	slices.Sort(held)
+	return slices.Compact(held)
 }
 
 // Has tells whether a person holds a role at a time.
 func (b *Book) Has(person string, role emergencyv1.Role, at time.Time) bool {
-	return slices.Contains(b.Roles(person, at), role)
+	if !b.Listed(person) || role == emergencyv1.Role_ROLE_UNSPECIFIED {
+		return false
+	}
+	return role == emergencyv1.Role_ROLE_MEMBER ||
+		slices.ContainsFunc(b.grants, func(g grant) bool { return g.person == person && g.brings(role) && g.at(at) })
 }
 
 // PersonsWith lists who holds a role at a time.
