@@ -57,7 +57,7 @@ func setUpConsole(env *testscript.Env) error {
 		return err
 	}
 	return start(env, n, func(set *app.Settings) {
-		set.Console.Listen, set.Console.KnownHosts, set.Console.Recording = "127.0.0.1:0", known, 2<<20
+		set.Console.Listen, set.Console.KnownHosts, set.Console.Recording = "127.0.0.1:0", known, 1<<20
 		set.Console.Targets = map[string]string{"critical-1": target.Address}
 		set.Access.Account = target.User
 	})
