@@ -66,11 +66,12 @@ func Start(ctx context.Context, spec Spec) (*Process, string, error) {
 	p.cmd.Env = append(os.Environ(), spec.Env...)
 	p.cmd.Stderr = logFile
 	p.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true} // the terminal's interrupt is this process's: it ends its children in order
+	bound(p.cmd.SysProcAttr)
 	out, err := p.cmd.StdoutPipe()
 	if err != nil {
 		return nil, "", err
 	}
-	if err := p.cmd.Start(); err != nil {
+	if err := begin(p.cmd); err != nil {
 		return nil, "", fmt.Errorf("start %s: %w", name, err)
 	}
 	lines := make(chan string, 1)
