@@ -3,6 +3,7 @@
 package procedure_test
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -26,204 +27,20 @@ var systemActors = map[string]string{
 }
 
 // inTheRelation is a command that a person may give in the named relation: on the own slot, the own key ...
-func inTheRelation(command, person string, s *procedure.State) procedure.Command {
+func inTheRelation(line, person string, s *procedure.State) procedure.Command {
 	own := map[string]string{"carla": "critical/1", "anna": "assessment/1", "dora": "development/1", "emil": "development/1", "theo": "testing/1", "clara": "critical/1", "albert": "assessment/1"}[person]
-	if own == "" {
-		own = "critical/1"
-	}
-	switch command {
+	switch line {
 	case "PlayRecording":
 		if person == systemActors["service"] {
 			return shownTo("carl")
 		}
-	case "Respond":
-		return pt.Accept(own)
-	case "CheckIn":
-		return &emergencyv1.CheckInRequest{Slot: own}
-	case "EndStandby":
-		return &emergencyv1.EndStandbyRequest{Slot: own, Reason: emergencyv1.StandbyEndReason_STANDBY_END_REASON_STEP_DONE}
 	case "AddKey":
 		k := pt.KeyOf("new key of " + person)
 		return &emergencyv1.AddKeyRequest{Key: &emergencyv1.Key{KeyId: k.ID, PublicKey: k.Public, Person: person}}
 	case "RevokeKey":
 		return &emergencyv1.RevokeKeyRequest{KeyId: pt.KeyOf(person).ID, Reason: "lost in the train"}
-	case "Connect", "Terminate":
-		return exampleOf(command, s)
-	case "SetContacts":
-		return &emergencyv1.SetContactsRequest{Person: person, Contacts: []*emergencyv1.Contact{{Channel: "mail", Address: "x@example.org"}}}
-	case "Close":
-		return pt.Close()
 	}
-	return exampleOf(command, s)
-}
-
-// exampleOf is a well-formed command of each kind.
-func exampleOf(command string, s *procedure.State) procedure.Command {
-	switch command {
-	case "Declare":
-		return pt.Declare()
-	case "MergeInto":
-		return &emergencyv1.MergeIntoRequest{Target: "e20261123.9", Reason: "it is the same outage"}
-	case "AbsorbDuplicate":
-		return &emergencyv1.AbsorbDuplicateRequest{Source: "e20261125.1", SourceHeadHash: strings.Repeat("0", 64)}
-	case "StandDown":
-		return pt.StandDown()
-	case "Escalate":
-		return pt.Exploited()
-	case "SignJointDeclaration":
-		return pt.Joint()
-	case "ConfirmLateRecord":
-		return &emergencyv1.ConfirmLateRecordRequest{Event: 1, Proof: "I stood beside it"}
-	case "EnterUpdateCycle":
-		return &emergencyv1.EnterUpdateCycleRequest{}
-	case "ConcludeUpdateCycle":
-		return pt.Bless()
-	case "DeEscalate":
-		return pt.GoBack(1)
-	case "CallOut":
-		return &emergencyv1.CallOutRequest{}
-	case "ExplainDrift":
-		return &emergencyv1.ExplainDriftRequest{PathCommitment: strings.Repeat("0", 64)}
-	case "ReportDelivery":
-		return &emergencyv1.ReportDeliveryRequest{Page: "1.1", State: emergencyv1.DeliveryState_DELIVERY_STATE_SENT}
-	case "RegisterPatch":
-		return pt.Register(7)
-	case "RecordFirstReview":
-		return pt.FirstReview(approve)
-	case "RecordSecondReview":
-		return pt.SecondReview(approve)
-	case "Transfer":
-		return &emergencyv1.TransferRequest{}
-	case "Forward":
-		return &emergencyv1.ForwardRequest{RollbackPlan: "take it back"}
-	case "RaiseVeto":
-		return pt.Veto()
-	case "WithdrawVeto":
-		return &emergencyv1.WithdrawVetoRequest{Veto: "V1", Reason: "I misread the patch"}
-	case "OverruleVeto":
-		return &emergencyv1.OverruleVetoRequest{Veto: "V1", Reason: "the hole it names was there before, and is smaller"}
-	case "ConfirmTestServer":
-		return pt.ConfirmServer(s)
-	case "ReportTest":
-		return pt.Test(pass)
-	case "ConfirmObserver":
-		return pt.Observe()
-	case "DryRun":
-		return &emergencyv1.DryRunRequest{}
-	case "StartApply":
-		return &emergencyv1.StartApplyRequest{}
-	case "BackOut":
-		return pt.BackOut()
-	case "RollBack":
-		return pt.RollBack("carl")
-	case "RecordHealth":
-		return pt.Health()
-	case "Document":
-		return pt.Document(s)
-	case "ReportApply":
-		return pt.ReportApply(true)
-	case "ReportTree":
-		return pt.ReportTree(pt.ResultTree(1))
-	case "PushReplication":
-		return &emergencyv1.PushReplicationRequest{}
-	case "CheckReplication":
-		return &emergencyv1.CheckReplicationRequest{}
-	case "PermitAccess":
-		return pt.Permit("emil")
-	case "GrantAccess":
-		return pt.GrantTo("emil", "carl")
-	case "ArmWatch":
-		return pt.Arm()
-	case "Connect":
-		return pt.Connect()
-	case "ReportConnection":
-		return pt.Opened(true)
-	case "Freeze":
-		return &emergencyv1.FreezeRequest{Grant: "G1"}
-	case "Resume":
-		return &emergencyv1.ResumeRequest{Grant: "G1"}
-	case "MarkSession":
-		return pt.Note("a note")
-	case "ExtendSession":
-		return &emergencyv1.ExtendSessionRequest{Grant: "G1", Reason: "the cause is found, the cure is not"}
-	case "Terminate":
-		return &emergencyv1.TerminateRequest{Grant: "G1"}
-	case "Disable":
-		return &emergencyv1.DisableRequest{Grant: "G1"}
-	case "ProveUnusable":
-		return &emergencyv1.ProveUnusableRequest{Grant: "G1"}
-	case "CaptureSessionDiff":
-		return &emergencyv1.CaptureSessionDiffRequest{Grant: "G1"}
-	case "ReportLeftovers":
-		return pt.FoundLeftovers()
-	case "ExplainLeftovers":
-		return pt.ExplainLeftovers("")
-	case "SealSession":
-		return &emergencyv1.SealSessionRequest{Grant: "G1"}
-	case "PlayRecording":
-		return &emergencyv1.PlayRecordingRequest{Grant: "G1"}
-	case "WaiveControl/tests":
-		return pt.Waive(tests)
-	case "WaiveControl/observer":
-		return pt.Waive(observer)
-	case "RecordLeadDecision":
-		return pt.Lead(false)
-	case "AnnotateLog":
-		return note()
-	case "RecordBoardSummary":
-		return pt.BoardSummary()
-	case "Close":
-		return pt.Close()
-	case "FileDispute":
-		return pt.FileDispute(emergencyv1.DisputeConcern_DISPUTE_CONCERN_OTHER)
-	case "ReportFiling":
-		return &emergencyv1.ReportFilingRequest{Dispute: "a20261124.1", State: emergencyv1.DeliveryState_DELIVERY_STATE_SENT}
-	case "OpenCase":
-		return &emergencyv1.OpenCaseRequest{Dispute: "a20261124.1", CaseNumber: "c1"}
-	case "ProposeArbitrator":
-		return &emergencyv1.ProposeArbitratorRequest{Dispute: "a20261124.1", Candidate: "arno"}
-	case "CloseDeclined":
-		return &emergencyv1.CloseDeclinedRequest{Dispute: "a20261124.1"}
-	case "RespondAppointment":
-		return &emergencyv1.RespondAppointmentRequest{Dispute: "a20261124.1"}
-	case "RecordPreliminaries":
-		return pt.Preliminaries("a20261124.1")
-	case "DeliverRuling":
-		return pt.DeliverRuling(s, "a20261124.1")
-	case "PublishRuling":
-		return &emergencyv1.PublishRulingRequest{Ruling: "R1", Text: "text"}
-	case "ReportDirectionDone":
-		return &emergencyv1.ReportDirectionDoneRequest{Direction: "D1", Proof: "see the log"}
-	case "ConfirmDirection":
-		return &emergencyv1.ConfirmDirectionRequest{Direction: "D1"}
-	case "RequestReview":
-		return pt.RequestReview("R1")
-	case "FormAppealPanel":
-		return &emergencyv1.FormAppealPanelRequest{Dispute: "a20261124.1"}
-	case "Redact":
-		return pt.Redact(1, s.Declared.Symptom)
-	case "Disclose":
-		return &emergencyv1.DiscloseRequest{Event: 1, Commitment: s.Declared.Symptom}
-	case "ReportRedaction":
-		return &emergencyv1.ReportRedactionRequest{Redaction: 1}
-	case "SyncObligations":
-		return &emergencyv1.SyncObligationsRequest{}
-	case "Tick":
-		return &emergencyv1.TickRequest{}
-	case "GrantRole":
-		return &emergencyv1.GrantRoleRequest{Grant: &emergencyv1.RoleGrant{Person: "mia", Role: roleTE, EffectiveAt: stampOf(pt.Founded()), BoardDecision: "m1"}}
-	case "RevokeRole":
-		return revokeRole("theo", roleTE, pt.Founded())
-	case "SetRota":
-		return &emergencyv1.SetRotaRequest{Team: testing_}
-	case "RecordReachability":
-		return &emergencyv1.RecordReachabilityRequest{Person: "carla", Channel: "mail"}
-	case "Establish":
-		return pt.Establish()
-	case "ImportArchive":
-		return pt.ImportArchive(pt.Archived(1))
-	}
-	return nil
+	return pt.Example(line, pt.By{Person: person, Slot: cmp.Or(own, "critical/1")}, s)
 }
 
 // TestMatrix asks Decide about every cell: x means past G5, so any later refusal is right; a blank is refused with

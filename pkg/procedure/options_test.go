@@ -116,12 +116,6 @@ func checkOption(t *testing.T, w *pt.World, who string, o procedure.Option) {
 func commandFor(s *procedure.State, o procedure.Option) procedure.Command {
 	name := o.Command
 	switch {
-	case name == "Respond":
-		return pt.Accept(o.Subject)
-	case name == "CheckIn":
-		return &emergencyv1.CheckInRequest{Slot: o.Subject}
-	case name == "EndStandby":
-		return &emergencyv1.EndStandbyRequest{Slot: o.Subject, Reason: emergencyv1.StandbyEndReason_STANDBY_END_REASON_STEP_DONE}
 	case name == "RegisterPatch" && o.Subject != "":
 		return pt.Replace(o.Subject, 9)
 	case name == "RegisterPatch":
@@ -141,7 +135,7 @@ func commandFor(s *procedure.State, o procedure.Option) procedure.Command {
 	case name == "DeEscalate":
 		return pt.GoBack(uint32(o.Subject[0] - '0'))
 	case strings.HasSuffix(o.Subject, " after"):
-		if c := exampleOf(name, s); name != "Transfer" {
+		if c := pt.Example(name, pt.By{Slot: o.Subject}, s); name != "Transfer" {
 			return pt.After(c)
 		}
 	case name == "RollBack" && s.ApplyOf(s.Current().ID) != nil && s.ApplyOf(s.Current().ID).Observer == "":
@@ -151,7 +145,7 @@ func commandFor(s *procedure.State, o procedure.Option) procedure.Command {
 	case name == "ExplainDrift", name == "WithdrawVeto", name == "OverruleVeto":
 		return nil
 	}
-	return exampleOf(name, s)
+	return pt.Example(name, pt.By{Slot: o.Subject}, s)
 }
 
 // TestNextSteps: the first step is where the incident stands, by the numbers of chapter 1.

@@ -396,8 +396,6 @@ var slots = map[string]string{
 
 // content is what a command of the line says, about the incident of the story.
 func (m *matrixRun) content(line pt.MatrixLine, c *caller) procedure.Command {
-	const dispute = "a20261124.1"
-	slot := cmp.Or(slots[c.person], "critical/1")
 	own := cmp.Or(c.person, "carla")
 	switch line.Command {
 	case "Declare":
@@ -406,156 +404,10 @@ func (m *matrixRun) content(line pt.MatrixLine, c *caller) procedure.Command {
 		return cmd
 	case "MergeInto":
 		return &emergencyv1.MergeIntoRequest{Target: m.other, Reason: "it is the same outage"}
-	case "StandDown":
-		return pt.StandDown()
-	case "WaiveControl":
-		if line.Variant == "tests" {
-			return pt.Waive(emergencyv1.Control_CONTROL_TEST_QUORUM)
-		}
-		return pt.Waive(emergencyv1.Control_CONTROL_OBSERVER)
-	case "RecordLeadDecision":
-		return pt.Lead(false)
-	case "AnnotateLog":
-		return &emergencyv1.AnnotateLogRequest{Entry: 1, Text: "a note"}
-	case "Close":
-		return pt.Close()
-	case "Escalate":
-		return pt.Exploited()
-	case "SignJointDeclaration":
-		return pt.Joint()
-	case "DeEscalate":
-		return pt.GoBack(1)
-	case "ConfirmLateRecord":
-		return &emergencyv1.ConfirmLateRecordRequest{Event: 1, Proof: "I stood beside it"}
-
-	case "CallOut":
-		return &emergencyv1.CallOutRequest{}
-	case "ReportDelivery":
-		return &emergencyv1.ReportDeliveryRequest{Page: "1.1", State: emergencyv1.DeliveryState_DELIVERY_STATE_SENT}
-	case "Respond":
-		return pt.Accept(slot)
-	case "CheckIn":
-		return &emergencyv1.CheckInRequest{Slot: slot}
-	case "EndStandby":
-		return &emergencyv1.EndStandbyRequest{Slot: slot, Reason: emergencyv1.StandbyEndReason_STANDBY_END_REASON_STEP_DONE}
-	case "SetRota":
-		return &emergencyv1.SetRotaRequest{Team: emergencyv1.Team_TEAM_TESTING}
-	case "SetContacts":
-		return &emergencyv1.SetContactsRequest{Person: own, Contacts: []*emergencyv1.Contact{{Channel: "mail", Address: "x@example.org"}}}
-	case "RecordReachability":
-		return &emergencyv1.RecordReachabilityRequest{Person: "carla", Channel: "mail"}
-
-	case "RegisterPatch":
-		return pt.Register(7)
-	case "RecordFirstReview":
-		return pt.FirstReview(testenv.Approve)
-	case "RecordSecondReview":
-		return pt.SecondReview(testenv.Approve)
-	case "Transfer":
-		return &emergencyv1.TransferRequest{}
 	case "ConfirmTestServer":
 		return &emergencyv1.ConfirmTestServerRequest{Environment: demobook.Test, Tree: m.state.Current().ResultTree}
-	case "ReportTest":
-		return pt.Test(testenv.Pass)
-	case "RaiseVeto":
-		return pt.Veto()
-	case "WithdrawVeto":
-		return &emergencyv1.WithdrawVetoRequest{Veto: "V1", Reason: "I misread the patch"}
-	case "OverruleVeto":
-		return &emergencyv1.OverruleVetoRequest{Veto: "V1", Reason: "the hole it names was there before, and is smaller"}
-	case "Forward":
-		return &emergencyv1.ForwardRequest{RollbackPlan: "take it back"}
-	case "EnterUpdateCycle":
-		return &emergencyv1.EnterUpdateCycleRequest{}
-	case "ConcludeUpdateCycle":
-		return pt.Bless()
-
-	case "DryRun":
-		return &emergencyv1.DryRunRequest{}
-	case "ConfirmObserver":
-		return pt.Observe()
-	case "StartApply":
-		return &emergencyv1.StartApplyRequest{}
-	case "ReportApply":
-		return pt.ReportApply(true)
-	case "ReportTree":
-		return pt.ReportTree(m.state.Current().ResultTree)
-	case "BackOut":
-		return pt.BackOut()
-	case "RollBack":
-		return pt.RollBack("carla")
-	case "RecordHealth":
-		return pt.Health()
-	case "PushReplication":
-		return &emergencyv1.PushReplicationRequest{}
-	case "CheckReplication":
-		return &emergencyv1.CheckReplicationRequest{}
-	case "ExplainDrift":
-		return &emergencyv1.ExplainDriftRequest{PathCommitment: strings.Repeat("0", 64)}
-	case "PermitAccess":
-		return pt.Permit("emil")
-	case "GrantAccess":
-		return pt.GrantTo("emil", "carl")
-	case "ArmWatch":
-		return pt.Arm()
-	case "Freeze":
-		return &emergencyv1.FreezeRequest{Grant: "G1"}
-	case "Resume":
-		return &emergencyv1.ResumeRequest{Grant: "G1"}
-	case "MarkSession":
-		return pt.Note("a note")
-	case "ExtendSession":
-		return &emergencyv1.ExtendSessionRequest{Grant: "G1", Reason: "the cause is found, the cure is not"}
-	case "Terminate":
-		return &emergencyv1.TerminateRequest{Grant: "G1"}
-	case "Disable":
-		return &emergencyv1.DisableRequest{Grant: "G1"}
-	case "ProveUnusable":
-		return &emergencyv1.ProveUnusableRequest{Grant: "G1"}
-	case "CaptureSessionDiff":
-		return &emergencyv1.CaptureSessionDiffRequest{Grant: "G1"}
-	case "ReportLeftovers":
-		return pt.FoundLeftovers()
-	case "ExplainLeftovers":
-		return pt.ExplainLeftovers("")
-	case "SealSession":
-		return &emergencyv1.SealSessionRequest{Grant: "G1"}
-
-	case "Document":
-		return pt.Document(m.state)
 	case "RecordBoardSummary":
 		return m.story.Report()
-	case "FileDispute":
-		return pt.FileDispute(emergencyv1.DisputeConcern_DISPUTE_CONCERN_OTHER)
-	case "OpenCase":
-		return &emergencyv1.OpenCaseRequest{Dispute: dispute, CaseNumber: "c1"}
-	case "ProposeArbitrator":
-		return &emergencyv1.ProposeArbitratorRequest{Dispute: dispute, Candidate: "arno"}
-	case "RespondAppointment":
-		return &emergencyv1.RespondAppointmentRequest{Dispute: dispute}
-	case "CloseDeclined":
-		return &emergencyv1.CloseDeclinedRequest{Dispute: dispute}
-	case "RecordPreliminaries":
-		return pt.Preliminaries(dispute)
-	case "DeliverRuling":
-		return pt.DeliverRuling(m.state, dispute)
-	case "PublishRuling":
-		return &emergencyv1.PublishRulingRequest{Ruling: "R1", Text: "text"}
-	case "ReportDirectionDone":
-		return &emergencyv1.ReportDirectionDoneRequest{Direction: "D1", Proof: "see the log"}
-	case "ConfirmDirection":
-		return &emergencyv1.ConfirmDirectionRequest{Direction: "D1"}
-	case "RequestReview":
-		return pt.RequestReview("R1")
-	case "FormAppealPanel":
-		return &emergencyv1.FormAppealPanelRequest{Dispute: dispute}
-	case "Redact":
-		return pt.Redact(1, m.state.Declared.Symptom)
-	case "Disclose":
-		return &emergencyv1.DiscloseRequest{Event: 1, Commitment: m.state.Declared.Symptom}
-	case "ImportArchive":
-		return pt.ImportArchive(pt.Archived(1))
-
 	case "PublishPolicy":
 		return &emergencyv1.PublishPolicyRequest{Policy: []byte("no policy"), Second: &emergencyv1.Approval{}}
 	case "GrantRole":
@@ -568,5 +420,5 @@ func (m *matrixRun) content(line pt.MatrixLine, c *caller) procedure.Command {
 	case "RevokeKey": // what AddKey added
 		return &emergencyv1.RevokeKeyRequest{KeyId: pt.KeyOf("further key of " + c.what).ID, Reason: "lost in the train"}
 	}
-	return nil
+	return pt.Example(line.Name(), pt.By{Person: own, Slot: cmp.Or(slots[c.person], "critical/1")}, m.state)
 }
