@@ -41,7 +41,7 @@ e2e: ## the scenarios alone
 	go test ./services/e2e/...
 
 cluster-test: ## what is too much with the race detector: a whole installation of processes under load, restarted and killed; 500 open pages
-	go test -timeout 30m ./services/e2e -parallel 1 -run 'TestCluster$$|TestFaults$$|TestRestoreCluster$$|TestStolenCredentials$$' -count=1
+	go test -timeout 30m ./services/e2e -parallel 1 -run 'TestCluster$$|TestFaults$$|TestRestoreCluster$$|TestRestoreArchive$$|TestStolenCredentials$$' -count=1
 	go test -timeout 20m ./services/internal/bench -run TestFiveHundredPages -count=1
 
 FAULTS ?= 40

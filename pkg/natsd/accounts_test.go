@@ -125,6 +125,7 @@ func TestAccountsAreEnough(t *testing.T) {
 	s := startSecured(t)
 	keys := historytest.NewKeys(t, "services")
 	const incident = "e20261124.1"
+	var stored string
 	for i, owner := range natsd.Owners() {
 		js := s.connect(t, owner)
 		must(t, natsd.Check(t.Context(), js, natsd.Expect{Replicas: 1, Sync: natsd.SyncStated}))
@@ -163,6 +164,7 @@ func TestAccountsAreEnough(t *testing.T) {
 		if got, err := objects.Get(t.Context(), ref.SHA256); err != nil || !bytes.Equal(got, data) {
 			t.Errorf("%s gets %d bytes (%v)", owner, len(got), err)
 		}
+		stored = ref.SHA256
 	}
 	js := s.connect(t, natsd.Reader)
 	store, err := historystore.New(t.Context(), historystore.Config{JS: js, Logger: slog.New(slog.DiscardHandler)})
@@ -177,6 +179,38 @@ func TestAccountsAreEnough(t *testing.T) {
 	})
 	if !errors.Is(err, stop) || n != 10 {
 		t.Errorf("the reader follows %d records (%v)", n, err)
+	}
+	objects, err := artefactstore.New(t.Context(), js, artefacts.DefaultLimit)
+	must(t, err)
+	if got, err := objects.Get(t.Context(), stored); err != nil || len(got) == 0 {
+		t.Errorf("the reader gets %d bytes of an artefact (%v)", len(got), err)
+	}
+}
+
+// TestProvisionerRestores: the user that creates the streams also fills them again from an archive, and needs no right more for it: it
+// appends histories, reads them back by a consumer, and says where each service's effects go on.
+func TestProvisionerRestores(t *testing.T) {
+	t.Parallel()
+	s := startSecured(t)
+	js := s.connect(t, "")
+	must(t, natsd.Check(t.Context(), js, natsd.Expect{Replicas: 1, Sync: natsd.SyncStated}))
+	store, err := historystore.New(t.Context(), historystore.Config{JS: js, Logger: slog.New(slog.DiscardHandler), Consumers: true})
+	must(t, err)
+	keys := historytest.NewKeys(t, "services")
+	keys.NewWriter(t, store, "e20261124.1", "incident").MustAppend(t, 10)
+	report, err := history.Verify(t.Context(), store, keys.Ring)
+	if err != nil || report.Records != 10 || !report.Clean() {
+		t.Errorf("the provisioner reads %+v (%v)", report, err)
+	}
+	for _, owner := range natsd.Owners() {
+		ledger, err := ledgerstore.New(t.Context(), js, owner)
+		must(t, err)
+		must(t, ledger.SetMark(t.Context(), owner, history.Mark{Sequence: 10}))
+		theirs, err := ledgerstore.New(t.Context(), s.connect(t, owner), owner)
+		must(t, err)
+		if m, err := theirs.Mark(t.Context(), owner); err != nil || m.Sequence != 10 {
+			t.Errorf("%s has the mark %v (%v)", owner, m, err)
+		}
 	}
 }
 

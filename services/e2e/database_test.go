@@ -52,15 +52,15 @@ func TestDatabase(t *testing.T) {
 	}
 	to := filepath.Join(t.TempDir(), "restored")
 	must(t, os.Mkdir(to, 0o700))
-	said = compareLog(t, "restore", "--data", to, "--keys", env.Data("services.keys.json"), "--database", address)
+	said = compareLog(t, "restore", "--data", to, "--keyring", env.Data("services.keys.json"), "--database", address)
 	if !strings.Contains(said, s.ID+" ends at ") || !strings.Contains(said, st.HeadHash) || !strings.Contains(said, " 0 left out") {
 		t.Errorf("restore said %s, the history ends with %s", said, st.HeadHash)
 	}
 	// The restored log is the log, but for the files, which are not in the archive.
-	if said, err := tryCompare(t, "reconcile", "--data", to, "--keys", env.Data("services.keys.json"), "--database", address); err == nil || !strings.Contains(said, "ARTEFACT_MISSING") || strings.Contains(said, "MISSING_IN") || strings.Contains(said, "DIFFERENT") {
+	if said, err := tryCompare(t, "reconcile", "--data", to, "--keyring", env.Data("services.keys.json"), "--database", address); err == nil || !strings.Contains(said, "ARTEFACT_MISSING") || strings.Contains(said, "MISSING_IN") || strings.Contains(said, "DIFFERENT") {
 		t.Errorf("reconcile said %s, %v", said, err)
 	}
-	if _, err := tryCompare(t, "restore", "--data", to, "--keys", env.Data("services.keys.json"), "--database", address); err == nil {
+	if _, err := tryCompare(t, "restore", "--data", to, "--keyring", env.Data("services.keys.json"), "--database", address); err == nil {
 		t.Error("a log that has messages was restored over")
 	}
 }

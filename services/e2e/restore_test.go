@@ -6,12 +6,26 @@ package e2e
 
 import (
 	"context"
+	"encoding/base64"
+	"errors"
+	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
 	"testing"
 	"time"
 
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	"cacert.org/emergency/pkg/history"
+	"cacert.org/emergency/pkg/history/jetstream"
+	"cacert.org/emergency/pkg/natsd"
+	"cacert.org/emergency/pkg/projection/postgres/postgrestest"
+	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 	"cacert.org/emergency/services/internal/cluster"
 	"cacert.org/emergency/services/internal/demobook"
@@ -71,6 +85,174 @@ func TestRestoreCluster(t *testing.T) {
 	third := declareIn(t, ctx, c)
 	if third != second {
 		t.Errorf("after a restore the next emergency is %s, want %s, which was lost", third, second)
+	}
+}
+
+// TestRestoreArchive: of a running installation log, archive and files are compared, by a user that can only read; a changed row of the archive
+// is named. Then all three servers of the event log lose their stores, and the log is restored from the archive: every history is what it was,
+// nothing goes out a second time, and the work goes on.
+func TestRestoreArchive(t *testing.T) {
+	if testing.Short() {
+		t.Skip("SKIPPED: a cluster of processes takes most of a minute; run without -short")
+	}
+	dir, address := t.TempDir(), postgrestest.Own(t).Database(t)
+	epatchd, nats := testenv.Programs(t)
+	repo := filepath.Join(dir, "repository.git")
+	must(t, exec.CommandContext(t.Context(), "git", "init", "--quiet", "--bare", repo).Run())
+	c, err := cluster.Start(t.Context(), cluster.Config{
+		Dir: dir, Epatchd: epatchd, NATS: nats, Repository: repo, Say: t.Logf, More: map[string][]string{natsd.Reader: {"--database", address}},
+	})
+	t.Cleanup(func() { must(t, c.Stop()) })
+	must(t, err)
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
+
+	l := &load{t: t, data: dir, changed: make(chan struct{}), connect: c.Client}
+	var group sync.WaitGroup
+	failed := make(chan error, 8)
+	for _, w := range l.team() {
+		group.Go(func() {
+			if err := w.run(); err != nil {
+				failed <- err
+			}
+		})
+	}
+	reconcile := append([]string{"reconcile", "--database", address}, c.LogSettings(natsd.Reader)...)
+	if said := compareLog(t, reconcile...); !strings.Contains(said, "no difference") || strings.Contains(said, "MISSING") {
+		t.Errorf("under load reconcile said %s", said)
+	}
+	l.mu.Lock()
+	l.stop = true
+	l.poke()
+	first := l.incidents[0]
+	l.mu.Unlock()
+	group.Wait()
+	close(failed)
+	for err := range failed {
+		t.Error(err)
+	}
+
+	changeRow(t, address)
+	said, err := tryCompare(t, reconcile...)
+	if err == nil || !strings.Contains(said, "ARCHIVE_DAMAGED: sequence 3 ") || !strings.Contains(said, "DIFFERENT_BYTES: sequence 3 ") || strings.Contains(said, "sequence 4 ") {
+		t.Errorf("of a changed row reconcile said %s, %v", said, err)
+	}
+	changeRow(t, address)
+	awaitCalled(t, ctx, c, first)
+
+	// All is lost but PostgreSQL, which has everything: nothing is written any more when that is proved.
+	for _, i := range c.Instances {
+		if i.Service != natsd.Reader {
+			must(t, i.Process().Stop())
+		}
+	}
+	if said := compareLog(t, reconcile...); !strings.Contains(said, "not archived yet 0") {
+		t.Errorf("before the loss reconcile said %s", said)
+	}
+	before := heads(t, c)
+	for _, i := range c.Instances {
+		must(t, i.Process().Stop())
+	}
+	for _, s := range c.Servers {
+		must(t, s.Process().Stop())
+		must(t, os.RemoveAll(s.Store))
+	}
+	for _, s := range c.Servers {
+		must(t, c.StartServer(ctx, s))
+	}
+	must(t, c.Provision(ctx))
+	must(t, c.AwaitHealthy(ctx))
+	restore := append([]string{"restore", "--nats-synced", "--database", address}, c.LogSettings("")...)
+	said = compareLog(t, restore...)
+	after := heads(t, c)
+	for id, head := range before {
+		if after[id] != head || !strings.Contains(said, head.Hash) {
+			t.Errorf("%s ends with %v, was %v; restore said %s", id, after[id], head, said)
+		}
+	}
+	if len(before) < 2 || len(after) != len(before) {
+		t.Errorf("%d histories, there were %d", len(after), len(before))
+	}
+	for _, i := range c.Instances {
+		must(t, c.StartInstance(ctx, i))
+	}
+	second := declareIn(t, ctx, c)
+	awaitCalled(t, ctx, c, second)
+	for _, act := range begun(t, c) {
+		incident, rest, _ := strings.Cut(act, "/")
+		word, _, _ := strings.Cut(rest, "/")
+		position, err := strconv.ParseUint(word, 10, 64)
+		must(t, err)
+		if position <= before[incident].Position {
+			t.Errorf("%s is done a second time", act)
+		}
+	}
+}
+
+// changeRow flips a bit of an archived message, and back.
+func changeRow(t *testing.T, address string) {
+	t.Helper()
+	if n := ask[int64](t, address, `WITH changed AS (UPDATE archive_v1.messages SET bytes = set_bit(bytes, 99, 1 - get_bit(bytes, 99)) WHERE sequence = 3 RETURNING 1) SELECT count(*) FROM changed`); n != 1 {
+		t.Fatalf("%d rows were changed", n)
+	}
+}
+
+// heads are the ends of all histories, which are proved whole.
+func heads(t *testing.T, c *cluster.Cluster) map[string]history.Head {
+	t.Helper()
+	js, err := c.Log()
+	must(t, err)
+	defer js.Conn().Close()
+	store, err := jetstream.New(t.Context(), jetstream.Config{JS: js, Logger: slog.New(slog.DiscardHandler), Consumers: true})
+	must(t, err)
+	keys, err := history.LoadKeyring(c.Keyring())
+	must(t, err)
+	report, err := history.Verify(t.Context(), store, keys)
+	must(t, err)
+	if !report.Clean() {
+		t.Errorf("the log is not whole: %v", report.Findings)
+	}
+	return report.Heads
+}
+
+// begun are the acts on the outside that services have begun since the servers have an empty ledger, by the event that caused each.
+func begun(t *testing.T, c *cluster.Cluster) []string {
+	t.Helper()
+	js, err := c.Log()
+	must(t, err)
+	defer js.Conn().Close()
+	ledger, err := js.KeyValue(t.Context(), natsd.EffectBucket)
+	must(t, err)
+	keys, err := ledger.Keys(t.Context())
+	must(t, err)
+	var list []string
+	for _, key := range keys {
+		if parts := strings.Split(key, "."); parts[0] == "effect" {
+			name, err := base64.RawURLEncoding.DecodeString(parts[2])
+			must(t, err)
+			list = append(list, string(name))
+		}
+	}
+	return list
+}
+
+// awaitCalled waits until it is known of every call about an incident what became of it.
+func awaitCalled(t *testing.T, ctx context.Context, c *cluster.Cluster, incident string) {
+	t.Helper()
+	carla, err := c.Client("carla")
+	must(t, err)
+	defer func() { must(t, carla.Close()) }()
+	errCalled := errors.New("called")
+	for !errors.Is(err, errCalled) {
+		err = carla.Watch(ctx, incident, func(m *dashboardv1.WatchIncidentResponse) error {
+			if testenv.Paged(m.GetIncident()) {
+				return errCalled
+			}
+			return nil
+		})
+		if err == nil || !errors.Is(err, errCalled) && status.Code(err) != codes.NotFound { // which an instance says that is a moment behind
+			t.Fatalf("the calls about %s: %v", incident, err)
+		}
 	}
 }
 

@@ -183,7 +183,7 @@ func TestReconcile(t *testing.T) {
 		files := filesOf(t, kept)
 		run := func(log history.Store, from archive.Reader, files artefacts.Store) *archive.Reconciliation {
 			t.Helper()
-			r, err := archive.Reconcile(t.Context(), log, s.Keys.Ring, from, files)
+			r, err := archive.Reconcile(t.Context(), archive.Sources{Log: log, Keys: s.Keys.Ring, Archive: from, Artefacts: files})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -231,6 +231,48 @@ func TestReconcile(t *testing.T) {
 			t.Errorf("what the archive has yet to read: %d, %v", r.Behind, r.Differences)
 		}
 	})
+}
+
+// What arrives while log and archive are compared is no difference, and the archive is given time to read what the log had before.
+func TestReconcileWhileItGoesOn(t *testing.T) {
+	t.Parallel()
+	s := projectiontest.NewStream(t)
+	s.Write(6) // and a stranger's message with each Write
+	kept := &memory.Tables{}
+	keep(t, s, kept)
+	s.Write(3) // which the archive reads only when it is waited for
+	var told []uint64
+	late := errors.New("it takes too long")
+	sources := archive.Sources{Log: s.Store, Keys: s.Keys.Ring, Archive: kept, Artefacts: artefactsmemory.New(artefacts.DefaultLimit)}
+	sources.Pause = func(_ context.Context, behind uint64) error {
+		told = append(told, behind)
+		return late
+	}
+	check := func(from archive.Sources, behind uint64) {
+		t.Helper()
+		r, err := archive.Reconcile(t.Context(), from)
+		if err != nil || len(r.Differences) != 0 || r.Behind != behind || r.InStream != 11 || r.InArchive != 11-behind {
+			t.Errorf("%+v, %v", r, err)
+		}
+	}
+	check(sources, 4)
+	sources.Pause = func(_ context.Context, behind uint64) error {
+		told = append(told, behind)
+		s.Write(3) // and there is more by then
+		keep(t, s, kept)
+		return nil
+	}
+	check(sources, 0)
+	if !slices.Equal(told, []uint64{4, 4}) {
+		t.Errorf("the archive was waited for when it was behind %v", told)
+	}
+	// What the archive had before the log was read must be in the log, though it is behind the log's end.
+	s.Store.Damage(func(sequence uint64, data []byte) ([]byte, bool) { return data, sequence < 15 })
+	sources.Pause = nil
+	r, err := archive.Reconcile(t.Context(), sources)
+	if err != nil || len(r.Differences) != 1 || r.Differences[0].Kind != archive.MissingInStream || r.Differences[0].Sequence != 15 {
+		t.Errorf("%+v, %v", r, err)
+	}
 }
 
 // known has bytes for the digests that frozen histories name; whose bytes are not in the repository.
@@ -290,7 +332,7 @@ func TestReconcileRealArtefacts(t *testing.T) {
 	from := added{kept, row}
 	check := func(want ...archive.Kind) {
 		t.Helper()
-		r, err := archive.Reconcile(t.Context(), s.Store, s.Keys.Ring, from, files)
+		r, err := archive.Reconcile(t.Context(), archive.Sources{Log: s.Store, Keys: s.Keys.Ring, Archive: from, Artefacts: files})
 		if err != nil {
 			t.Fatal(err)
 		}

@@ -3,9 +3,11 @@
 package archive
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"cacert.org/emergency/pkg/artefacts"
 	"cacert.org/emergency/pkg/history"
@@ -60,6 +62,7 @@ func (d Difference) String() string {
 
 // Reconciliation is what Reconcile found.
 type Reconciliation struct {
+	// Differences are in the order of the log, those of artefacts after all others.
 	Differences []Difference
 	// InStream, InArchive and Artefacts count what was compared; Behind the messages that the archive has yet to read.
 	InStream, InArchive, Artefacts, Behind uint64
@@ -67,79 +70,121 @@ type Reconciliation struct {
 	Log *history.Report
 }
 
+// Sources are what Reconcile compares. All but Pause are required.
+type Sources struct {
+	Log       history.Store
+	Keys      *history.Keyring
+	Archive   Reader
+	Artefacts artefacts.Store
+	// Pause is called while the archive has yet to read so many messages, before it is asked again. Its error ends the waiting, and what is
+	// missing then counts as Behind. Nil: nobody waits.
+	Pause func(ctx context.Context, behind uint64) error
+}
+
 // Reconcile compares the log with the archive, message by message, and the artefacts that events name with the object store.
 // It writes nothing. The error says that one of them could not be read to its end.
-func Reconcile(ctx context.Context, log history.Store, keys *history.Keyring, from Reader, files artefacts.Store) (*Reconciliation, error) {
-	r := &reconciling{Reconciliation: &Reconciliation{}, archived: map[uint64]archived{}}
-	at, err := from.Open(ctx, Definition())
+//
+// Log and archive may go on meanwhile: compared is what the log has when its reading begins, and what the archive had before that. The
+// order matters: what is in the archive then must be in the log, and what is in the log must come to the archive.
+func Reconcile(ctx context.Context, from Sources) (*Reconciliation, error) {
+	r := &reconciling{Reconciliation: &Reconciliation{}, log: map[uint64]logged{}}
+	before, err := from.Archive.Open(ctx, Definition())
 	if err != nil {
 		return nil, err
 	}
-	if err := from.Each(ctx, Definition(), "messages", r.archive); err != nil {
+	if r.Log, err = history.Verify(ctx, overheard{from.Log, r.logged}, from.Keys); err != nil {
+		return nil, err
+	}
+	r.until = max(before.Sequence, r.Log.LastSequence)
+	at, err := from.await(ctx, r.Log.LastSequence)
+	if err != nil {
+		return nil, err
+	}
+	if err := from.Archive.Each(ctx, Definition(), "messages", r.archived); err != nil {
 		return nil, fmt.Errorf("read archive: %w", err)
 	}
-	if err := log.Scan(ctx, 0, func(m history.Message) error { r.message(m, at.Sequence); return nil }); err != nil {
-		return nil, fmt.Errorf("read log: %w", err)
-	}
-	r.lost()
+	r.passedOver(at)
 	seen := map[string]error{}
-	if err := from.Each(ctx, Definition(), "artefacts", func(row projection.Row) error { return r.artefact(ctx, row, files, seen) }); err != nil {
+	err = from.Archive.Each(ctx, Definition(), "artefacts", func(row projection.Row) error { return r.artefact(ctx, row, from.Artefacts, seen) })
+	if err != nil {
 		return nil, fmt.Errorf("read artefacts: %w", err)
-	}
-	if r.Log, err = history.Verify(ctx, log, keys); err != nil {
-		return nil, err
 	}
 	return r.Reconciliation, nil
 }
 
-type archived struct{ incident, sha256 string }
+// await waits until the archive has read up to a sequence, and returns how far it has come.
+func (s Sources) await(ctx context.Context, sequence uint64) (uint64, error) {
+	for {
+		at, err := s.Archive.Open(ctx, Definition())
+		if err != nil || at.Sequence >= sequence || s.Pause == nil || s.Pause(ctx, sequence-at.Sequence) != nil {
+			return at.Sequence, err
+		}
+	}
+}
+
+// overheard is a log of which somebody hears each message that another one reads.
+type overheard struct {
+	history.Store
+	hear func(history.Message)
+}
+
+func (o overheard) Scan(ctx context.Context, after uint64, fn func(history.Message) error) error {
+	return o.Store.Scan(ctx, after, func(m history.Message) error {
+		o.hear(m)
+		return fn(m)
+	})
+}
+
+// logged is a message of the log, with its digest.
+type logged struct{ incident, sha256 string }
 
 type reconciling struct {
 	*Reconciliation
-	archived map[uint64]archived
-	order    []uint64 // sequences of the archive
+	log   map[uint64]logged // what the archive was not seen to have
+	until uint64            // what comes after it came meanwhile
 }
 
 func (r *reconciling) add(d Difference) { r.Differences = append(r.Differences, d) }
 
-// archive notes a row of the archive, whose bytes must be what they were.
-func (r *reconciling) archive(row projection.Row) error {
-	m, err := messageOf(row)
-	if err != nil {
+func (r *reconciling) logged(m history.Message) {
+	r.InStream++
+	r.log[m.Sequence] = logged{m.Incident, hexHash(m.Data)}
+}
+
+// archived compares a row of the archive, whose bytes must be what they were, with the log.
+func (r *reconciling) archived(row projection.Row) error {
+	a, err := messageOf(row)
+	if err != nil || a.Sequence > r.until {
 		return err
 	}
 	r.InArchive++
-	if got := hexHash(m.Data); got != m.sha256 {
-		r.add(Difference{ArchiveDamaged, m.Sequence, m.Incident, 0, fmt.Sprintf("its bytes have digest %s, the archive wrote %s", got, m.sha256)})
+	got := hexHash(a.Data)
+	if got != a.sha256 {
+		r.add(Difference{ArchiveDamaged, a.Sequence, a.Incident, 0, fmt.Sprintf("its bytes have digest %s, the archive wrote %s", got, a.sha256)})
 	}
-	r.archived[m.Sequence] = archived{m.Incident, hexHash(m.Data)}
-	r.order = append(r.order, m.Sequence)
+	m, ok := r.log[a.Sequence]
+	delete(r.log, a.Sequence)
+	switch {
+	case !ok:
+		r.add(Difference{MissingInStream, a.Sequence, a.Incident, 0, "the archive has it, with digest " + got})
+	case m.sha256 != got:
+		r.add(Difference{DifferentBytes, a.Sequence, a.Incident, 0, fmt.Sprintf("digest %s in the log, %s in the archive", m.sha256, got)})
+	case m.incident != a.Incident:
+		r.add(Difference{DifferentBytes, a.Sequence, m.incident, 0, fmt.Sprintf("of incident %q in the log, %q in the archive", m.incident, a.Incident)})
+	}
 	return nil
 }
 
-func (r *reconciling) message(m history.Message, until uint64) {
-	r.InStream++
-	a, ok := r.archived[m.Sequence]
-	delete(r.archived, m.Sequence)
-	switch got := hexHash(m.Data); {
-	case !ok && m.Sequence > until:
-		r.Behind++
-	case !ok:
-		r.add(Difference{MissingInArchive, m.Sequence, m.Incident, 0, "the log has it, with digest " + got})
-	case a.sha256 != got:
-		r.add(Difference{DifferentBytes, m.Sequence, m.Incident, 0, fmt.Sprintf("digest %s in the log, %s in the archive", got, a.sha256)})
-	case a.incident != m.Incident:
-		r.add(Difference{DifferentBytes, m.Sequence, m.Incident, 0, fmt.Sprintf("of incident %q in the log, %q in the archive", m.Incident, a.incident)})
-	}
-}
-
-// lost names what only the archive has, in order.
-func (r *reconciling) lost() {
-	for _, sequence := range r.order {
-		if a, ok := r.archived[sequence]; ok {
-			r.add(Difference{MissingInStream, sequence, a.incident, 0, "the archive has it, with digest " + a.sha256})
+// passedOver names what only the log has, up to where the archive has read.
+func (r *reconciling) passedOver(at uint64) {
+	for sequence, m := range r.log {
+		if sequence > at {
+			r.Behind++
+			continue
 		}
+		r.add(Difference{MissingInArchive, sequence, m.incident, 0, "the log has it, with digest " + m.sha256})
 	}
+	slices.SortStableFunc(r.Differences, func(a, b Difference) int { return cmp.Compare(a.Sequence, b.Sequence) })
 }
 
 func (r *reconciling) artefact(ctx context.Context, row projection.Row, files artefacts.Store, seen map[string]error) error {
@@ -148,6 +193,9 @@ func (r *reconciling) artefact(ctx context.Context, row projection.Row, files ar
 	digest, _ := row[3].(string)
 	size, _ := row[4].(int64)
 	sequence, _ := row[6].(int64)
+	if uint64(sequence) > r.until {
+		return nil
+	}
 	r.Artefacts++
 	err, known := seen[digest]
 	if !known {

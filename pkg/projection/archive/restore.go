@@ -37,6 +37,8 @@ type Restored struct {
 	Messages, Foreign, LeftOut uint64
 	// SameSequences: every message has the sequence that it had, so that whoever kept a mark goes on from there.
 	SameSequences bool
+	// Last is the mark of the last message of the new log.
+	Last history.Mark
 	// Heads of all histories, as the new log has them: equal to those of the archive, or Restore fails.
 	Heads map[string]history.Head
 }
@@ -81,6 +83,7 @@ func Restore(ctx context.Context, from Reader, keys *history.Keyring, to history
 			return err
 		}
 		last[m.Incident] = sequence
+		out.Last = history.Message{Sequence: sequence, Data: m.Data}.Mark()
 		out.Messages++
 		if m.verdict != Valid {
 			out.Foreign++

@@ -113,11 +113,17 @@ func (n *Node) connectLog(ctx context.Context) error {
 	if n.js, err = natsd.Dial(natsd.Remote{Servers: c.NATS, Service: n.set.Service, Seed: c.Seed, Identity: n.identity, Logger: n.log}); err != nil {
 		return err
 	}
-	n.expect = natsd.Expect{Replicas: c.Replicas}
-	if c.Synced {
-		n.expect.Sync = natsd.SyncStated
-	}
+	n.expect = c.expect()
 	return n.openStores(ctx, false)
+}
+
+// expect is what the log must be like.
+func (c Cluster) expect() natsd.Expect {
+	e := natsd.Expect{Replicas: c.Replicas}
+	if c.Synced {
+		e.Sync = natsd.SyncStated
+	}
+	return e
 }
 
 func (n *Node) openPeers() error {

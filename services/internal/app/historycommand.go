@@ -3,6 +3,7 @@
 package app
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -11,12 +12,14 @@ import (
 	"maps"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
 	"github.com/spf13/cobra"
 
 	"cacert.org/emergency/pkg/artefacts"
 	artefactstore "cacert.org/emergency/pkg/artefacts/jetstream"
+	ledgerstore "cacert.org/emergency/pkg/effect/jetstream"
 	"cacert.org/emergency/pkg/history"
 	historystore "cacert.org/emergency/pkg/history/jetstream"
 	"cacert.org/emergency/pkg/natsd"
@@ -69,47 +72,122 @@ func openTables(ctx context.Context, set *Settings, load func() error) (*postgre
 // historyCommand is what needs the log and the database themselves. epatch has neither: it speaks to services, which have no such
 // question, because whoever asks it does not trust what a running service says.
 func historyCommand(environ []string) *cobra.Command {
-	cmd := &cobra.Command{Use: "history", Short: "Compare the log of epatchd all with its archive in PostgreSQL, or restore it from there"}
-	cmd.AddCommand(offlineCommand(environ, "reconcile", "Compare log, archive and files, and name each difference", reconcile),
-		offlineCommand(environ, "restore", "Fill the log of a folder that has none from the archive, and prove it whole", restore))
+	cmd := &cobra.Command{Use: "history", Short: "Compare the log with its archive in PostgreSQL, or restore it from there"}
+	cmd.AddCommand(reconcileCommand(environ), restoreCommand(environ))
 	return cmd
 }
 
-// offline is the log of a data folder on which nothing runs, and the archive.
-type offline struct {
+func reconcileCommand(environ []string) *cobra.Command {
+	o := &archived{user: natsd.Reader}
+	var patience time.Duration
+	cmd := o.command("reconcile", "Compare log, archive and files, and name each difference",
+		"With --nats the log of a running installation, by the dashboard's user, which can only read; what arrives meanwhile is no difference. Else that of\n"+
+			"the data folder of epatchd all, on which nothing may be running.",
+		func(ctx context.Context) error { return o.reconcile(ctx, patience) })
+	cmd.Flags().DurationVar(&patience, "wait", 30*time.Second, "how long the archive of a running installation may take to read what the log has")
+	o.load = loads(cmd, environ)
+	return cmd
+}
+
+func restoreCommand(environ []string) *cobra.Command {
+	o := &archived{user: ""}
+	cmd := o.command("restore", "Fill a log that is empty from the archive, and prove it whole",
+		"With --nats the log of an installation, whose streams were provisioned and whose services do not run yet, by the provisioner's user. Else that of\n"+
+			"a data folder that has none. What was under way outside when the log was lost, such as a call, is not done again by itself.",
+		o.restore)
+	o.set.Cluster.copyFlags(cmd.Flags())
+	o.load = loads(cmd, environ)
+	return cmd
+}
+
+// archived is a log and its archive: that of a data folder on which nothing runs, or that of an installation.
+type archived struct {
+	// user is the service whose user reads or writes the log of an installation; empty for the provisioner's.
+	user string
+
+	load   func() error
 	set    Settings
 	keys   *history.Keyring
 	tables *postgres.Tables
 	out    io.Writer
 }
 
-func offlineCommand(environ []string, use, short string, run func(context.Context, *offline) error) *cobra.Command {
-	o := &offline{}
-	var keyring string
-	cmd := &cobra.Command{Use: use, Short: short, Long: short + ".\nNothing may be running on the data folder.", Args: cobra.NoArgs}
-	cmd.Flags().StringVar(&o.set.Data, "data", "epatch-data", "data folder of epatchd all")
-	cmd.Flags().StringVar(&keyring, "keys", "", "file with the services' public keys; by default services.keys.json in the data folder")
-	o.set.databaseFlag(cmd.Flags())
-	load := loads(cmd, environ)
+func (o *archived) command(use, short, long string, run func(context.Context) error) *cobra.Command {
+	cmd := &cobra.Command{Use: use, Short: short, Long: short + ".\n" + long, Args: cobra.NoArgs}
+	fs, c := cmd.Flags(), &o.set.Cluster
+	fs.StringVar(&o.set.Data, dataSetting, "epatch-data", "data folder of epatchd all")
+	c.logFlags(fs, "the "+o.whose())
+	fs.StringVar(&c.Keyring, "keyring", "", "file with the services' public keys; by default services.keys.json in the data folder")
+	o.set.databaseFlag(fs)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) (err error) {
-		if o.tables, err = openTables(cmd.Context(), &o.set, load); err != nil {
+		if o.tables, err = openTables(cmd.Context(), &o.set, o.load); err != nil {
 			return err
 		}
 		defer o.tables.Close()
-		if keyring == "" {
-			keyring = o.set.path("services.keys.json")
+		if err := o.check(fs.Changed(dataSetting)); err != nil {
+			return err
 		}
-		if o.keys, err = history.LoadKeyring(keyring); err != nil {
-			return fmt.Errorf("setting keys: %w", err)
+		if o.keys, err = history.LoadKeyring(c.Keyring); err != nil {
+			return fmt.Errorf("setting keyring: %w", err)
 		}
 		o.out = cmd.OutOrStdout()
-		return run(cmd.Context(), o)
+		return run(cmd.Context())
 	}
 	return cmd
 }
 
-// log opens the embedded log for as long as do takes.
-func (o *offline) log(ctx context.Context, do func(history.Store, artefacts.Store) error) (err error) {
+const dataSetting = "data"
+
+// whose is the user's name in words.
+func (o *archived) whose() string { return cmp.Or(o.user, "provisioner") }
+
+// check refuses settings that name no log, or two.
+func (o *archived) check(data bool) error {
+	c := &o.set.Cluster
+	if len(c.NATS) == 0 {
+		if c.Seed != "" || c.Identity != "" {
+			return errors.New("setting nats: the servers of the log are missing, to which nats-seed and identity belong")
+		}
+		c.Keyring = cmp.Or(c.Keyring, o.set.path("services.keys.json"))
+		return nil
+	}
+	if data {
+		return errors.New("settings data and nats: the log is in a folder or at servers, give one of them")
+	}
+	for _, needed := range []struct{ name, value string }{{"nats-seed", c.Seed}, {"identity", c.Identity}, {"keyring", c.Keyring}} {
+		if needed.value == "" {
+			return fmt.Errorf("setting %s: a log at servers needs it", needed.name)
+		}
+	}
+	return nil
+}
+
+// running tells whether the log is one that goes on meanwhile.
+func (o *archived) running() bool { return len(o.set.Cluster.NATS) > 0 }
+
+// log opens the log for as long as do takes.
+func (o *archived) log(ctx context.Context, do func(jetstream.JetStream, history.Store) error) error {
+	if !o.running() {
+		return o.embedded(ctx, do)
+	}
+	remote, err := o.set.Cluster.remote(o.user)
+	if err != nil {
+		return err
+	}
+	js, err := natsd.Dial(remote)
+	if err != nil {
+		return err
+	}
+	defer js.Conn().Close()
+	store, err := historystore.New(ctx, historystore.Config{JS: js, Logger: remote.Logger, Consumers: o.user == ""})
+	if err != nil {
+		return fmt.Errorf("as %s, whose seed this command needs: %w", o.whose(), err)
+	}
+	return do(js, store)
+}
+
+// embedded opens the log of a data folder.
+func (o *archived) embedded(ctx context.Context, do func(jetstream.JetStream, history.Store) error) (err error) {
 	quiet := slog.New(slog.DiscardHandler)
 	server, err := natsd.Start(natsd.Config{Dir: o.set.path("nats"), Logger: quiet})
 	if err != nil {
@@ -131,46 +209,82 @@ func (o *offline) log(ctx context.Context, do func(history.Store, artefacts.Stor
 	if err != nil {
 		return err
 	}
-	files, err := artefactstore.New(ctx, js, artefacts.DefaultLimit)
-	if err != nil {
-		return err
-	}
-	return do(store, files)
+	return do(js, store)
 }
 
 // reconcile ends with an error if there is any difference.
-func reconcile(ctx context.Context, o *offline) error {
-	if _, err := os.Stat(o.set.path("nats")); err != nil {
+func (o *archived) reconcile(ctx context.Context, patience time.Duration) error {
+	if _, err := os.Stat(o.set.path("nats")); err != nil && !o.running() {
 		return fmt.Errorf("setting data: there is no log: %w", err)
 	}
-	return o.log(ctx, func(store history.Store, files artefacts.Store) error {
-		r, err := archive.Reconcile(ctx, store, o.keys, o.tables, files)
+	return o.log(ctx, func(js jetstream.JetStream, store history.Store) error {
+		files, err := artefactstore.New(ctx, js, artefacts.DefaultLimit)
 		if err != nil {
 			return err
 		}
-		fmt.Fprintf(o.out, "log %d messages, archive %d, files named by events %d, not archived yet %d\n", r.InStream, r.InArchive, r.Artefacts, r.Behind)
-		for _, d := range r.Differences {
-			fmt.Fprintln(o.out, d)
+		from := archive.Sources{Log: store, Keys: o.keys, Archive: o.tables, Artefacts: files}
+		if o.running() {
+			from.Pause = o.waiting(patience)
 		}
-		damage := 0
-		for _, f := range r.Log.Findings {
-			if fmt.Fprintln(o.out, "log:", f); f.Damage {
-				damage++
-			}
+		r, err := archive.Reconcile(ctx, from)
+		if err != nil {
+			return err
 		}
-		if n := len(r.Differences) + damage; n > 0 {
-			return fmt.Errorf("%d differences", n)
-		}
-		fmt.Fprintln(o.out, "no difference")
-		return nil
+		return o.say(r)
 	})
 }
 
-func restore(ctx context.Context, o *offline) error {
-	if err := o.archived(ctx); err != nil {
+// waiting says that the archive is behind, and waits for it no longer than patience.
+func (o *archived) waiting(patience time.Duration) func(context.Context, uint64) error {
+	var end time.Time
+	return func(ctx context.Context, behind uint64) error {
+		if end.IsZero() {
+			end = time.Now().Add(patience)
+			fmt.Fprintf(o.out, "the archive has yet to read %d messages, it is given %s\n", behind, patience)
+		}
+		if !time.Now().Before(end) {
+			return context.DeadlineExceeded
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(200 * time.Millisecond):
+			return nil
+		}
+	}
+}
+
+func (o *archived) say(r *archive.Reconciliation) error {
+	fmt.Fprintf(o.out, "log %d messages, archive %d, files named by events %d, not archived yet %d\n", r.InStream, r.InArchive, r.Artefacts, r.Behind)
+	for _, d := range r.Differences {
+		fmt.Fprintln(o.out, d)
+	}
+	damage := 0
+	for _, f := range r.Log.Findings {
+		if fmt.Fprintln(o.out, "log:", f); f.Damage {
+			damage++
+		}
+	}
+	if n := len(r.Differences) + damage; n > 0 {
+		return fmt.Errorf("%d differences", n)
+	}
+	fmt.Fprintln(o.out, "no difference")
+	if r.Behind > 0 && o.running() {
+		return fmt.Errorf("the last %d messages are not in the archive and were not compared: does a dashboard with --database run?", r.Behind)
+	}
+	return nil
+}
+
+func (o *archived) restore(ctx context.Context) error {
+	if err := o.refuseEmpty(ctx); err != nil {
 		return err
 	}
-	return o.log(ctx, func(store history.Store, _ artefacts.Store) error {
+	return o.log(ctx, func(js jetstream.JetStream, store history.Store) error {
+		if o.running() {
+			if err := natsd.Check(ctx, js, o.set.Cluster.expect()); err != nil {
+				return err
+			}
+		}
 		r, err := archive.Restore(ctx, o.tables, o.keys, store)
 		if err != nil {
 			return err
@@ -182,12 +296,27 @@ func restore(ctx context.Context, o *offline) error {
 		if !r.SameSequences {
 			fmt.Fprintln(o.out, "sequence numbers are others than before: give the services a new, empty database")
 		}
-		return nil
+		return keepSilent(ctx, js, r.Last)
 	})
 }
 
-// archived refuses an archive that has nothing, before a log is made for it.
-func (o *offline) archived(ctx context.Context) error {
+// keepSilent has the effects of every service begin behind what was restored: which acts were done, the ledger knew, and it is not in the
+// archive. Otherwise every page and mail of every emergency would go out once more.
+func keepSilent(ctx context.Context, js jetstream.JetStream, last history.Mark) error {
+	for _, owner := range natsd.Owners() {
+		ledger, err := ledgerstore.New(ctx, js, owner)
+		if err != nil {
+			return err
+		}
+		if err := ledger.SetMark(ctx, owner, last); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// refuseEmpty refuses an archive that has nothing, before a log is made for it.
+func (o *archived) refuseEmpty(ctx context.Context) error {
 	at, err := o.tables.Open(ctx, archive.Definition())
 	if err == nil && at == (projection.Position{}) {
 		err = errors.New("setting database: the archive there is empty")

@@ -118,10 +118,7 @@ func natsProvisionCommand(environ []string) *cobra.Command {
 		Args: cobra.NoArgs,
 	}
 	fs := cmd.Flags()
-	c := &set.Cluster
-	fs.StringSliceVar(&c.NATS, "nats", nil, "servers of the event log, such as tls://nats-1.example.org:4222")
-	fs.StringVar(&c.Seed, "nats-seed", "", "file with the provisioner's seed")
-	fs.StringVar(&c.Identity, "identity", "", "folder with a cert.pem, key.pem and ca.pem that the servers take")
+	set.Cluster.logFlags(fs, "the provisioner")
 	fs.IntVar(&profile.Replicas, "replicas", 3, "copies of each stream")
 	fs.Int64Var(&profile.MaxBytes, "max-bytes", 64<<30, "most bytes of the histories; full means that new records are refused")
 	fs.Int64Var(&profile.ArtefactBytes, "artefact-bytes", 64<<30, "most bytes of the artefacts")
@@ -177,15 +174,14 @@ func natsExamineCommand() *cobra.Command {
 
 // Provision creates the streams as the provisioner, once the cluster has a leader.
 func Provision(ctx context.Context, c Cluster, profile natsd.Profile, patience time.Duration) error {
-	id, err := identity.Load(c.Identity, identity.LoadOptions{Now: time.Now(), Dev: true}) // its key opens nothing but the connection
+	remote, err := c.remote("")
 	if err != nil {
-		return fmt.Errorf("setting identity: %w", err)
+		return err
 	}
-	log := slog.New(slog.NewTextHandler(os.Stderr, nil))
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for {
-		err = provision(ctx, natsd.Remote{Servers: c.NATS, Seed: c.Seed, Identity: id.Current, Logger: log}, profile)
+		err := provision(ctx, remote, profile)
 		var differs *natsd.CheckError
 		if err == nil || errors.As(err, &differs) || ctx.Err() != nil {
 			return err
@@ -197,6 +193,18 @@ func Provision(ctx context.Context, c Cluster, profile natsd.Profile, patience t
 		}
 	}
 }
+
+// remote is how an operator's command reaches the log as a service, or as the provisioner if that is empty.
+func (c Cluster) remote(service string) (natsd.Remote, error) {
+	id, err := identity.Load(c.Identity, identity.LoadOptions{Now: time.Now(), Dev: true}) // its key opens nothing but the connection
+	if err != nil {
+		return natsd.Remote{}, fmt.Errorf("setting identity: %w", err)
+	}
+	return natsd.Remote{Servers: c.NATS, Service: service, Seed: c.Seed, Identity: id.Current, Logger: operatorLog()}, nil
+}
+
+// operatorLog is where an operator's command says what happens to its connection.
+func operatorLog() *slog.Logger { return slog.New(slog.NewTextHandler(os.Stderr, nil)) }
 
 func provision(ctx context.Context, r natsd.Remote, profile natsd.Profile) error {
 	js, err := natsd.Dial(r)

@@ -152,8 +152,7 @@ func (s *Settings) clusterFlags(fs *pflag.FlagSet) {
 	c := &s.Cluster
 	fs.StringSliceVar(&c.NATS, "nats", nil, "servers of the event log, such as tls://nats-1.example.org:4222; may be given several times")
 	fs.StringVar(&c.Seed, "nats-seed", "", "file with the seed of this service's user at those servers")
-	fs.IntVar(&c.Replicas, "nats-replicas", 3, "copies that the event log must have")
-	fs.BoolVar(&c.Synced, "nats-synced", false, "state that every server has sync_interval: always, which a service cannot ask for; without it nothing starts")
+	c.copyFlags(fs)
 	fs.StringVar(&c.Identity, "identity", "", "folder with this service's cert.pem, key.pem and ca.pem; followed, so that a renewed certificate needs no restart")
 	if s.Service != dashboardName {
 		fs.StringVar(&c.SigningKey, "signing-key", "", "file of the Ed25519 key by which this service signs records")
@@ -161,6 +160,19 @@ func (s *Settings) clusterFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.Keyring, "keyring", "", "file with the public keys by which the services sign records")
 	fs.StringToStringVar(&c.Peers, "peer", nil, "address of a service, such as review=review-1.example.org:7443; for several instances separate them by semicolons; may be given several times")
 	fs.StringVar(&c.DemoPeople, "demo-people", "", "folder with the profiles of a demo's people, whose keys sign in pages. Never where an emergency can be real")
+}
+
+// copyFlags say what the log must be like.
+func (c *Cluster) copyFlags(fs *pflag.FlagSet) {
+	fs.IntVar(&c.Replicas, "nats-replicas", 3, "copies that the event log must have")
+	fs.BoolVar(&c.Synced, "nats-synced", false, "state that every server has sync_interval: always, which a service cannot ask for; without it nothing starts")
+}
+
+// logFlags are how an operator's command reaches the log of an installation, by whose user.
+func (c *Cluster) logFlags(fs *pflag.FlagSet, whose string) {
+	fs.StringSliceVar(&c.NATS, "nats", nil, "servers of the event log, such as tls://nats-1.example.org:4222; may be given several times")
+	fs.StringVar(&c.Seed, "nats-seed", "", "file with the seed of "+whose+"'s user at those servers")
+	fs.StringVar(&c.Identity, "identity", "", "folder with a cert.pem, key.pem and ca.pem that those servers take")
 }
 
 func (s *Settings) pageFlags(fs *pflag.FlagSet, http, https string) {

@@ -111,7 +111,7 @@ func Start(ctx context.Context, cfg Config) (*Cluster, error) {
 		cfg.Say = func(string, ...any) {}
 	}
 	c := &Cluster{cfg: cfg, seeds: map[string]string{}, signing: map[string]string{}}
-	for _, step := range []func(context.Context) error{c.identities, c.addresses, c.configure, c.startServers, c.provision, c.startServices} {
+	for _, step := range []func(context.Context) error{c.identities, c.addresses, c.configure, c.startServers, c.Provision, c.startServices} {
 		if err := step(ctx); err != nil {
 			return c, err
 		}
@@ -354,8 +354,8 @@ func (c *Cluster) nats() (urls []string) {
 // patience is how long a busy machine may take until three servers have a leader for each stream.
 const patience = 2 * time.Minute
 
-// provision creates the streams, and founds the rule book where there is none.
-func (c *Cluster) provision(ctx context.Context) error {
+// Provision creates the streams, and founds the rule book if that was never done.
+func (c *Cluster) Provision(ctx context.Context) error {
 	err := app.Provision(ctx, app.Cluster{NATS: c.nats(), Seed: c.seeds[""], Identity: c.path("services", procedure.OwnerIncident)}, natsd.Profile{
 		Replicas: 3, MaxBytes: maxBytes, ArtefactBytes: maxBytes, BucketBytes: smallBytes,
 	}, patience)
@@ -375,12 +375,16 @@ func (c *Cluster) provision(ctx context.Context) error {
 	return os.WriteFile(founded, nil, 0o600)
 }
 
+// LogSettings are those by which a command reaches the event log as a service, or as the provisioner if that is empty.
+func (c *Cluster) LogSettings(service string) []string {
+	return []string{
+		"--nats", strings.Join(c.nats(), ","), "--nats-seed", c.seeds[service], "--identity", c.path("services", cmp.Or(service, procedure.OwnerIncident)), "--keyring", c.Keyring(),
+	}
+}
+
 // settings are those that all instances of a service have.
 func (c *Cluster) settings(service string) []string {
-	args := []string{
-		"--nats", strings.Join(c.nats(), ","), "--nats-seed", c.seeds[service], "--nats-synced", "--identity", c.path("services", service), "--keyring", c.Keyring(),
-		"--demo-people", c.path("people"),
-	}
+	args := append(c.LogSettings(service), "--nats-synced", "--demo-people", c.path("people"))
 	if service != dashboard {
 		args = append(args, "--signing-key", c.signing[service])
 	}
@@ -401,7 +405,7 @@ func (c *Cluster) startServices(ctx context.Context) error {
 
 // StartInstance starts an instance that does not run, and waits until it serves.
 func (c *Cluster) StartInstance(ctx context.Context, i *Instance) error {
-	name := fmt.Sprintf("%s-%d", i.Service, i.Number)
+	name := i.name()
 	args := append([]string{i.Service, "--data", c.path("state", name), "--listen", i.API, "--http", i.HTTP}, c.settings(i.Service)...)
 	if i.HTTPS != "" {
 		args = append(args, "--https", i.HTTPS)
@@ -459,6 +463,8 @@ func (c *Cluster) duties(ctx context.Context) error {
 	}
 	return os.WriteFile(done, nil, 0o600)
 }
+
+func (i *Instance) name() string { return fmt.Sprintf("%s-%d", i.Service, i.Number) }
 
 // Process is an instance's.
 func (i *Instance) Process() *child.Process { return i.process }
