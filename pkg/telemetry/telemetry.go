@@ -84,11 +84,9 @@ func Start(ctx context.Context, cfg Config) (*Telemetry, error) {
 }
 
 func (t *Telemetry) start(ctx context.Context, cfg Config) error {
-	res, err := resource.New(ctx,
-		resource.WithAttributes(attribute.String("service.name", cfg.Service), attribute.String("service.version", cfg.Version)),
-		resource.WithFromEnv())
+	res, err := describe(ctx, cfg)
 	if err != nil {
-		return fmt.Errorf("telemetry: OTEL_RESOURCE_ATTRIBUTES: %w", err)
+		return err
 	}
 	if err := t.startTraces(ctx, res); err != nil {
 		return fmt.Errorf("telemetry: traces: %w", err)
@@ -98,6 +96,46 @@ func (t *Telemetry) start(ctx context.Context, cfg Config) error {
 	}
 	t.Metrics, err = NewMetrics(t.Meter)
 	return err
+}
+
+// describe says which program tells.
+func describe(ctx context.Context, cfg Config) (*resource.Resource, error) {
+	res, err := resource.New(ctx,
+		resource.WithAttributes(attribute.String("service.name", cfg.Service), attribute.String("service.version", cfg.Version)),
+		resource.WithFromEnv())
+	if err != nil {
+		return nil, fmt.Errorf("telemetry: OTEL_RESOURCE_ATTRIBUTES: %w", err)
+	}
+	return res, nil
+}
+
+// lastTraces is how long a person waits for the traces of a program that has done its work.
+const lastTraces = time.Second
+
+// StartTraces sets up traces alone, for a program that a person runs and waits for. Where the standard variables do not ask for export it
+// returns no provider. Every trace is kept. What cannot be sent is dropped without a word, and end takes a second at most. Like Start it
+// sets where the SDK reports its own errors: nowhere.
+func StartTraces(ctx context.Context, cfg Config) (provider trace.TracerProvider, end func(), err error) {
+	export, err := exported("TRACES")
+	if err != nil || !export {
+		return nil, func() {}, err
+	}
+	res, err := describe(ctx, cfg)
+	if err != nil {
+		return nil, func() {}, err
+	}
+	exporter, err := otlptracegrpc.New(ctx)
+	if err != nil {
+		return nil, func() {}, fmt.Errorf("telemetry: traces: %w", err)
+	}
+	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(error) {}))
+	p := sdktrace.NewTracerProvider(sdktrace.WithResource(res), sdktrace.WithBatcher(exporter), sdktrace.WithSampler(sdktrace.AlwaysSample()))
+	return p, func() {
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastTraces)
+		defer cancel()
+		_ = p.Shutdown(ctx) // what could not be sent is nobody's loss
+		_ = exporter.Shutdown(ctx)
+	}, nil
 }
 
 func (t *Telemetry) startTraces(ctx context.Context, res *resource.Resource) error {

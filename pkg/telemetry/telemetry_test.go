@@ -258,6 +258,60 @@ func TestExport(t *testing.T) {
 	}
 }
 
+// TestStartTraces: what a person runs reports nothing unless it is told where to, reports all of it then, and does not keep the person
+// waiting where nobody answers. It is not parallel: the standard variables belong to the process.
+func TestStartTraces(t *testing.T) {
+	cfg := telemetry.Config{Service: "epatch"}
+	provider, end, err := telemetry.StartTraces(t.Context(), cfg)
+	if provider != nil || err != nil {
+		t.Errorf("nothing is set, and it reports: %v, %v", provider, err)
+	}
+	end()
+	lis, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "http://"+lis.Addr().String())
+	t.Setenv("OTEL_TRACES_SAMPLER", "always_off") // is for services
+	report := func() {
+		t.Helper()
+		provider, end, err := telemetry.StartTraces(t.Context(), cfg)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, span := provider.Tracer("test").Start(context.Background(), "epatch declare")
+		span.End()
+		end()
+	}
+
+	// Somebody listens and never answers. Without an end of its own this would wait for an hour.
+	t.Setenv("OTEL_EXPORTER_OTLP_TIMEOUT", "3600000")
+	t.Setenv("OTEL_BSP_EXPORT_TIMEOUT", "3600000")
+	report()
+
+	traces, server := &collector{}, grpc.NewServer()
+	collectortrace.RegisterTraceServiceServer(server, traces)
+	done := make(chan error, 1)
+	go func() { done <- server.Serve(lis) }()
+	t.Cleanup(func() {
+		server.Stop()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	})
+	report()
+	traces.mu.Lock()
+	defer traces.mu.Unlock()
+	if !slices.Contains(traces.spans, "epatch declare") || traces.service != "epatch" {
+		t.Errorf("%s told of %v", traces.service, traces.spans)
+	}
+
+	t.Setenv("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")
+	if _, _, err := telemetry.StartTraces(t.Context(), cfg); err == nil || !strings.Contains(err.Error(), "OTEL_EXPORTER_OTLP_PROTOCOL") {
+		t.Errorf("a way of export that is not served: %v", err)
+	}
+}
+
 func TestStartRefuses(t *testing.T) {
 	for name, c := range map[string]struct {
 		env  map[string]string

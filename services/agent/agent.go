@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+	"go.opentelemetry.io/otel/trace/noop"
 	"google.golang.org/grpc"
 
 	"cacert.org/emergency/pkg/history"
@@ -57,6 +58,9 @@ func New(cfg Config, deps Deps) (*Agent, error) {
 	}
 	if deps.Now == nil {
 		deps.Now = func() time.Time { return time.Now().UTC() }
+	}
+	if deps.Tracer == nil {
+		deps.Tracer = noop.NewTracerProvider()
 	}
 	if err := cfg.complete(); err != nil {
 		return nil, err
@@ -125,7 +129,7 @@ func (a *Agent) dial() error {
 		if conns[addr] != nil {
 			continue
 		}
-		conn, err := rpc.Dial(addr, rpc.ClientConfig{Identity: profile.Current, ServerName: a.cfg.ServerName, Dialer: a.deps.Dialer})
+		conn, err := rpc.Dial(addr, rpc.ClientConfig{Identity: profile.Current, ServerName: a.cfg.ServerName, Dialer: a.deps.Dialer, Tracer: a.deps.Tracer})
 		if err != nil {
 			return err
 		}
@@ -136,7 +140,7 @@ func (a *Agent) dial() error {
 	if instances := strings.Split(a.cfg.Deployment, ","); len(instances) > 1 {
 		clear(a.jobs)
 		for _, addr := range instances {
-			conn, err := rpc.Dial(addr, rpc.ClientConfig{Identity: profile.Current, ServerName: a.cfg.ServerName, Dialer: a.deps.Dialer})
+			conn, err := rpc.Dial(addr, rpc.ClientConfig{Identity: profile.Current, ServerName: a.cfg.ServerName, Dialer: a.deps.Dialer, Tracer: a.deps.Tracer})
 			if err != nil {
 				return err
 			}

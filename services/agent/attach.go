@@ -9,6 +9,7 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/propagation"
 	"google.golang.org/grpc"
 
 	deploymentv1 "cacert.org/emergency/proto/emergency/deployment/v1"
@@ -46,7 +47,7 @@ func (a *Agent) attach(ctx context.Context, jobs deploymentv1.AgentServiceClient
 		return err
 	}
 	var doing sync.WaitGroup
-	c, slow := &connection{stream: stream}, make(chan *deploymentv1.Job)
+	c, slow := &connection{stream: stream}, make(chan *deploymentv1.AttachResponse)
 	heard := false
 	defer func() {
 		if heard {
@@ -57,9 +58,9 @@ func (a *Agent) attach(ctx context.Context, jobs deploymentv1.AgentServiceClient
 		doing.Wait()
 	}()
 	doing.Go(func() {
-		for j := range slow {
+		for asked := range slow {
 			a.one.Lock() // also among the instances of the service
-			a.answer(ctx, c, j, cancel)
+			a.answer(ctx, c, asked, cancel)
 			a.one.Unlock()
 		}
 	})
@@ -82,10 +83,10 @@ func (a *Agent) attach(ctx context.Context, jobs deploymentv1.AgentServiceClient
 		case j == nil:
 			late.Reset(lifeMissing)
 		case urgent(j.GetKind()):
-			doing.Go(func() { a.answer(ctx, c, j, cancel) })
+			doing.Go(func() { a.answer(ctx, c, msg, cancel) })
 		default:
 			select {
-			case slow <- j:
+			case slow <- msg:
 			case <-connected.Done():
 			}
 		}
@@ -97,9 +98,10 @@ func urgent(kind deploymentv1.JobKind) bool {
 	return kind == deploymentv1.JobKind_JOB_KIND_FREEZE_SESSION || kind == deploymentv1.JobKind_JOB_KIND_THAW_SESSION || kind == deploymentv1.JobKind_JOB_KIND_END_ACCESS
 }
 
-// answer does a job and sends what came of it. An answer that cannot be sent ends the connection.
-func (a *Agent) answer(ctx context.Context, c *connection, j *deploymentv1.Job, cut context.CancelCauseFunc) {
-	d := a.do(ctx, j)
+// answer does a job, in the trace in which it is asked for, and sends what came of it. An answer that cannot be sent ends the connection.
+func (a *Agent) answer(ctx context.Context, c *connection, asked *deploymentv1.AttachResponse, cut context.CancelCauseFunc) {
+	ctx = propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": asked.GetTraceparent()})
+	d := a.do(ctx, asked.GetJob())
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err := d.send(c.stream); err != nil {

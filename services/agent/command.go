@@ -119,7 +119,7 @@ func run(ctx context.Context, cfg Config, format, level string) (err error) {
 		return err
 	}
 	defer func() { err = errors.Join(err, tel.Shutdown(context.WithoutCancel(ctx))) }()
-	a, err := New(cfg, Deps{Log: tel.Logger})
+	a, err := New(cfg, Deps{Log: tel.Logger, Tracer: tel.Tracer})
 	if err != nil {
 		return err
 	}

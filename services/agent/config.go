@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/spf13/pflag"
+	"go.opentelemetry.io/otel/trace"
 )
 
 // Config of an agent.
@@ -145,6 +146,8 @@ type Deps struct {
 	Now func() time.Time
 	// Dialer replaces the network; see rpc.Local. Optional.
 	Dialer func(ctx context.Context, addr string) (net.Conn, error)
+	// Tracer makes spans of calls and jobs. Optional.
+	Tracer trace.TracerProvider
 	// Failpoint is told each step of an apply; tests use it to end the process there.
 	Failpoint func(step string)
 }

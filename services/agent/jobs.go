@@ -6,9 +6,13 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/cenkalti/backoff/v5"
+	"go.opentelemetry.io/otel/attribute"
+	"go.opentelemetry.io/otel/codes"
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/protobuf/proto"
 
 	"cacert.org/emergency/pkg/gitrepo/gittree"
@@ -49,6 +53,9 @@ func (a *Agent) kinds() map[deploymentv1.JobKind]func(context.Context, *deployme
 
 // do does one job, or tells again what became of it.
 func (a *Agent) do(ctx context.Context, j *deploymentv1.Job) *done {
+	ctx, span := a.deps.Tracer.Tracer("cacert.org/emergency/services/agent").Start(ctx, "job "+strings.TrimPrefix(j.GetKind().String(), "JOB_KIND_"),
+		trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(attribute.String("emergency.incident", j.GetIncident()), attribute.String("emergency.job", j.GetId())))
+	defer span.End()
 	d := &done{result: &deploymentv1.JobResult{JobId: j.GetId()}}
 	perform, ok := a.kinds()[j.GetKind()]
 	if !ok {
@@ -72,6 +79,9 @@ func (a *Agent) do(ctx context.Context, j *deploymentv1.Job) *done {
 		err = away("the agent is being stopped: %w", err)
 	}
 	a.conclude(ctx, j, d, err)
+	if !d.result.GetOk() {
+		span.SetStatus(codes.Error, d.result.GetErrorCode()) // the detail may name what lies on the host
+	}
 	return d
 }
 

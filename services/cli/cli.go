@@ -43,29 +43,37 @@ type Process struct {
 // Run runs one command and returns the exit code; --help lists them. A cancelled ctx ends it as an interrupt does.
 func Run(ctx context.Context, p Process) int {
 	a := &app{proc: p, out: newPrinter(p.Stdout, p), errs: newPrinter(p.Stderr, p)}
-	defer a.close()
+	cmd, exit := a.execute(a.traced(ctx))
+	a.close()
+	a.concluded(cmd, exit)
+	return exit
+}
+
+// execute runs the command that the command line names, and shows what went wrong.
+func (a *app) execute(ctx context.Context) (*cobra.Command, int) {
 	root := a.root()
 	a.top = root
-	root.SetArgs(p.Args)
-	root.SetIn(p.Stdin)
-	root.SetOut(p.Stdout)
-	root.SetErr(p.Stderr)
-	cmd, err := root.ExecuteContextC(traced(ctx))
+	root.SetArgs(a.proc.Args)
+	root.SetIn(a.proc.Stdin)
+	root.SetOut(a.proc.Stdout)
+	root.SetErr(a.proc.Stderr)
+	cmd, err := root.ExecuteContextC(ctx)
 	var captured *client.Captured
 	switch {
 	case err == nil:
-		return exitOK
+		return cmd, exitOK
 	case errors.As(err, &captured):
-		return a.captured(captured)
+		a.captured(captured)
+		return cmd, exitOK
 	case !a.started:
 		f := usage("%v", err)
 		var said *failure
 		if errors.As(err, &said) {
 			f.hints = said.hints
 		}
-		return a.show(f.hint("usage: %s%s", cmd.UseLine(), choice(cmd.UseLine())).hint("%s --help says more", cmd.CommandPath()))
+		return cmd, a.show(f.hint("usage: %s%s", cmd.UseLine(), choice(cmd.UseLine())).hint("%s --help says more", cmd.CommandPath()))
 	}
-	return a.show(err)
+	return cmd, a.show(err)
 }
 
 // app is one run of the program.
@@ -74,6 +82,7 @@ type app struct {
 	opt       options
 	out, errs *printer
 	conn      *client.Client
+	trace     tracing
 	started   bool // a command's own part was reached: an error is not about the command line
 	chosen    string
 	flagged   bool // the incident was named with -i
@@ -231,7 +240,7 @@ func (a *app) dial() (*client.Client, error) {
 	}
 	cfg := client.Config{
 		Server: a.opt.server, Servers: map[string]string{}, Profile: a.opt.profile, Roots: a.opt.roots, Keyring: a.opt.keyring, Now: a.proc.Now,
-		Copies: a.copies(), OfflineFile: a.opt.offline,
+		Copies: a.copies(), OfflineFile: a.opt.offline, Tracer: a.trace.provider,
 		OnRetry: func(_ error, wait time.Duration) {
 			a.progress("the server does not answer; trying again in %s", wait.Round(100*time.Millisecond))
 		},

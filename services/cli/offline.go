@@ -24,10 +24,10 @@ func (a *app) copies() string {
 }
 
 // captured says what is in the file and what is left to do.
-func (a *app) captured(c *client.Captured) int {
+func (a *app) captured(c *client.Captured) {
 	if a.opt.json {
 		_ = a.out.json(c.Command) // the same is in the file
-		return exitOK
+		return
 	}
 	m := c.Command.GetMeta()
 	on := ""
@@ -36,7 +36,6 @@ func (a *app) captured(c *client.Captured) int {
 	}
 	a.out.line("%s %s%s, as done at %s, signed, in %s", good("captured:"), procedure.CommandName(c.Command), on, a.out.clock(m.GetCapturedAt()), c.File)
 	a.out.line("          nothing is recorded yet; as soon as a server answers: epatch submit %s", c.File)
-	return exitOK
 }
 
 // lastKnown is the incident that an act without a server is about: the only open one of which there is a copy.

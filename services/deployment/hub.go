@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/propagation"
 	"google.golang.org/grpc"
 
 	"cacert.org/emergency/pkg/gitrepo/gittree"
@@ -290,7 +291,9 @@ func (r *inHand) start(req *request) *deploymentv1.AttachResponse {
 	if !urgent(req.job.GetKind()) {
 		r.slow = id
 	}
-	return &deploymentv1.AttachResponse{Job: req.job}
+	asked := propagation.MapCarrier{}
+	propagation.TraceContext{}.Inject(req.ctx, asked)
+	return &deploymentv1.AttachResponse{Job: req.job, Traceparent: asked.Get("traceparent")}
 }
 
 // take takes a message of the agent about a job that it was sent.

@@ -23,8 +23,14 @@ import (
 	collectortrace "go.opentelemetry.io/proto/otlp/collector/trace/v1"
 	tracev1 "go.opentelemetry.io/proto/otlp/trace/v1"
 	"google.golang.org/grpc"
+	"google.golang.org/protobuf/encoding/prototext"
+	"google.golang.org/protobuf/proto"
 
+	"cacert.org/emergency/pkg/telemetry"
+	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
+	"cacert.org/emergency/services/agent"
 	"cacert.org/emergency/services/internal/app"
+	"cacert.org/emergency/services/internal/demobook"
 	"cacert.org/emergency/services/internal/testenv"
 )
 
@@ -76,6 +82,14 @@ func (c *collector) Export(_ context.Context, r *collectortrace.ExportTraceServi
 	return &collectortrace.ExportTraceServiceResponse{}, nil
 }
 
+// named is a span's name; a call has the same one on both sides, so the caller's begins otherwise.
+func named(s *tracev1.Span) string {
+	if s.GetKind() == tracev1.Span_SPAN_KIND_CLIENT {
+		return "call " + s.GetName()
+	}
+	return s.GetName()
+}
+
 // await waits until a trace has a span of each of these names, and returns them by name.
 func (c *collector) await(t *testing.T, trace string, names ...string) map[string]*tracev1.Span {
 	t.Helper()
@@ -85,8 +99,8 @@ func (c *collector) await(t *testing.T, trace string, names ...string) map[strin
 		c.mu.Lock()
 		found, changed := map[string]*tracev1.Span{}, c.changed
 		for _, s := range c.spans[trace] {
-			if found[s.GetName()] == nil {
-				found[s.GetName()] = s
+			if found[named(s)] == nil {
+				found[named(s)] = s
 			}
 		}
 		c.mu.Unlock()
@@ -110,21 +124,76 @@ func keysOf(m map[string]*tracev1.Span) (names []string) {
 	return names
 }
 
-// traceOf is the trace that the first record of an incident was decided in, as its header says.
-func traceOf(t *testing.T, x *installed, incident string) string {
+// traceOf is the trace in which an event of an incident was decided, as its record's header says.
+func traceOf(t *testing.T, node *app.Node, incident, event string) string {
 	t.Helper()
-	messages, err := x.node.Store().Load(t.Context(), incident, 0)
+	messages, err := node.Store().Load(t.Context(), incident, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	parts := strings.Split(messages[0].Header["traceparent"], "-")
-	if len(parts) != 4 {
-		t.Fatalf("traceparent %q beside the first record", messages[0].Header["traceparent"])
+	for _, m := range messages {
+		signed := &emergencyv1.SignedRecord{}
+		must(t, proto.Unmarshal(m.Data, signed))
+		for _, e := range eventsOf(t, signed) {
+			if string(e.ProtoReflect().Descriptor().Name()) != event {
+				continue
+			}
+			parts := strings.Split(m.Header["traceparent"], "-")
+			if len(parts) != 4 {
+				t.Fatalf("traceparent %q beside %s", m.Header["traceparent"], event)
+			}
+			return parts[1]
+		}
 	}
-	return parts[1]
+	t.Fatalf("%s has no %s", incident, event)
+	return ""
 }
 
-// TestTrace follows one command from the client, and one from a form in a page, through the service and the stream to projection and effects.
+// path are the names of a span and of those that led to it, up to the one with which the trace began; "?" for one that was never told.
+func (c *collector) path(s *tracev1.Span) (names []string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for s != nil {
+		names = append(names, named(s))
+		parent := s.GetParentSpanId()
+		if len(parent) == 0 {
+			return names
+		}
+		i := slices.IndexFunc(c.spans[hex.EncodeToString(s.GetTraceId())], func(o *tracev1.Span) bool { return bytes.Equal(o.GetSpanId(), parent) })
+		if i < 0 {
+			return append(names, "?")
+		}
+		s = c.spans[hex.EncodeToString(s.GetTraceId())][i]
+	}
+	return names
+}
+
+// leads fails unless a span was led to by these, the last of which began the trace.
+func (c *collector) leads(t *testing.T, s *tracev1.Span, to ...string) {
+	t.Helper()
+	if got := c.path(s)[1:]; !slices.Equal(got, to) {
+		t.Errorf("%s was led to by %q, want %q", named(s), got, to)
+	}
+}
+
+// tellsNothing fails if a span tells one of these.
+func (c *collector) tellsNothing(t *testing.T, secrets ...string) {
+	t.Helper()
+	all := c.all()
+	for _, s := range all {
+		text := prototext.Format(s)
+		for _, secret := range secrets {
+			if len(secret) >= 8 && strings.Contains(text, secret) { // a word shorter than that may be anything
+				t.Errorf("span %s tells %q: %s", named(s), secret, text)
+			}
+		}
+	}
+	if len(all) < 10 {
+		t.Errorf("%d spans are too few to judge", len(all))
+	}
+}
+
+// TestTrace follows one command from the program that gives it, and one from a form in a page, through the service and the stream to projection and effects.
 // It is not parallel: the standard variables belong to the process.
 func TestTrace(t *testing.T) {
 	c := collect(t)
@@ -133,11 +202,9 @@ func TestTrace(t *testing.T) {
 	const serve, project = "emergency.incident.v1.IncidentService/Declare", "project Declare"
 	told := x.epatch("carla", "declare", "login answers 500", "--reason", "no member can log in", "--class", "outage")
 	id := incidentIn(t, told)
-	trace := traceOf(t, x, id)
-	spans := c.await(t, trace, serve, project, "effect of notification", "project ReportDelivery")
-	if parent := spans[serve].GetParentSpanId(); len(parent) == 0 || parent == nil {
-		t.Error("the service began the trace, not the client")
-	}
+	trace := traceOf(t, x.node, id, "EmergencyDeclared")
+	spans := c.await(t, trace, "epatch declare", serve, project, "effect of notification", "project ReportDelivery")
+	c.leads(t, spans[serve], "call "+serve, "epatch declare")
 	if !bytes.Equal(spans[project].GetTraceId(), spans["effect of notification"].GetTraceId()) {
 		t.Error("projection and effect are in two traces")
 	}
@@ -145,7 +212,7 @@ func TestTrace(t *testing.T) {
 	page := signIn(t, x, "carla")
 	where := page.act("/declare", declaration())
 	second := strings.TrimPrefix(strings.TrimSuffix(where, "?recorded=1"), "/incidents/")
-	trace2 := traceOf(t, x, second)
+	trace2 := traceOf(t, x.node, second, "EmergencyDeclared")
 	if trace2 == trace {
 		t.Error("two commands share one trace")
 	}
@@ -155,11 +222,34 @@ func TestTrace(t *testing.T) {
 	}
 	for _, s := range c.all() {
 		for _, a := range s.GetAttributes() {
-			if v := a.GetValue().GetStringValue(); strings.Contains(v, "@example.org") || strings.Contains(v, "mail stands still") || strings.Contains(v, "127.0.0.1") && strings.HasPrefix(s.GetName(), "page ") {
+			if v := a.GetValue().GetStringValue(); strings.Contains(v, "127.0.0.1") && strings.HasPrefix(s.GetName(), "page ") {
 				t.Errorf("span %s says %s=%s", s.GetName(), a.GetKey(), v)
 			}
 		}
 	}
+	c.tellsNothing(t, "@example.org", "mail stands still", "no member gets mail", "login answers 500", "no member can log in")
+}
+
+// TestTraceOnHost follows a deployment from the line that a critical admin types to what the agent does on the host, and what it says of it.
+func TestTraceOnHost(t *testing.T) {
+	c := collect(t)
+	env := testenv.Start(t, testenv.Options{NoAgents: true})
+	tel, err := telemetry.Start(t.Context(), telemetry.Config{Service: "epatch-agent", Log: io.Discard})
+	must(t, err)
+	t.Cleanup(func() { must(t, tel.Shutdown(context.Background())) })
+	for _, host := range hosts() {
+		env.StartAgentWith(env.AgentConfig(host), agent.Deps{Dialer: env.Dial, Tracer: tel.Tracer})
+	}
+	s := env.Play(testenv.Observed)
+	if out, err := env.Epatch(env.API(), "carla", "--incident", s.ID, "deploy").CombinedOutput(); err != nil {
+		t.Fatalf("epatch deploy: %v\n%s", err, out)
+	}
+	const start, report = "emergency.deployment.v1.DeploymentService/StartApply", "emergency.deployment.v1.DeploymentService/ReportApply"
+	const dryRun = "emergency.deployment.v1.DeploymentService/DryRun"
+	spans := c.await(t, traceOf(t, env.Node(), s.ID, "ApplyStarted"), "epatch deploy", "job DRY_RUN", "effect of deployment", "job APPLY", report)
+	c.leads(t, spans["job DRY_RUN"], dryRun, "call "+dryRun, "epatch deploy")
+	c.leads(t, spans[report], "call "+report, "job APPLY", "effect of deployment", start, "call "+start, "epatch deploy")
+	c.tellsNothing(t, append(keyMaterial(t, env.Data()), "@example.org", "cert-info runs what its caller says", "anybody can read the configuration", env.Root(demobook.Host))...)
 }
 
 func (c *collector) all() (list []*tracev1.Span) {
@@ -171,11 +261,11 @@ func (c *collector) all() (list []*tracev1.Span) {
 	return list
 }
 
-var named = regexp.MustCompile(`[ex][0-9]{8}\.[0-9]+`)
+var incidentID = regexp.MustCompile(`[ex][0-9]{8}\.[0-9]+`)
 
 func incidentIn(t *testing.T, text string) string {
 	t.Helper()
-	id := named.FindString(text)
+	id := incidentID.FindString(text)
 	if id == "" {
 		t.Fatalf("no incident is named in %q", text)
 	}

@@ -16,6 +16,7 @@ import (
 	"sync"
 	"time"
 
+	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
 
 	"cacert.org/emergency/pkg/history"
@@ -60,6 +61,8 @@ type Config struct {
 	Now func() time.Time
 	// Dialer replaces the network, for tests. Optional.
 	Dialer func(context.Context, string) (net.Conn, error)
+	// Tracer makes spans of calls. Optional.
+	Tracer trace.TracerProvider
 }
 
 // Client is one person's access. It is safe for concurrent use.
@@ -105,7 +108,7 @@ func Dial(cfg Config) (*Client, error) {
 }
 
 func (c *Client) dialAll() error {
-	conf := rpc.ClientConfig{Dialer: c.cfg.Dialer}
+	conf := rpc.ClientConfig{Dialer: c.cfg.Dialer, Tracer: c.cfg.Tracer}
 	if c.profile != nil {
 		conf.Identity = c.profile.Current
 	} else {

@@ -1816,7 +1816,9 @@ func (*AttachRequest_File) isAttachRequest_Message() {}
 type AttachResponse struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	// The next job; none in a mere sign of life.
-	Job           *Job `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	Job *Job `protobuf:"bytes,1,opt,name=job,proto3" json:"job,omitempty"`
+	// Trace in which the job is asked for, as a W3C traceparent; empty for none. It is no part of the job.
+	Traceparent   string `protobuf:"bytes,2,opt,name=traceparent,proto3" json:"traceparent,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1856,6 +1858,13 @@ func (x *AttachResponse) GetJob() *Job {
 		return x.Job
 	}
 	return nil
+}
+
+func (x *AttachResponse) GetTraceparent() string {
+	if x != nil {
+		return x.Traceparent
+	}
+	return ""
 }
 
 // RunJobRequest asks for a job on an attached agent.
@@ -2089,9 +2098,10 @@ const file_emergency_deployment_v1_deployment_proto_rawDesc = "" +
 	"\bmanifest\x18\x03 \x01(\v2%.emergency.deployment.v1.ManifestPartH\x00R\bmanifest\x127\n" +
 	"\x04file\x18\x04 \x01(\v2!.emergency.deployment.v1.FilePartH\x00R\x04file\x12%\n" +
 	"\x0fsign_of_life_ms\x18\x05 \x01(\rR\fsignOfLifeMsB\t\n" +
-	"\amessage\"@\n" +
+	"\amessage\"b\n" +
 	"\x0eAttachResponse\x12.\n" +
-	"\x03job\x18\x01 \x01(\v2\x1c.emergency.deployment.v1.JobR\x03job\"U\n" +
+	"\x03job\x18\x01 \x01(\v2\x1c.emergency.deployment.v1.JobR\x03job\x12 \n" +
+	"\vtraceparent\x18\x02 \x01(\tR\vtraceparent\"U\n" +
 	"\rRunJobRequest\x12\x14\n" +
 	"\x05agent\x18\x01 \x01(\tR\x05agent\x12.\n" +
 	"\x03job\x18\x02 \x01(\v2\x1c.emergency.deployment.v1.JobR\x03job\"L\n" +
