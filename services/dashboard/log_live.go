@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"cacert.org/emergency/pkg/projection"
+	"cacert.org/emergency/services/dashboard/sse"
 )
 
 // The public log is live for anybody who reads it, so what that may cost is bounded: so many readers at once, a time after which each has
@@ -18,8 +19,6 @@ const (
 	liveFor     = 30 * time.Minute
 	// liveSettle is how long changes are collected: a call-out is dozens of records in a moment.
 	liveSettle = 100 * time.Millisecond
-	// liveWriteWithin is how long a browser may take to receive a change.
-	liveWriteWithin = 20 * time.Second
 )
 
 // liveQuery asks for the changes of a page instead of the page.
@@ -84,15 +83,11 @@ func (p *logPages) follow(w http.ResponseWriter, r *http.Request, make maker) {
 		return
 	}
 	defer p.live.leave()
-	out := http.NewResponseController(w)
-	if out.SetReadDeadline(time.Time{}) != nil || out.SetWriteDeadline(time.Time{}) != nil {
-		http.Error(w, "this connection cannot be kept open", http.StatusNotImplemented)
+	out, ok := sse.Open(w, r)
+	if !ok {
 		return
 	}
-	w.Header().Set("Content-Type", "text/event-stream; charset=utf-8")
-	w.Header().Set("Cache-Control", "no-store")
-	w.Header().Set("X-Accel-Buffering", "no")
-	s := &logStream{p: p, w: w, r: r, out: out, make: make, until: time.NewTimer(liveFor)}
+	s := &logStream{Stream: out, p: p, r: r, make: make, until: time.NewTimer(liveFor)}
 	defer s.until.Stop()
 	for {
 		reader, err := p.server.running()
@@ -107,10 +102,9 @@ func (p *logPages) follow(w http.ResponseWriter, r *http.Request, make maker) {
 
 // logStream is one reader.
 type logStream struct {
+	*sse.Stream
 	p     *logPages
-	w     http.ResponseWriter
 	r     *http.Request
-	out   *http.ResponseController
 	make  maker
 	until *time.Timer
 	last  []byte
@@ -131,10 +125,10 @@ func (s *logStream) send(reader *projection.Runner) bool {
 	case body == nil:
 		return false
 	case bytes.Equal(body, s.last):
-		return s.write(": still true\n\n") && s.wait(changed, aged)
+		return s.Comment("still true") && s.wait(changed, aged)
 	}
 	s.last = body
-	return s.write("data: "+string(bytes.ReplaceAll(bytes.TrimSpace(body), []byte("\n"), []byte("\ndata: ")))+"\n\n") && s.wait(changed, aged)
+	return s.Send("", body) && s.wait(changed, aged)
 }
 
 // livePart is what is inside the element that changes. Text is escaped, so no text has its tags.
@@ -147,42 +141,8 @@ func livePart(page []byte) []byte {
 	return rest[at+1 : end+len("</footer>")]
 }
 
-func (s *logStream) write(text string) bool {
-	// By the machine's clock, as connections are; for one write alone, since HTTP/2 resets a stream whose deadline has passed.
-	if s.out.SetWriteDeadline(time.Now().Add(liveWriteWithin)) != nil {
-		return false
-	}
-	if _, err := s.w.Write([]byte(text)); err != nil {
-		return false
-	}
-	return s.out.Flush() == nil && s.out.SetWriteDeadline(time.Time{}) == nil
-}
-
-// wait returns true when there may be something new.
 func (s *logStream) wait(changed, aged <-chan struct{}) bool {
-	beat := time.NewTimer(s.p.server.cfg.KeepAlive)
-	defer beat.Stop()
-	select {
-	case <-s.r.Context().Done():
-		return false
-	case <-s.p.server.people.Ended():
-		return false
-	case <-s.until.C:
-		return false
-	case <-beat.C:
-		return true
-	case <-aged:
-		return true
-	case <-changed:
-	}
-	pause := time.NewTimer(liveSettle)
-	defer pause.Stop()
-	select {
-	case <-s.r.Context().Done():
-		return false
-	case <-s.p.server.people.Ended():
-		return false
-	case <-pause.C:
-		return true
-	}
+	return s.Wait(sse.Waiting{
+		Changed: changed, Aged: aged, Settle: liveSettle, Beat: s.p.server.cfg.KeepAlive, Ended: s.p.server.people.Ended(), Until: s.until.C,
+	})
 }

@@ -5,8 +5,6 @@ package pages
 import (
 	"bytes"
 	"errors"
-	"net/http"
-	"net/http/httptest"
 	"regexp"
 	"strings"
 	"testing"
@@ -75,36 +73,5 @@ func TestTimelessIsWhatTheAttributesSay(t *testing.T) {
 		if got, want := string(timeless([]byte(page))), passing.ReplaceAllString(page, "$1"); got != want {
 			t.Errorf("of %s\n is left %s\nand not %s", page, got, want)
 		}
-	}
-}
-
-// deadlines is a browser's connection that keeps what it was told of writing.
-type deadlines struct {
-	*httptest.ResponseRecorder
-	now    time.Time // the deadline that holds
-	during []time.Time
-}
-
-func (d *deadlines) SetWriteDeadline(t time.Time) error { d.now = t; return nil }
-func (d *deadlines) Write(b []byte) (int, error) {
-	d.during = append(d.during, d.now)
-	return d.ResponseRecorder.Write(b)
-}
-
-// HTTP/2 resets a stream whose deadline passes, written to or not: it holds while a message is written, and no longer.
-func TestNoDeadlineBetweenMessages(t *testing.T) {
-	t.Parallel()
-	d := &deadlines{ResponseRecorder: httptest.NewRecorder()}
-	s := &stream{w: d, out: http.NewResponseController(d)}
-	for range 2 {
-		if !s.write("data: x\n\n") {
-			t.Fatal("not written")
-		}
-		if !d.now.IsZero() {
-			t.Errorf("a deadline at %s is left", d.now)
-		}
-	}
-	if len(d.during) != 2 || d.during[0].IsZero() || d.during[1].IsZero() {
-		t.Errorf("written with the deadlines %v", d.during)
 	}
 }

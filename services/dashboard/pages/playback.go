@@ -24,6 +24,7 @@ import (
 	"cacert.org/emergency/pkg/rpc"
 	"cacert.org/emergency/pkg/service"
 	deploymentv1 "cacert.org/emergency/proto/emergency/deployment/v1"
+	"cacert.org/emergency/services/dashboard/sse"
 )
 
 // sessionView is one watched session: how it stands, and its recording if the viewer asked for it.
@@ -391,7 +392,7 @@ type playing struct {
 
 // Write gives the browser time for each piece.
 func (x *playing) Write(b []byte) (int, error) {
-	if err := x.out.SetWriteDeadline(deadline()); err != nil {
+	if err := x.out.SetWriteDeadline(time.Now().Add(sse.WriteWithin)); err != nil {
 		return 0, err
 	}
 	return x.w.Write(b)

@@ -25,6 +25,7 @@ import (
 	"cacert.org/emergency/pkg/rpc"
 	deploymentv1 "cacert.org/emergency/proto/emergency/deployment/v1"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
+	"cacert.org/emergency/services/dashboard/sse"
 )
 
 // The view of a session while it goes on. The browser and the deployment service talk through this process, which adds nothing of
@@ -62,7 +63,7 @@ func (p *Pages) watch(v *viewer, r *http.Request) (*content, error) {
 	return c, nil
 }
 
-// A message of a browser has at most so many bytes; what it asks for is sent within writeWithin or not at all.
+// A message of a browser has at most so many bytes; what it asks for is sent within sse.WriteWithin or not at all.
 const maxWatchMessage = 4 << 10
 
 // fromBrowser is what a page sends: first how it wants to watch, then signs of life.
@@ -188,7 +189,7 @@ func (b *bridge) run(st *procedure.State) error {
 
 // hello is how the browser wants to watch, with its person's signature if that makes the person present.
 func (b *bridge) hello(ctx context.Context, st *procedure.State) (*deploymentv1.WatchHello, error) {
-	first, cancel := context.WithTimeout(ctx, writeWithin)
+	first, cancel := context.WithTimeout(ctx, sse.WriteWithin)
 	defer cancel()
 	m, err := b.receive(first)
 	if err != nil {
@@ -406,7 +407,7 @@ func (b *bridge) send(ctx context.Context, m toBrowser) error {
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, writeWithin)
+	ctx, cancel := context.WithTimeout(ctx, sse.WriteWithin)
 	defer cancel()
 	return b.conn.Write(ctx, websocket.MessageText, data)
 }
