@@ -109,6 +109,25 @@ func describe(ctx context.Context, cfg Config) (*resource.Resource, error) {
 	return res, nil
 }
 
+// discreet leaves out of a call's span what was answered in words: a refusal quotes what somebody typed. Its code stays.
+type discreet struct{ sdktrace.SpanExporter }
+
+func (d discreet) ExportSpans(ctx context.Context, spans []sdktrace.ReadOnlySpan) error {
+	list := make([]sdktrace.ReadOnlySpan, len(spans))
+	for i, s := range spans {
+		if list[i] = s; s.SpanKind() == trace.SpanKindClient || s.SpanKind() == trace.SpanKindServer {
+			list[i] = wordless{s}
+		}
+	}
+	return d.SpanExporter.ExportSpans(ctx, list)
+}
+
+type wordless struct{ sdktrace.ReadOnlySpan }
+
+func (w wordless) Status() sdktrace.Status {
+	return sdktrace.Status{Code: w.ReadOnlySpan.Status().Code}
+}
+
 // lastTraces is how long a person waits for the traces of a program that has done its work.
 const lastTraces = time.Second
 
@@ -129,7 +148,7 @@ func StartTraces(ctx context.Context, cfg Config) (provider trace.TracerProvider
 		return nil, func() {}, fmt.Errorf("telemetry: traces: %w", err)
 	}
 	otel.SetErrorHandler(otel.ErrorHandlerFunc(func(error) {}))
-	p := sdktrace.NewTracerProvider(sdktrace.WithResource(res), sdktrace.WithBatcher(exporter), sdktrace.WithSampler(sdktrace.AlwaysSample()))
+	p := sdktrace.NewTracerProvider(sdktrace.WithResource(res), sdktrace.WithBatcher(discreet{exporter}), sdktrace.WithSampler(sdktrace.AlwaysSample()))
 	return p, func() {
 		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), lastTraces)
 		defer cancel()
@@ -149,7 +168,7 @@ func (t *Telemetry) startTraces(ctx context.Context, res *resource.Resource) err
 		if err != nil {
 			return err
 		}
-		options = append(options, sdktrace.WithBatcher(exporter))
+		options = append(options, sdktrace.WithBatcher(discreet{exporter}))
 	}
 	p := sdktrace.NewTracerProvider(options...)
 	t.Tracer, t.closers = p, append(t.closers, p.Shutdown)

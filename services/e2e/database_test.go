@@ -84,6 +84,26 @@ func TestDatabaseOfAnotherLog(t *testing.T) {
 	must(t, node.Close())
 }
 
+// TestHistoryCommandRefuses: which log is meant is never guessed, and what is missing is named before anything is asked.
+func TestHistoryCommandRefuses(t *testing.T) {
+	t.Parallel()
+	const database, nats = "--database=postgres://localhost:1/none", "--nats=tls://localhost:1"
+	for want, args := range map[string][]string{
+		"setting database":       {"--data=x"},
+		"setting nats-seed":      {database, nats, "--identity=x", "--keyring=x"},
+		"setting identity":       {database, nats, "--nats-seed=x", "--keyring=x"},
+		"setting keyring":        {database, nats, "--nats-seed=x", "--identity=x"},
+		"settings data and nats": {database, nats, "--nats-seed=x", "--identity=x", "--keyring=x", "--data=x"},
+		"setting nats: ":         {database, "--nats-seed=x"},
+	} {
+		for _, verb := range []string{"reconcile", "restore"} {
+			if said, err := tryCompare(t, append([]string{verb}, args...)...); err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("%s %v: %v, want %q\n%s", verb, args, err, want, said)
+			}
+		}
+	}
+}
+
 // awaitKept waits until the rows have the incident as it is.
 func awaitKept(t *testing.T, env *testenv.Env, address string, s *testenv.Story) {
 	t.Helper()

@@ -244,12 +244,15 @@ func TestTraceOnHost(t *testing.T) {
 	if out, err := env.Epatch(env.API(), "carla", "--incident", s.ID, "deploy").CombinedOutput(); err != nil {
 		t.Fatalf("epatch deploy: %v\n%s", err, out)
 	}
+	if out, err := env.Epatch(env.API(), "carla", "--incident", "e20990101.7", "status").CombinedOutput(); err == nil || !strings.Contains(string(out), "e20990101.7") {
+		t.Errorf("what is refused quotes what was typed: %v\n%s", err, out)
+	}
 	const start, report = "emergency.deployment.v1.DeploymentService/StartApply", "emergency.deployment.v1.DeploymentService/ReportApply"
 	const dryRun = "emergency.deployment.v1.DeploymentService/DryRun"
 	spans := c.await(t, traceOf(t, env.Node(), s.ID, "ApplyStarted"), "epatch deploy", "job DRY_RUN", "effect of deployment", "job APPLY", report)
 	c.leads(t, spans["job DRY_RUN"], dryRun, "call "+dryRun, "epatch deploy")
 	c.leads(t, spans[report], "call "+report, "job APPLY", "effect of deployment", start, "call "+start, "epatch deploy")
-	c.tellsNothing(t, append(keyMaterial(t, env.Data()), "@example.org", "cert-info runs what its caller says", "anybody can read the configuration", env.Root(demobook.Host))...)
+	c.tellsNothing(t, append(keyMaterial(t, env.Data()), "@example.org", "e20990101.7", "cert-info runs what its caller says", "anybody can read the configuration", env.Root(demobook.Host))...)
 }
 
 func (c *collector) all() (list []*tracev1.Span) {

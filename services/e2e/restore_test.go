@@ -153,6 +153,11 @@ func TestRestoreArchive(t *testing.T) {
 	for _, i := range c.Instances {
 		must(t, i.Process().Stop())
 	}
+	junk(t, c) // which nobody brings to the archive any more
+	said, err = tryCompare(t, append(reconcile, "--wait", "1ms")...)
+	if err == nil || !strings.Contains(err.Error(), "the last 1 messages are not in the archive") || !strings.Contains(said, "it is given 1ms") || !strings.Contains(said, "no difference") {
+		t.Errorf("of an archive that stays behind reconcile said %s, %v", said, err)
+	}
 	for _, s := range c.Servers {
 		must(t, s.Process().Stop())
 		must(t, os.RemoveAll(s.Store))
@@ -187,6 +192,16 @@ func TestRestoreArchive(t *testing.T) {
 			t.Errorf("%s is done a second time", act)
 		}
 	}
+}
+
+// junk is a message of a stranger, who has a credential of the event log.
+func junk(t *testing.T, c *cluster.Cluster) {
+	t.Helper()
+	js, err := c.Log()
+	must(t, err)
+	defer js.Conn().Close()
+	_, err = js.Publish(t.Context(), "emergency.e20261124-1", []byte("junk"))
+	must(t, err)
 }
 
 // changeRow flips a bit of an archived message, and back.
