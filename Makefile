@@ -45,8 +45,8 @@ cluster-test: ## what is too much with the race detector: a whole installation o
 	go test -timeout 20m ./services/internal/bench -run TestFiveHundredPages -count=1
 
 FAULTS ?= 40
-faults: ## kill and stop processes of an installation under load, FAULTS times; an independent checker judges what was answered
-	go test -timeout 60m ./services/e2e -run 'TestFaults$$|TestLinearizable$$' -count=1 -v -faults $(FAULTS) $(if $(SEED),-faults-seed $(SEED))
+faults: ## faults of processes, disks, network and clocks in an installation under load, FAULTS times; an independent checker judges what was answered
+	go test -timeout 60m ./services/e2e -run 'TestFaults$$|TestLinearizable$$' -count=1 -v -faults $(FAULTS) $(if $(SEED),-faults-seed $(SEED)) $(if $(ONLY),-faults-only '$(ONLY)')
 
 lint: $(BIN)/golangci-lint ## gofmt, go vet and the linters
 	@test -z "$$(gofmt -l $(MODULES))" || { echo "gofmt would change:"; gofmt -l $(MODULES); exit 1; }

@@ -18,6 +18,9 @@ type ServerConf struct {
 	Listen, Route, Monitor string
 	// Routes are the Route addresses of all servers of the cluster.
 	Routes []string
+	// Advertise is set where the servers reach each other by Routes alone, as behind forwarders: the host:port that is gossiped instead of
+	// Route, which no other server has to be able to reach. Clients are then told of no other servers either.
+	Advertise string
 	// Store is the folder of the streams, on a file system of its own; StoreBytes how much of it they may reserve.
 	Store      string
 	StoreBytes int64
@@ -59,7 +62,11 @@ func (c ServerConf) Conf() (string, error) {
 		for _, r := range c.Routes {
 			routes = append(routes, fmt.Sprintf("%q", "tls://"+r))
 		}
-		fmt.Fprintf(&b, "cluster: {\n  name: %q\n  listen: %q\n  ping_interval: %q\n  ping_max: %d\n  %s\n  routes: [%s]\n}\n", c.Cluster, c.Route, pingEvery, pingsOut, tls, strings.Join(routes, ", "))
+		fmt.Fprintf(&b, "cluster: {\n  name: %q\n  listen: %q\n  ping_interval: %q\n  ping_max: %d\n  %s\n  routes: [%s]\n", c.Cluster, c.Route, pingEvery, pingsOut, tls, strings.Join(routes, ", "))
+		if c.Advertise != "" {
+			fmt.Fprintf(&b, "  advertise: %q\n  no_advertise: true\n", c.Advertise)
+		}
+		b.WriteString("}\n")
 	}
 	b.WriteString(c.Accounts)
 	return b.String(), nil

@@ -47,11 +47,7 @@ func TestCluster(t *testing.T) {
 	}
 	going := func(after string) { // the load goes on, with everybody's commands
 		t.Helper()
-		l.mu.Lock()
-		goal := len(l.acks) + 20
-		l.limit = goal + 40 // so that there are always some under way, and not more histories than the machine reads in time
-		l.poke()
-		l.mu.Unlock()
+		goal := l.more() + 20
 		if !l.await(func() bool { return len(l.acks) >= goal || len(failed) > 0 }) {
 			t.Fatalf("after %s no command is acknowledged any more", after)
 		}

@@ -15,6 +15,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -27,6 +28,7 @@ import (
 	"cacert.org/emergency/pkg/history/jetstream"
 	"cacert.org/emergency/pkg/natsd"
 	"cacert.org/emergency/pkg/projection/postgres/postgrestest"
+	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 	"cacert.org/emergency/services/internal/cluster"
 	"cacert.org/emergency/services/internal/testenv"
 )
@@ -34,6 +36,7 @@ import (
 var (
 	faultCount = flag.Int("faults", 10, "how many faults TestFaults injects")
 	faultSeed  = flag.Uint64("faults-seed", 0, "what TestFaults chooses by; 0 takes a new one, which is told")
+	faultOnly  = flag.String("faults-only", "", "TestFaults chooses among the kinds whose names this regular expression finds; empty for all")
 )
 
 // faults are what goes wrong in an installation, and how it is mended.
@@ -41,8 +44,17 @@ type faults struct {
 	t      *testing.T
 	c      *cluster.Cluster
 	pg     *postgrestest.Server
+	l      *load
 	random *rand.Rand
 	going  func(after string)
+	disks  bool // the servers' stores are file systems of their own
+	clocks map[*cluster.Instance]*testenv.SteppedClock
+
+	mu    sync.Mutex      // guards wrong and ahead
+	wrong bool            // a clock is
+	right time.Time       // since when none is
+	ahead map[string]bool // incidents with a record of the future
+	fresh int             // how often new incidents were declared
 }
 
 func (f *faults) instance() *cluster.Instance {
@@ -64,7 +76,7 @@ func (f *faults) kinds() map[string]func() {
 		f.going(what + " stood still")
 		must(f.t, p.Signal(syscall.SIGCONT))
 	}
-	return map[string]func(){
+	kinds := map[string]func(){
 		"a service killed": func() {
 			i := f.instance()
 			must(f.t, i.Process().Kill())
@@ -90,7 +102,7 @@ func (f *faults) kinds() map[string]func() {
 		"a server of the log without its disk": func() { // as operators do with one whose files are damaged (docs/runbooks.md): empty it, let it catch up
 			s := f.server()
 			must(f.t, s.Process().Kill())
-			must(f.t, os.RemoveAll(s.Store))
+			f.empty(s.Store)
 			f.going(s.Name + " lost its disk")
 			must(f.t, f.c.StartServer(f.t.Context(), s))
 			f.healthy()
@@ -103,7 +115,7 @@ func (f *faults) kinds() map[string]func() {
 			if err := f.c.StartServer(f.t.Context(), s); !errors.Is(err, natsd.ErrStoreDamaged) {
 				f.t.Fatalf("%s started on a damaged store: %v", s.Name, err)
 			}
-			must(f.t, os.RemoveAll(s.Store))
+			f.empty(s.Store)
 			must(f.t, f.c.StartServer(f.t.Context(), s))
 			f.healthy()
 		},
@@ -122,6 +134,63 @@ func (f *faults) kinds() map[string]func() {
 			f.going("PostgreSQL was killed")
 			must(f.t, f.pg.Start())
 		},
+	}
+	maps.Copy(kinds, f.partitions())
+	maps.Copy(kinds, f.clockSteps())
+	if f.disks {
+		maps.Copy(kinds, f.fullDisks())
+	}
+	return kinds
+}
+
+// empty removes everything in a folder, which may be a file system of its own.
+func (f *faults) empty(dir string) {
+	f.t.Helper()
+	entries, err := os.ReadDir(dir)
+	must(f.t, err)
+	for _, e := range entries {
+		must(f.t, os.RemoveAll(filepath.Join(dir, e.Name())))
+	}
+}
+
+// probe gives one command, once, and returns what it was answered with.
+func (f *faults) probe() error {
+	f.t.Helper()
+	c, err := f.c.ClientWith("clara", time.Nanosecond)
+	must(f.t, err)
+	defer func() { must(f.t, c.Close()) }()
+	ctx, cancel := context.WithTimeout(f.t.Context(), 20*time.Second) // as long as the load's
+	defer cancel()
+	f.l.mu.Lock()
+	incident := f.l.incidents[0]
+	f.l.mu.Unlock()
+	_, err = c.Send(ctx, &emergencyv1.AnnotateLogRequest{Meta: &emergencyv1.CommandMeta{Incident: incident}, Entry: 1, Text: "is anybody there"})
+	return err
+}
+
+// standstill is a time in which no quorum of the log is reachable: whatever is given in it is told to come again, and nothing of it is
+// acknowledged before it ends.
+func (f *faults) standstill(what string) (end func()) {
+	f.t.Helper()
+	begun := time.Now()
+	err := f.probe()
+	if err == nil {
+		f.t.Fatalf("%s, and a command was acknowledged", what)
+	}
+	if said := err.Error(); !strings.Contains(said, "again with the same request_id") && !strings.Contains(said, "a second call with the same request_id") {
+		f.t.Errorf("%s, and a command is answered with %v, not that it may be sent again", what, err)
+	}
+	f.t.Logf("%s: %v", what, err)
+	return func() {
+		f.t.Helper()
+		ended := time.Now()
+		f.l.mu.Lock()
+		defer f.l.mu.Unlock()
+		for _, a := range f.l.acks {
+			if a.given.After(begun) && a.answered.Before(ended) {
+				f.t.Errorf("%s, and %s %s by %s was acknowledged", what, a.command, a.request, a.person)
+			}
+		}
 	}
 }
 
@@ -162,44 +231,67 @@ func TestFaults(t *testing.T) {
 	must(t, exec.Command("git", "init", "--quiet", "--bare", repo).Run())
 	pg := postgrestest.Own(t)
 	database := pg.Database(t)
+	disks := smallDisks(t, filepath.Join(dir, "nats"))
+	clocks := map[*cluster.Instance]*testenv.SteppedClock{}
+	var making sync.Mutex
 	c, err := cluster.Start(t.Context(), cluster.Config{
-		Dir: dir, Epatchd: epatchd, NATS: nats, Repository: repo, Say: t.Logf, More: map[string][]string{"dashboard": {"--database", database}},
+		Dir: dir, Epatchd: epatchd, NATS: nats, Repository: repo, Say: t.Logf, More: map[string][]string{"dashboard": {"--database", database}}, Links: true,
+		Founded: time.Now().Add(-24 * time.Hour), // roles are held by a clock that is behind, too
+		Environ: func(i *cluster.Instance) []string {
+			making.Lock()
+			defer making.Unlock()
+			if clocks[i] == nil {
+				clocks[i] = testenv.NewSteppedClock(dir, i.Name())
+			}
+			return []string{clocks[i].Env()}
+		},
 	})
 	t.Cleanup(func() { must(t, c.Stop()) })
 	must(t, err)
 
 	l := &load{t: t, data: dir, changed: make(chan struct{}), connect: c.Client, limit: 50}
+	f := &faults{t: t, c: c, pg: pg, l: l, disks: disks, clocks: clocks, ahead: map[string]bool{}, random: rand.New(rand.NewPCG(*faultSeed, 6))}
+	l.excused = f.excused
 	var group sync.WaitGroup
 	failed := make(chan error, 8)
 	for _, w := range l.team() {
 		group.Go(func() {
 			if err := w.run(); err != nil {
 				failed <- err
+				l.more() // whoever waits for commands sees it
 			}
 		})
 	}
-	f := &faults{t: t, c: c, pg: pg, random: rand.New(rand.NewPCG(*faultSeed, 6)), going: func(after string) {
+	f.going = func(after string) {
 		t.Helper()
-		l.mu.Lock()
-		goal := len(l.acks) + 20
-		l.limit = goal + 40
-		l.poke()
-		l.mu.Unlock()
+		goal := l.more() + 20
 		if !l.await(func() bool { return len(l.acks) >= goal || len(failed) > 0 }) {
 			t.Fatalf("after %s no command is acknowledged any more", after)
 		}
-	}}
+		select {
+		case err := <-failed:
+			t.Fatalf("after %s: %v", after, err)
+		default:
+		}
+	}
 	kinds := f.kinds()
-	names := slices.Sorted(maps.Keys(kinds))
+	only := regexp.MustCompile(*faultOnly)
+	names := slices.DeleteFunc(slices.Sorted(maps.Keys(kinds)), func(name string) bool { return !only.MatchString(name) })
+	f.random.Shuffle(len(names), func(i, j int) { names[i], names[j] = names[j], names[i] })
+	if len(names) == 0 {
+		t.Fatalf("-faults-only %q finds no kind of fault", *faultOnly)
+	}
 	injected := map[string]int{}
 	for n := range *faultCount {
 		name := names[f.random.IntN(len(names))]
 		if n < len(names) {
-			name = names[n] // each at least once, if there are so many
+			name = names[n] // each once before one comes again
 		}
 		injected[name]++
+		begun := time.Now()
 		kinds[name]()
 		f.going(name)
+		t.Logf("%d: %s, %s", n+1, name, time.Since(begun).Round(time.Millisecond))
 	}
 	l.mu.Lock()
 	l.stop = true
@@ -207,6 +299,7 @@ func TestFaults(t *testing.T) {
 	l.mu.Unlock()
 	group.Wait()
 	close(failed)
+	f.noWayAround()
 	rules := 0
 	for err := range failed {
 		rules++
@@ -218,6 +311,7 @@ func TestFaults(t *testing.T) {
 	store, err := jetstream.New(t.Context(), jetstream.Config{JS: js, Logger: slog.New(slog.DiscardHandler), Consumers: true})
 	must(t, err)
 	lost, doubled := l.checkStore(t, store)
+	timely(t, store, injected[minuteBehind] > 0)
 	checked, reordered, unknown := linearizable(l.acks)
 	if reordered > 0 || unknown > 0 {
 		t.Errorf("the answers of %d incidents are not those of one log; of %d the checker could not tell", reordered, unknown)
@@ -229,8 +323,8 @@ func TestFaults(t *testing.T) {
 	for _, name := range slices.Sorted(maps.Keys(injected)) {
 		list = append(list, fmt.Sprintf("%d %s", injected[name], name))
 	}
-	t.Logf("commands acknowledged %d (sent again %d), in %d histories that were checked; faults injected %d: %s; lost %d, doubled %d, reordered %d, rules broken %d",
-		len(l.acks), l.again, checked, *faultCount, strings.Join(list, ", "), lost, doubled, reordered, rules)
+	t.Logf("commands acknowledged %d (sent again %d), refused as a clock was wrong %d, in %d histories that were checked; faults injected %d: %s; lost %d, doubled %d, reordered %d, rules broken %d",
+		len(l.acks), l.again, l.refused, checked, *faultCount, strings.Join(list, ", "), lost, doubled, reordered, rules)
 }
 
 // archived waits until the archive has read to a sequence, and finds every message in it once.

@@ -56,7 +56,13 @@ type load struct {
 	incidents []string
 	stop      bool
 	limit     int // no more commands than this are given; 0 for any number
+	// excused tells which refusals a fault explains: such a command is given up, and must not be stored. Optional.
+	excused func(incident string, given time.Time, r *procedure.Refusal) bool
+	refused int // commands that were given up
 }
+
+// errExcused is a command that was refused, as the fault wants it.
+var errExcused = errors.New("refused, and excused")
 
 // set tells the workers where the server is; empty means away.
 func (l *load) set(api string) {
@@ -69,6 +75,15 @@ func (l *load) set(api string) {
 func (l *load) poke() {
 	close(l.changed)
 	l.changed = make(chan struct{})
+}
+
+// more lets some more commands be given, where there is a limit, and tells how many were acknowledged.
+func (l *load) more() int {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.limit = len(l.acks) + 60 // so that there are always some under way, and not more histories than the machine reads in time
+	l.poke()
+	return len(l.acks)
 }
 
 // await waits until something is so; it is asked under the lock, after each change.
@@ -143,7 +158,14 @@ func (w *worker) give(cmd procedure.Command) (*emergencyv1.Committed, error) {
 			w.l.keep(acked{w.person, procedure.CommandName(cmd), cmd.GetMeta().GetRequestId(), done, given, time.Now()}, try > 0)
 			return done, nil
 		}
-		if _, refused := rpc.RefusalOf(err); refused {
+		if r, refused := rpc.RefusalOf(err); refused {
+			if w.l.excused != nil && w.l.excused(cmd.GetMeta().GetIncident(), given, r) {
+				w.l.mu.Lock()
+				w.l.refused++
+				w.l.poke()
+				w.l.mu.Unlock()
+				return nil, errExcused
+			}
 			return nil, fmt.Errorf("%s by %s: %w", procedure.CommandName(cmd), w.person, err)
 		}
 		if err := w.dial(w.api); err != nil {
@@ -199,7 +221,7 @@ func (w *worker) run() error {
 		default:
 			_, err = w.give(&emergencyv1.AnnotateLogRequest{Meta: w.meta(incident), Entry: 1, Text: fmt.Sprintf("note %d of %s", w.n, w.person)})
 		}
-		if err != nil {
+		if err != nil && !errors.Is(err, errExcused) {
 			return err
 		}
 	}
@@ -272,22 +294,28 @@ func TestKill(t *testing.T) {
 }
 
 // team declares the incidents and puts people on standby in them.
-func (l *load) team() []*worker {
+func (l *load) team() (list []*worker) {
 	l.t.Helper()
-	first := &worker{l: l, person: "carla"}
+	l.incidents, list = l.declared(0)
+	return list
+}
+
+// declared are two new incidents and who stands by in them. Their request ids are numbered from n.
+func (l *load) declared(n int) (incidents []string, list []*worker) {
+	l.t.Helper()
+	first := &worker{l: l, person: "carla", n: n}
 	for range 2 {
 		incident, err := first.declare(false)
 		must(l.t, err)
-		l.incidents = append(l.incidents, incident)
+		incidents = append(incidents, incident)
 		first.paged(incident)
 	}
-	var list []*worker
 	for person, step := range map[string]emergencyv1.ResponderStep{
 		"carla": emergencyv1.ResponderStep_RESPONDER_STEP_EXECUTE, "carl": emergencyv1.ResponderStep_RESPONDER_STEP_OBSERVE,
 		"anna": emergencyv1.ResponderStep_RESPONDER_STEP_FIRST_REVIEW, "bert": emergencyv1.ResponderStep_RESPONDER_STEP_SECOND_REVIEW,
 	} {
 		w := &worker{l: l, person: person, n: first.n}
-		for _, incident := range l.incidents {
+		for _, incident := range incidents {
 			accept := testenv.Accept(step, "phone of "+person)
 			accept.Meta = w.meta(incident)
 			_, err := w.give(accept)
@@ -295,7 +323,7 @@ func (l *load) team() []*worker {
 		}
 		list = append(list, w)
 	}
-	return list
+	return incidents, list
 }
 
 // paged waits until the teams were called: only then there are slots to take.

@@ -17,6 +17,7 @@ import (
 
 // Codes that nats.go does not name.
 const (
+	codeClusterAway           jetstream.ErrorCode = 10008 // the server sees no leader
 	codeInsufficientResources jetstream.ErrorCode = 10023
 	codeStorageExceeded       jetstream.ErrorCode = 10047
 	codeWrongStream           jetstream.ErrorCode = 10060

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -218,4 +219,91 @@ func wantError(t *testing.T, err error, text string) {
 	if err == nil || !strings.Contains(err.Error(), text) {
 		t.Errorf("error is %v, want one that says %q", err, text)
 	}
+}
+
+// TestAnotherServerIsAsked: a server that keeps its connections and brings no answer of the log any more is left for another one: whether it
+// is silent, or says that it sees no leader, by an error or by the state of its own copy.
+func TestAnotherServerIsAsked(t *testing.T) {
+	t.Parallel()
+	const away = `{"error":{"code":503,"err_code":10008,"description":"JetStream system temporarily unavailable"}}`
+	whole := map[string]string{
+		"PREFIX.STREAM.INFO.EMERGENCY":    `{"config":{"name":"EMERGENCY"},"state":{"last_seq":7},"cluster":{"leader":"two"}}`,
+		"PREFIX.STREAM.MSG.GET.EMERGENCY": notFound, "emergency.*": `{"stream":"EMERGENCY","seq":6}`,
+	}
+	for name, cut := range map[string]map[string]string{
+		"silent": {},
+		"sees no leader": {
+			"PREFIX.STREAM.INFO.EMERGENCY":    `{"config":{"name":"EMERGENCY"},"state":{"last_seq":3},"cluster":{"name":"c"}}`,
+			"PREFIX.STREAM.MSG.GET.EMERGENCY": away,
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			var isCut atomic.Bool
+			nc, err := nats.Connect(answering(t, "one", func(subject string) string {
+				if isCut.Load() {
+					return cut[subject]
+				}
+				return whole[subject]
+			})+","+answering(t, "two", func(subject string) string { return whole[subject] }),
+				nats.DontRandomize(), nats.ReconnectBufSize(-1), nats.MaxReconnects(-1))
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(nc.Close)
+			js, err := natsjs.NewWithAPIPrefix(nc, "PREFIX")
+			if err != nil {
+				t.Fatal(err)
+			}
+			store, err := jetstream.New(t.Context(), jetstream.Config{JS: js, Logger: testLog(t), Timeout: 50 * time.Millisecond, Silence: 100 * time.Millisecond})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if last, err := store.LastSequence(t.Context()); err != nil || last != 7 || nc.ConnectedServerName() != "one" {
+				t.Fatalf("%d by %s: %v", last, nc.ConnectedServerName(), err)
+			}
+			isCut.Store(true)
+			for last := uint64(0); last == 0; {
+				last, err = store.LastSequence(t.Context())
+				if err != nil && !errors.Is(err, history.ErrUnavailable) || err == nil && last != 7 {
+					t.Fatalf("%d (%v)", last, err)
+				}
+			}
+			if _, err := store.Append(t.Context(), "e1", 5, []byte("mine"), nil); err != nil || nc.ConnectedServerName() != "two" {
+				t.Errorf("by %s: %v", nc.ConnectedServerName(), err)
+			}
+		})
+	}
+}
+
+// answering is a server at which somebody answers; what is empty is not answered. It returns its address.
+func answering(t *testing.T, name string, body func(subject string) string) string {
+	t.Helper()
+	s, err := server.NewServer(&server.Options{ServerName: name, Host: "127.0.0.1", Port: server.RANDOM_PORT, NoSigs: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.Start()
+	t.Cleanup(s.Shutdown)
+	nc, err := nats.Connect(s.ClientURL())
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(nc.Close)
+	for _, subject := range []string{"PREFIX.STREAM.INFO.EMERGENCY", "PREFIX.STREAM.MSG.GET.EMERGENCY", "emergency.*"} {
+		_, err := nc.Subscribe(subject, func(m *nats.Msg) {
+			if body := body(subject); body != "" {
+				if err := m.Respond([]byte(body)); err != nil {
+					t.Error(err)
+				}
+			}
+		})
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := nc.Flush(); err != nil {
+		t.Fatal(err)
+	}
+	return s.ClientURL()
 }

@@ -45,6 +45,9 @@ type Config struct {
 	Timeout time.Duration
 	// Tries of one append or read, with growing pauses between them; 5.
 	Tries int
+	// Silence is how long the log may leave everything unanswered until another server is asked; 10 s, in which the servers of a healthy cluster
+	// agree on a new leader. A server that is cut off from the others, or has switched its streams off, keeps its connections.
+	Silence time.Duration
 	// Poll is how often Follow asks for news where no consumers are allowed; 50 ms.
 	Poll time.Duration
 }
@@ -56,6 +59,8 @@ type Store struct {
 	stream jetstream.Stream
 	api    string               // subject prefix of the JetStream API
 	link   atomic.Pointer[link] // the connection until its next interruption
+
+	silent atomic.Pointer[time.Time] // when the first question was left unanswered after the last answer; nil if none was
 }
 
 // link ends when the connection is interrupted.
@@ -77,10 +82,11 @@ func New(ctx context.Context, cfg Config) (*Store, error) {
 	if cfg.JS == nil || cfg.Logger == nil {
 		return nil, errors.New("open history: JS and Logger are required")
 	}
-	if cfg.Timeout < 0 || cfg.Tries < 0 || cfg.Poll < 0 {
-		return nil, errors.New("open history: Timeout, Tries and Poll must not be negative")
+	if cfg.Timeout < 0 || cfg.Tries < 0 || cfg.Poll < 0 || cfg.Silence < 0 {
+		return nil, errors.New("open history: Timeout, Tries, Poll and Silence must not be negative")
 	}
 	cfg.Timeout, cfg.Tries, cfg.Poll = or(cfg.Timeout, 2*time.Second), or(cfg.Tries, 5), or(cfg.Poll, 50*time.Millisecond)
+	cfg.Silence = or(cfg.Silence, 10*time.Second)
 	s := &Store{cfg: cfg, nc: cfg.JS.Conn(), api: apiPrefix(cfg.JS.Options())}
 	s.link.Store(newLink())
 	if s.nc.Opts.ReconnectBufSize >= 0 {
@@ -146,7 +152,7 @@ func (s *Store) Last(ctx context.Context, incident string) (uint64, error) {
 func (s *Store) Incidents(ctx context.Context) ([]string, error) {
 	var info *jetstream.StreamInfo
 	err := s.try(ctx, func(ctx context.Context) (err error) {
-		info, err = s.stream.Info(ctx, jetstream.WithSubjectFilter("emergency.>"))
+		info, err = s.info(ctx, jetstream.WithSubjectFilter("emergency.>"))
 		return err
 	})
 	if err != nil {
@@ -168,13 +174,22 @@ func (s *Store) LastSequence(ctx context.Context) (uint64, error) { return s.las
 func (s *Store) lastSequence(ctx context.Context) (uint64, error) {
 	var info *jetstream.StreamInfo
 	err := s.try(ctx, func(ctx context.Context) (err error) {
-		info, err = s.stream.Info(ctx)
+		info, err = s.info(ctx)
 		return err
 	})
 	if err != nil {
 		return 0, err
 	}
 	return info.State.LastSeq, nil
+}
+
+// info is the state of the stream as its leader says it. A server that sees no leader answers too, with its own copy, which may be behind.
+func (s *Store) info(ctx context.Context, opts ...jetstream.StreamInfoOpt) (*jetstream.StreamInfo, error) {
+	info, err := s.stream.Info(ctx, opts...)
+	if err == nil && info.Cluster != nil && info.Cluster.Leader == "" {
+		return nil, errNoLeader
+	}
+	return info, err
 }
 
 // getRequest and getAnswer are STREAM.MSG.GET. The client's own GetMsg fails on a message whose headers do not parse,
@@ -263,6 +278,7 @@ func (s *Store) try(ctx context.Context, ask func(context.Context) error) error 
 
 var (
 	errNoAnswer    = errors.New("the server does not answer")
+	errNoLeader    = errors.New("the server sees no leader of the log")
 	errInterrupted = errors.New("the connection was interrupted")
 )
 
@@ -275,9 +291,33 @@ func (s *Store) once(ctx context.Context, ask func(context.Context) error) error
 	defer context.AfterFunc(s.link.Load(), func() { interrupt(errInterrupted) })()
 	err := ask(limited)
 	if ctx.Err() == nil && limited.Err() != nil && errors.Is(err, limited.Err()) {
-		return context.Cause(limited)
+		err = context.Cause(limited)
+	}
+	if ctx.Err() == nil {
+		s.heard(err)
 	}
 	return err
+}
+
+// heard asks another server when this one has brought no answer of the log for too long.
+func (s *Store) heard(err error) {
+	if c := code(err); err == nil || c != 0 && c != codeClusterAway && c != jetstream.JSErrCodeJetStreamNotEnabled {
+		s.silent.Store(nil)
+		return
+	}
+	now := time.Now()
+	if s.silent.CompareAndSwap(nil, &now) || !s.nc.IsConnected() {
+		return
+	}
+	since := s.silent.Load()
+	// Of all who wait for answers one acts; then the next server has as long.
+	if since == nil || now.Sub(*since) < s.cfg.Silence || !s.silent.CompareAndSwap(since, &now) {
+		return
+	}
+	s.cfg.Logger.Warn("the log answers nothing through this server, another one is asked", "server", s.nc.ConnectedServerName(), "error", err)
+	if err := s.nc.ForceReconnect(); err != nil {
+		s.cfg.Logger.Warn("no other server can be asked", "error", err)
+	}
 }
 
 // pause waits before try n, at first 5 ms, and for a lost connection to come back (hardening 6.5).

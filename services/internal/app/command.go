@@ -14,14 +14,15 @@ import (
 )
 
 // Command is the command line of epatchd.
-func Command(environ []string) *cobra.Command {
+// change changes the settings of what is run after flags, environment and file; for programs of tests.
+func Command(environ []string, change ...func(*Settings)) *cobra.Command {
 	root := &cobra.Command{
 		Use: "epatchd", Short: "Services of CAcert's emergency patch procedure", Version: version.String(), SilenceUsage: true, SilenceErrors: true,
 	}
-	root.AddCommand(allCommand(environ))
+	root.AddCommand(allCommand(environ, change))
 	root.AddGroup(&cobra.Group{ID: "one", Title: "One service in a process, against an event log that runs elsewhere:"}, &cobra.Group{ID: "operator", Title: "Setting up and looking after an installation:"})
 	for _, name := range serviceNames() {
-		root.AddCommand(serviceCommand(name, environ))
+		root.AddCommand(serviceCommand(name, environ, change))
 	}
 	for _, cmd := range []*cobra.Command{natsCommand(environ), establishCommand(environ), migrateCommand(environ), historyCommand(environ)} {
 		cmd.GroupID = "operator"
@@ -31,7 +32,7 @@ func Command(environ []string) *cobra.Command {
 }
 
 // allCommand runs everything in one process.
-func allCommand(environ []string) *cobra.Command {
+func allCommand(environ []string, change []func(*Settings)) *cobra.Command {
 	var set Settings
 	cmd := &cobra.Command{
 		Use:   "all",
@@ -41,12 +42,12 @@ func allCommand(environ []string) *cobra.Command {
 		Args: cobra.NoArgs,
 	}
 	set.Flags(cmd.Flags())
-	runs(cmd, &set, environ)
+	runs(cmd, &set, environ, change)
 	return cmd
 }
 
 // serviceCommand runs one service, of which there may be several instances.
-func serviceCommand(name string, environ []string) *cobra.Command {
+func serviceCommand(name string, environ []string, change []func(*Settings)) *cobra.Command {
 	set := Settings{Service: name}
 	what := map[string]string{
 		procedure.OwnerIncident:     "declarations, strategies, decisions, the clock, closing",
@@ -65,7 +66,7 @@ func serviceCommand(name string, environ []string) *cobra.Command {
 		Args: cobra.NoArgs,
 	}
 	set.ServiceFlags(cmd.Flags(), name)
-	runs(cmd, &set, environ)
+	runs(cmd, &set, environ, change)
 	return cmd
 }
 
@@ -85,11 +86,14 @@ func loads(cmd *cobra.Command, environ []string) func() error {
 }
 
 // runs makes a command run a node.
-func runs(cmd *cobra.Command, set *Settings, environ []string) {
+func runs(cmd *cobra.Command, set *Settings, environ []string, change []func(*Settings)) {
 	load := loads(cmd, environ)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
 		if err := load(); err != nil {
 			return err
+		}
+		for _, f := range change {
+			f(set)
 		}
 		n, err := Open(cmd.Context(), *set)
 		if err != nil {

@@ -53,6 +53,12 @@ type Config struct {
 	Alone     []string
 	// More are further settings of a service, as arguments.
 	More map[string][]string
+	// Environ is more environment of one instance. Optional.
+	Environ func(i *Instance) []string
+	// Founded is since when the rule book's roles are held; since the start if zero.
+	Founded time.Time
+	// Links puts links between the servers of the event log, and between them and their clients, so that they can be cut.
+	Links bool
 	// Say is told what happens. Optional.
 	Say func(format string, a ...any)
 }
@@ -74,6 +80,7 @@ type Server struct {
 	// Store is the folder of its streams.
 	Store   string
 	conf    string
+	clients *link // where clients connect; nil without Links
 	process *child.Process
 }
 
@@ -87,6 +94,7 @@ type Cluster struct {
 	seeds   map[string]string // files, by service; "" the provisioner's
 	ports   []net.Listener    // held until they are used
 	signing map[string]string // files
+	routes  map[between]*link
 }
 
 // dashboard is the service without events of its own.
@@ -163,7 +171,11 @@ func (c *Cluster) identities(context.Context) error {
 			return fmt.Errorf("key of the links: %w", err)
 		}
 	}
-	founding, err := demobook.Founding(keys, time.Now())
+	since := c.cfg.Founded
+	if since.IsZero() {
+		since = time.Now()
+	}
+	founding, err := demobook.Founding(keys, since)
 	if err != nil {
 		return err
 	}
@@ -213,8 +225,14 @@ func (c *Cluster) addresses(ctx context.Context) error {
 			c.Instances = append(c.Instances, i)
 		}
 	}
+	if c.cfg.Links {
+		errs = append(errs, c.lay(ctx))
+	}
 	return errors.Join(errs...)
 }
+
+// nowhere is an address on which nothing listens.
+const nowhere = "localhost:1"
 
 // configure writes the servers' configurations.
 func (c *Cluster) configure(context.Context) error {
@@ -237,17 +255,22 @@ func (c *Cluster) configure(context.Context) error {
 	if err != nil {
 		return err
 	}
-	var routes []string
 	for _, s := range c.Servers {
-		routes = append(routes, s.Route)
-	}
-	for _, s := range c.Servers {
+		var routes []string
+		advertise := ""
+		for _, o := range c.Servers {
+			if l := c.routes[between{s.Name, o.Name}]; l != nil {
+				routes, advertise = append(routes, l.address()), nowhere
+			} else if !c.cfg.Links {
+				routes = append(routes, o.Route)
+			}
+		}
 		dir, err := c.ca.Service(s.Name)
 		if err != nil {
 			return err
 		}
 		text, err := natsd.ServerConf{
-			Name: s.Name, Cluster: "epatch", Listen: s.Client, Route: s.Route, Routes: routes, Monitor: s.Monitor, Store: s.Store, StoreBytes: storeBytes, Accounts: accounts,
+			Name: s.Name, Cluster: "epatch", Listen: s.Client, Route: s.Route, Routes: routes, Advertise: advertise, Monitor: s.Monitor, Store: s.Store, StoreBytes: storeBytes, Accounts: accounts,
 			Cert: filepath.Join(dir, identity.CertFile), Key: filepath.Join(dir, identity.KeyFile), CA: filepath.Join(dir, identity.CAFile),
 		}.Conf()
 		if err != nil {
@@ -346,7 +369,11 @@ func (c *Cluster) behind(ctx context.Context) (string, error) {
 
 func (c *Cluster) nats() (urls []string) {
 	for _, s := range c.Servers {
-		urls = append(urls, "tls://"+s.Client)
+		address := s.Client
+		if s.clients != nil {
+			address = s.clients.address()
+		}
+		urls = append(urls, "tls://"+address)
 	}
 	return urls
 }
@@ -405,7 +432,7 @@ func (c *Cluster) startServices(ctx context.Context) error {
 
 // StartInstance starts an instance that does not run, and waits until it serves.
 func (c *Cluster) StartInstance(ctx context.Context, i *Instance) error {
-	name := i.name()
+	name := i.Name()
 	args := append([]string{i.Service, "--data", c.path("state", name), "--listen", i.API, "--http", i.HTTP}, c.settings(i.Service)...)
 	if i.HTTPS != "" {
 		args = append(args, "--https", i.HTTPS)
@@ -420,7 +447,11 @@ func (c *Cluster) StartInstance(ctx context.Context, i *Instance) error {
 		args = append(args, "--peer", s+"="+strings.Join(c.Of(s), ";"))
 	}
 	args = append(args, c.cfg.More[i.Service]...)
-	p, _, err := child.Start(ctx, child.Spec{Name: name, Logs: c.path("logs"), Program: c.cfg.Epatchd.Path, Env: c.cfg.Epatchd.Env, Args: args, Ready: "ready "})
+	env := c.cfg.Epatchd.Env
+	if c.cfg.Environ != nil {
+		env = slices.Concat(env, c.cfg.Environ(i))
+	}
+	p, _, err := child.Start(ctx, child.Spec{Name: name, Logs: c.path("logs"), Program: c.cfg.Epatchd.Path, Env: env, Args: args, Ready: "ready "})
 	i.process = p
 	return err
 }
@@ -437,6 +468,11 @@ func (c *Cluster) Of(service string) (addrs []string) {
 
 // Client is a person's own client.
 func (c *Cluster) Client(person string) (*client.Client, error) {
+	return c.ClientWith(person, patience)
+}
+
+// ClientWith is a person's own client with a patience of its own.
+func (c *Cluster) ClientWith(person string, patience time.Duration) (*client.Client, error) {
 	cfg := client.Config{Servers: map[string]string{}, Profile: c.path("people", person), Keyring: c.Keyring(), Patience: patience}
 	for _, s := range Services() {
 		cfg.Servers[s] = strings.Join(c.Of(s), ",")
@@ -464,7 +500,8 @@ func (c *Cluster) duties(ctx context.Context) error {
 	return os.WriteFile(done, nil, 0o600)
 }
 
-func (i *Instance) name() string { return fmt.Sprintf("%s-%d", i.Service, i.Number) }
+// Name is unique, such as review-1.
+func (i *Instance) Name() string { return fmt.Sprintf("%s-%d", i.Service, i.Number) }
 
 // Process is an instance's.
 func (i *Instance) Process() *child.Process { return i.process }
@@ -484,7 +521,11 @@ func (c *Cluster) Stop() error {
 	for _, s := range c.Servers {
 		all = append(all, s.process)
 	}
-	return errors.Join(append(errs, stop(all))...)
+	errs = append(errs, stop(all))
+	for _, l := range c.links() {
+		l.close()
+	}
+	return errors.Join(errs...)
 }
 
 // stop ends processes, all at the same time.

@@ -25,11 +25,12 @@ import (
 )
 
 // What a test binary is to be: epatchd or epatch with the arguments it has, or the agent that it is told; and at which step of an
-// apply the agent kills itself.
+// apply the agent kills itself; and by which file epatchd's clock is wrong.
 const (
 	childVariable = "EPATCH_TESTENV_CHILD"
 	agentVariable = "EPATCH_TESTENV_AGENT"
 	dieVariable   = "EPATCH_TESTENV_DIE"
+	clockVariable = "EPATCH_TESTENV_CLOCK"
 )
 
 // Main is a child's program if this process was started as one, else the tests; for TestMain of packages that kill children.
@@ -50,7 +51,7 @@ func Main(m *testing.M) int {
 	case "nats-server":
 		err = runNATS(ctx)
 	default:
-		err = app.Command(nil).ExecuteContext(ctx)
+		err = app.Command(nil, wrongClock(os.Getenv(clockVariable))...).ExecuteContext(ctx)
 	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "error:", err)
