@@ -350,12 +350,15 @@ func TestAccountsRefuse(t *testing.T) {
 func TestServerConfIsRead(t *testing.T) {
 	t.Parallel()
 	conf, err := natsd.ServerConf{
-		Name: "n", Listen: "localhost:4222", Store: "/s", Cert: "c", Key: "k", CA: "a", Accounts: "accounts: {}\n", Cluster: "c", Route: "localhost:6222", Routes: []string{"localhost:6223"},
+		Name: "n", Listen: "localhost:4222", Store: "/s", Cert: "c", Key: "k", CA: "a", Accounts: "accounts: {}\n", Cluster: "c", Route: "localhost:6222", Routes: []string{"localhost:6223"}, Advertise: "localhost:6224",
 	}.Conf()
 	must(t, err)
 	conf = regexp.MustCompile(`tls: {.*}`).ReplaceAllString(conf, "") // there are no such files
 	opts := &server.Options{}
 	must(t, opts.ProcessConfigString(conf))
+	if opts.Cluster.Advertise != "localhost:6224" || !opts.Cluster.NoAdvertise {
+		t.Errorf("servers are told %q, clients anything: %t", opts.Cluster.Advertise, !opts.Cluster.NoAdvertise)
+	}
 	for of, every := range map[string]time.Duration{"clients": opts.PingInterval, "routes": opts.Cluster.PingInterval} {
 		if every != 5*time.Second || opts.MaxPingsOut != 2 || opts.Cluster.MaxPingsOut != 2 {
 			t.Errorf("%s are asked every %s, %d and %d times", of, every, opts.MaxPingsOut, opts.Cluster.MaxPingsOut)
@@ -373,6 +376,7 @@ func TestServerConfRefuses(t *testing.T) {
 	for want, change := range map[string]func(*natsd.ServerConf){
 		"Key is missing":   func(c *natsd.ServerConf) { c.Key = "" },
 		"belong together":  func(c *natsd.ServerConf) { c.Route = "localhost:6222" },
+		"and Advertise":    func(c *natsd.ServerConf) { c.Advertise = "localhost:6222" },
 		"not this machine": func(c *natsd.ServerConf) { c.Monitor = "0.0.0.0:8222" },
 	} {
 		c := good

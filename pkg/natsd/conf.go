@@ -39,8 +39,8 @@ func (c ServerConf) Conf() (string, error) {
 			return "", fmt.Errorf("configuration of a nats server: %s is missing", x.name)
 		}
 	}
-	if (c.Route == "") != (len(c.Routes) == 0) || (c.Route == "") != (c.Cluster == "") {
-		return "", errors.New("configuration of a nats server: Cluster, Route and Routes belong together")
+	if (c.Route == "") != (len(c.Routes) == 0) || (c.Route == "") != (c.Cluster == "") || c.Route == "" && c.Advertise != "" {
+		return "", errors.New("configuration of a nats server: Cluster, Route, Routes and Advertise belong together")
 	}
 	if host, _, err := net.SplitHostPort(c.Monitor); c.Monitor != "" && (err != nil || host != "localhost" && !net.ParseIP(host).IsLoopback()) {
 		return "", fmt.Errorf("configuration of a nats server: Monitor %q is not this machine: the page has no login", c.Monitor)
