@@ -9,6 +9,8 @@ import (
 	"strings"
 	"time"
 
+	"github.com/spf13/cobra"
+
 	"cacert.org/emergency/pkg/prefill"
 	"cacert.org/emergency/pkg/procedure"
 	"cacert.org/emergency/pkg/rulebook"
@@ -212,6 +214,22 @@ func bind(r *procedure.Revision) *emergencyv1.Binding {
 // options are what the person can do now, by the same functions that the services decide with.
 func (s *scene) options(now time.Time) []procedure.Option {
 	return procedure.Options(s.state, procedure.Env{Now: now, Book: s.book, Actor: procedure.Actor{KeyID: s.client.KeyID()}})
+}
+
+// incidentLeaf builds a command about the incident that is named, or else the only one it can be about.
+func (a *app) incidentLeaf(use, about, long, example string, run func(ctx context.Context, id string) error) *cobra.Command {
+	cmd := leaf(use, about, long, example, cobra.MaximumNArgs(1), func(cmd *cobra.Command, args []string) error {
+		if err := a.optionalIncident(args); err != nil {
+			return err
+		}
+		id, err := a.incident(cmd.Context())
+		if err != nil {
+			return err
+		}
+		return run(cmd.Context(), id)
+	})
+	cmd.ValidArgsFunction = a.completeIncidents
+	return cmd
 }
 
 // optionalIncident takes an incident that was named without a flag; it goes before one in the environment.

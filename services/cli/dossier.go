@@ -29,7 +29,7 @@ type dossierOptions struct {
 
 func (a *app) dossierCmd() *cobra.Command {
 	var opt dossierOptions
-	cmd := leaf("dossier [INCIDENT]", "The arbitrator's questions, answered from the verified history", `
+	cmd := a.incidentLeaf("dossier [INCIDENT]", "The arbitrator's questions, answered from the verified history", `
 Each sentence names the positions of its events; what the history does not hold reads "no evidence". It is computed here from
 records that this machine has verified, so nobody has to be believed, and it states facts: the arbitrator judges.
 
@@ -38,25 +38,17 @@ values are shown with --restricted alone, those that you may read, and every rea
   epatch dossier e20261124.1
   epatch dossier e20261124.1 --position 42
   epatch dossier e20261124.1 --restricted -o dossier.md`,
-		cobra.MaximumNArgs(1), func(cmd *cobra.Command, args []string) error {
-			if err := a.optionalIncident(args); err != nil {
-				return err
-			}
-			id, err := a.incident(cmd.Context())
-			if err != nil {
-				return err
-			}
+		func(ctx context.Context, id string) error {
 			if !procedure.IsIncident(id) {
 				return usage("%s is no incident", id)
 			}
-			return a.dossier(cmd.Context(), id, opt)
+			return a.dossier(ctx, id, opt)
 		})
 	f := cmd.Flags()
 	f.Uint64Var(&opt.position, "position", 0, "as it was at this position; the end if 0")
 	f.StringVar(&opt.at, "at", "", "judge what is due or late for this time (default: now, or the time of --position)")
 	f.BoolVar(&opt.restricted, "restricted", false, "show the restricted values that you may read; every reading is recorded")
 	f.StringVarP(&opt.out, "out", "o", "", "file; never overwritten")
-	cmd.ValidArgsFunction = a.completeIncidents
 	return cmd
 }
 

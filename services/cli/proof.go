@@ -35,23 +35,15 @@ func (a *app) proofCommands() []*cobra.Command {
 
 func (a *app) historyShowCmd() *cobra.Command {
 	var from uint64
-	cmd := leaf("show [HISTORY]", "List the records of a history, as verified here", `
+	cmd := a.incidentLeaf("show [HISTORY]", "List the records of a history, as verified here", `
 HISTORY is an incident or rulebook. One line a record: positions, time, owner, command, who, and the record's hash. With --json one record a line, payloads as
 they are stored.`, `
   epatch history show e20261124.1
   epatch history show rulebook --json`,
-		cobra.MaximumNArgs(1), func(cmd *cobra.Command, args []string) error {
-			if err := a.optionalIncident(args); err != nil {
-				return err
-			}
-			id, err := a.incident(cmd.Context())
-			if err != nil {
-				return err
-			}
-			return a.showHistory(cmd.Context(), id, from)
+		func(ctx context.Context, id string) error {
+			return a.showHistory(ctx, id, from)
 		})
 	cmd.Flags().Uint64Var(&from, "from", 1, "first position")
-	cmd.ValidArgsFunction = a.completeIncidents
 	return cmd
 }
 
@@ -134,7 +126,6 @@ Without an incident all are saved. Check it anywhere: epatch history check --fil
 			return a.export(cmd.Context(), args, out)
 		})
 	cmd.Flags().StringVar(&out, "out", "", "file; - for standard output; never overwritten")
-	cmd.ValidArgsFunction = a.completeIncidents
 	return cmd
 }
 

@@ -19,26 +19,18 @@ import (
 
 func (a *app) replayCmd() *cobra.Command {
 	var at uint64
-	cmd := leaf("replay INCIDENT [--at POSITION]", "The incident as it was, computed here from the verified history", `
+	cmd := a.incidentLeaf("replay INCIDENT [--at POSITION]", "The incident as it was, computed here from the verified history", `
 Folds the verified records up to a position with the procedure's own rules, shows the state as it was then, and compares it
 with what the server answers for that position. Nothing outside is done. --json writes the state.`, `
   epatch replay e20261124.1 --at 42
   epatch replay e20261124.1 --json`,
-		cobra.MaximumNArgs(1), func(cmd *cobra.Command, args []string) error {
-			if err := a.optionalIncident(args); err != nil {
-				return err
-			}
-			id, err := a.incident(cmd.Context())
-			if err != nil {
-				return err
-			}
+		func(ctx context.Context, id string) error {
 			if !procedure.IsIncident(id) {
 				return usage("%s is no incident", id).hint("as it was at a time: epatch rulebook show --at TIME")
 			}
-			return a.replay(cmd.Context(), id, at)
+			return a.replay(ctx, id, at)
 		})
 	cmd.Flags().Uint64Var(&at, "at", 0, "position; the end if 0")
-	cmd.ValidArgsFunction = a.completeIncidents
 	return cmd
 }
 

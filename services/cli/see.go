@@ -77,25 +77,14 @@ func (a *app) item(i *dashboardv1.InboxItem, several bool) {
 }
 
 func (a *app) optionsCmd() *cobra.Command {
-	cmd := leaf("options [INCIDENT]", "What can I do now, and why not the rest", `
+	return a.incidentLeaf("options [INCIDENT]", "What can I do now, and why not the rest", `
 From the same checks that decide. What is refused says why, and what would allow it.`, `
   epatch options
   epatch options e20261124.1 --json`,
-		cobra.MaximumNArgs(1), func(cmd *cobra.Command, args []string) error {
-			if err := a.optionalIncident(args); err != nil {
-				return err
-			}
-			return a.listOptions(cmd.Context())
-		})
-	cmd.ValidArgsFunction = a.completeIncidents
-	return cmd
+		a.listOptions)
 }
 
-func (a *app) listOptions(ctx context.Context) error {
-	id, err := a.incident(ctx)
-	if err != nil {
-		return err
-	}
+func (a *app) listOptions(ctx context.Context, id string) error {
 	c, err := a.client()
 	if err != nil {
 		return err
@@ -146,24 +135,17 @@ func (a *app) freshness(f *dashboardv1.Freshness) {
 
 func (a *app) timelineCmd() *cobra.Command {
 	req := &dashboardv1.ReadTimelineRequest{}
-	cmd := leaf("timeline [INCIDENT]", "What happened, in order, in words", `
+	cmd := a.incidentLeaf("timeline [INCIDENT]", "What happened, in order, in words", `
 Times are counted from the declaration, T0. Restricted values are not shown.`, `
   epatch timeline
   epatch timeline e20261124.1 --from 20 --to 40`,
-		cobra.MaximumNArgs(1), func(cmd *cobra.Command, args []string) error {
-			if err := a.optionalIncident(args); err != nil {
-				return err
-			}
-			id, err := a.incident(cmd.Context())
-			if err != nil {
-				return err
-			}
+		func(ctx context.Context, id string) error {
 			c, err := a.client()
 			if err != nil {
 				return err
 			}
 			req.Incident = id
-			answer, err := c.Query().ReadTimeline(cmd.Context(), req)
+			answer, err := c.Query().ReadTimeline(ctx, req)
 			if err != nil {
 				return err
 			}
@@ -176,7 +158,6 @@ Times are counted from the declaration, T0. Restricted values are not shown.`, `
 		})
 	cmd.Flags().Uint64Var(&req.From, "from", 0, "first position")
 	cmd.Flags().Uint64Var(&req.To, "to", 0, "last position; the end if 0")
-	cmd.ValidArgsFunction = a.completeIncidents
 	return cmd
 }
 
@@ -237,25 +218,14 @@ func by(e *dashboardv1.TimelineEntry) string {
 }
 
 func (a *app) watchCmd() *cobra.Command {
-	cmd := leaf("watch [INCIDENT]", "See what happens, while it happens", `
+	return a.incidentLeaf("watch [INCIDENT]", "See what happens, while it happens", `
 Shows the present state, then each event when it is recorded. Ends with Ctrl-C.`, `
   epatch watch
   epatch watch e20261124.1 --json`,
-		cobra.MaximumNArgs(1), func(cmd *cobra.Command, args []string) error {
-			if err := a.optionalIncident(args); err != nil {
-				return err
-			}
-			return a.watch(cmd.Context())
-		})
-	cmd.ValidArgsFunction = a.completeIncidents
-	return cmd
+		a.watch)
 }
 
-func (a *app) watch(ctx context.Context) error {
-	id, err := a.incident(ctx)
-	if err != nil {
-		return err
-	}
+func (a *app) watch(ctx context.Context, id string) error {
 	c, err := a.client()
 	if err != nil {
 		return err
@@ -376,7 +346,6 @@ again here, and one that was changed ends with exit code 6. Write down the head:
 	cmd.Flags().BoolVar(&req.Drills, "drills", false, "drills instead of real incidents")
 	cmd.Flags().BoolVar(&req.Archive, "archive", false, "what was taken from the mailing list's archive")
 	cmd.MarkFlagsMutuallyExclusive("drills", "archive")
-	cmd.ValidArgsFunction = a.completeIncidents
 	cmd.AddCommand(a.logCheckCmd(), a.logExportCmd(), a.importMboxCmd())
 	return cmd
 }

@@ -15,26 +15,15 @@ import (
 )
 
 func (a *app) statusCmd() *cobra.Command {
-	cmd := leaf("status [INCIDENT]", "Where the incident stands", `
+	return a.incidentLeaf("status [INCIDENT]", "Where the incident stands", `
 First what waits for you, then teams, patches, deployments and what is owed. This machine reads the history too, and says so
 if the server's answer is not what the history says.`, `
   epatch status
   epatch status e20261124.1 --json`,
-		cobra.MaximumNArgs(1), func(cmd *cobra.Command, args []string) error {
-			if err := a.optionalIncident(args); err != nil {
-				return err
-			}
-			return a.status(cmd.Context())
-		})
-	cmd.ValidArgsFunction = a.completeIncidents
-	return cmd
+		a.status)
 }
 
-func (a *app) status(ctx context.Context) error {
-	id, err := a.incident(ctx)
-	if err != nil {
-		return err
-	}
+func (a *app) status(ctx context.Context, id string) error {
 	c, err := a.client()
 	if err != nil {
 		return err
