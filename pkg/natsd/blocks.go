@@ -20,7 +20,7 @@ const (
 	recordSum     = highwayhash.Size64
 	recordLeast   = recordHead + recordSum
 	recordMost    = 32 << 20 // beyond it the server itself takes a length for damage
-	tailMost      = 4 << 20 // longer than any one write
+	tailMost      = 4 << 20  // longer than any one write
 	recordHasHead = 1 << 31
 	recordErased  = 1 << 63
 	recordNote    = 1 << 62 // a note of a deletion, no message
