@@ -50,15 +50,13 @@ func (f *faults) fullDisks() map[string]func() {
 	return map[string]func(){
 		"the disk of a server of the log full": func() {
 			s := f.server()
-			f.fill(s)
+			f.fill(1, s)
 			f.going(s.Name + " had a full disk")
 			restart(s)
 			f.healthy()
 		},
 		"the disks of all servers of the log full": func() {
-			for _, s := range f.c.Servers {
-				f.fill(s)
-			}
+			f.fill(2, f.c.Servers...) // the third has nobody to agree with, and may not try to write
 			end := f.standstill("all disks of the log are full")
 			end()
 			for _, s := range f.c.Servers {
@@ -69,29 +67,41 @@ func (f *faults) fullDisks() map[string]func() {
 	}
 }
 
-// fill fills a server's disk until the server says that it keeps nothing any more. The load goes on meanwhile.
-func (f *faults) fill(s *cluster.Server) {
+// fill fills servers' disks until so many of them say that they keep nothing any more. The load goes on meanwhile.
+func (f *faults) fill(enough int, servers ...*cluster.Server) {
 	f.t.Helper()
-	file, err := os.OpenFile(filepath.Join(s.Store, "filler"), os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
-	must(f.t, err)
-	defer func() { must(f.t, file.Close()) }()
 	block := make([]byte, 1<<20)
 	for end := time.Now().Add(testenv.Patience); ; time.Sleep(10 * time.Millisecond) { // between two looks
-		for size := len(block); size > 0; {
-			if _, err := file.Write(block[:size]); errors.Is(err, syscall.ENOSPC) {
-				size /= 2
-			} else {
-				must(f.t, err)
+		off := 0
+		for _, s := range servers {
+			f.fillUp(filepath.Join(s.Store, "filler"), block)
+			var streams struct{ Disabled bool }
+			must(f.t, monitor(s, "jsz", &streams))
+			if streams.Disabled {
+				off++
 			}
 		}
-		var streams struct{ Disabled bool }
-		must(f.t, monitor(s, "jsz", &streams))
-		if streams.Disabled {
+		if off >= enough {
 			return
 		}
 		if time.Now().After(end) {
-			f.t.Fatalf("%s has no room and goes on", s.Name)
+			f.t.Fatalf("%d disks are full, and %d servers say so", len(servers), off)
 		}
 		f.l.more()
 	}
+}
+
+// fillUp makes a file longer until there is no room for a byte.
+func (f *faults) fillUp(path string, block []byte) {
+	f.t.Helper()
+	file, err := os.OpenFile(path, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
+	must(f.t, err)
+	for size := len(block); size > 0; {
+		if _, err := file.Write(block[:size]); errors.Is(err, syscall.ENOSPC) {
+			size /= 2
+		} else {
+			must(f.t, err)
+		}
+	}
+	must(f.t, file.Close())
 }
