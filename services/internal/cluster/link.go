@@ -202,10 +202,24 @@ func (c *Cluster) Mend() {
 	}
 }
 
-// IsLink tells whether a port of this machine is where a link begins.
+// IsLink tells whether a port of this machine is an end of a link: where it begins, or where a connection over it comes out.
 func (c *Cluster) IsLink(port int) bool {
-	return slices.ContainsFunc(c.links(), func(l *link) bool { return l.listener.Addr().(*net.TCPAddr).Port == port })
+	return slices.ContainsFunc(c.links(), func(l *link) bool {
+		if portOf(l.listener.Addr()) == port {
+			return true
+		}
+		l.mu.Lock()
+		defer l.mu.Unlock()
+		for conn := range l.conns {
+			if portOf(conn.LocalAddr()) == port {
+				return true
+			}
+		}
+		return false
+	})
 }
+
+func portOf(a net.Addr) int { return a.(*net.TCPAddr).Port }
 
 func (c *Cluster) links() (all []*link) {
 	for _, s := range c.Servers {
