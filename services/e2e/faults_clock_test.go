@@ -46,6 +46,7 @@ func (f *faults) clockSteps() map[string]func() {
 		"the clocks of a service a day ahead": func() { // what it records meanwhile stands in the future: those incidents wait for it, or are declared anew
 			service := services[f.random.IntN(len(services))]
 			f.clockWrong(true)
+			f.leave()
 			step(service, 24*time.Hour)
 			f.awaitRefused(service + " was a day ahead")
 			step(service, 0)
@@ -72,16 +73,20 @@ func (f *faults) excused(incident string, given time.Time, r *procedure.Refusal)
 	return f.ahead[incident] || r.Reason == procedure.ReasonClockSkew && (f.wrong || given.Before(f.right))
 }
 
-// anew leaves the incidents that have records of the future, and declares others.
-func (f *faults) anew() {
-	f.t.Helper()
+// leave notes that the incidents of the load get records of the future.
+func (f *faults) leave() {
 	f.l.mu.Lock()
+	defer f.l.mu.Unlock()
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	for _, incident := range f.l.incidents {
 		f.ahead[incident] = true
 	}
-	f.mu.Unlock()
-	f.l.mu.Unlock()
+}
+
+// anew declares others.
+func (f *faults) anew() {
+	f.t.Helper()
 	f.fresh++
 	incidents, team := f.l.declared(1_000_000 * f.fresh)
 	for _, w := range team {
