@@ -34,7 +34,7 @@ import (
 )
 
 var (
-	faultCount = flag.Int("faults", 10, "how many faults TestFaults injects")
+	faultCount = flag.Int("faults", 8, "how many faults TestFaults injects, of kinds that chance chooses; each kind once before one comes again")
 	faultSeed  = flag.Uint64("faults-seed", 0, "what TestFaults chooses by; 0 takes a new one, which is told")
 	faultOnly  = flag.String("faults-only", "", "TestFaults chooses among the kinds whose names this regular expression finds; empty for all")
 )
