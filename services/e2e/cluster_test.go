@@ -9,9 +9,6 @@ package e2e
 import (
 	"context"
 	"log/slog"
-	"os/exec"
-	"path/filepath"
-	"sync"
 	"testing"
 
 	"cacert.org/emergency/pkg/history/jetstream"
@@ -28,23 +25,10 @@ func TestCluster(t *testing.T) {
 		t.Skip("SKIPPED: a cluster of processes takes most of a minute; run without -short")
 	}
 	dir := t.TempDir()
-	epatchd, nats := testenv.Programs(t)
-	repo := filepath.Join(dir, "repository.git")
-	must(t, exec.Command("git", "init", "--quiet", "--bare", repo).Run())
-	c, err := cluster.Start(t.Context(), cluster.Config{Dir: dir, Epatchd: epatchd, NATS: nats, Repository: repo, Say: t.Logf})
-	t.Cleanup(func() { must(t, c.Stop()) })
-	must(t, err)
+	c := startInstallation(t, cluster.Config{Dir: dir})
 
 	l := &load{t: t, data: dir, changed: make(chan struct{}), connect: c.Client, limit: 100}
-	var group sync.WaitGroup
-	failed := make(chan error, 8)
-	for _, w := range l.team() {
-		group.Go(func() {
-			if err := w.run(); err != nil {
-				failed <- err
-			}
-		})
-	}
+	group, failed := l.start()
 	going := func(after string) { // the load goes on, with everybody's commands
 		t.Helper()
 		goal := l.more() + 20

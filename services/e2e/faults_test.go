@@ -13,7 +13,6 @@ import (
 	"maps"
 	"math/rand/v2"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"regexp"
 	"slices"
@@ -226,16 +225,13 @@ func TestFaults(t *testing.T) {
 	}
 	t.Logf("chosen by -faults-seed %d", *faultSeed)
 	dir := t.TempDir()
-	epatchd, nats := testenv.Programs(t)
-	repo := filepath.Join(dir, "repository.git")
-	must(t, exec.Command("git", "init", "--quiet", "--bare", repo).Run())
 	pg := postgrestest.Own(t)
 	database := pg.Database(t)
 	disks := smallDisks(t, filepath.Join(dir, "nats"))
 	clocks := map[*cluster.Instance]*testenv.SteppedClock{}
 	var making sync.Mutex
-	c, err := cluster.Start(t.Context(), cluster.Config{
-		Dir: dir, Epatchd: epatchd, NATS: nats, Repository: repo, Say: t.Logf, More: map[string][]string{"dashboard": {"--database", database}}, Links: true,
+	c := startInstallation(t, cluster.Config{
+		Dir: dir, More: map[string][]string{"dashboard": {"--database", database}}, Links: true,
 		Founded: time.Now().Add(-24 * time.Hour), // roles are held by a clock that is behind, too
 		Environ: func(i *cluster.Instance) []string {
 			making.Lock()
@@ -246,22 +242,11 @@ func TestFaults(t *testing.T) {
 			return []string{clocks[i].Env()}
 		},
 	})
-	t.Cleanup(func() { must(t, c.Stop()) })
-	must(t, err)
 
 	l := &load{t: t, data: dir, changed: make(chan struct{}), connect: c.Client, limit: 50}
 	f := &faults{t: t, c: c, pg: pg, l: l, disks: disks, clocks: clocks, ahead: map[string]bool{}, random: rand.New(rand.NewPCG(*faultSeed, 6))}
 	l.excused = f.excused
-	var group sync.WaitGroup
-	failed := make(chan error, 8)
-	for _, w := range l.team() {
-		group.Go(func() {
-			if err := w.run(); err != nil {
-				failed <- err
-				l.more() // whoever waits for commands sees it
-			}
-		})
-	}
+	group, failed := l.start()
 	f.going = func(after string) {
 		t.Helper()
 		goal := l.more() + 20

@@ -249,15 +249,7 @@ func TestKill(t *testing.T) {
 	}
 	child := start()
 	ready(child)
-	var group sync.WaitGroup
-	failed := make(chan error, 8)
-	for _, w := range l.team() {
-		group.Go(func() {
-			if err := w.run(); err != nil {
-				failed <- err
-			}
-		})
-	}
+	group, failed := l.start()
 	early := 0
 	for range killed {
 		select {
@@ -291,6 +283,20 @@ func TestKill(t *testing.T) {
 	must(t, child.Stop())
 	l.check(t)
 	t.Logf("seed %d: killed %d times, %d of them while it started; %d commands acknowledged, %d of them sent again after a kill", seed, killed, early, len(l.acks), l.again)
+}
+
+// start sets everybody to work. Whoever fails says so in failed, and raises the limit, so that who waits for commands sees it.
+func (l *load) start() (group *sync.WaitGroup, failed chan error) {
+	group, failed = new(sync.WaitGroup), make(chan error, 8)
+	for _, w := range l.team() {
+		group.Go(func() {
+			if err := w.run(); err != nil {
+				failed <- err
+				l.more()
+			}
+		})
+	}
+	return group, failed
 }
 
 // team declares the incidents and puts people on standby in them.

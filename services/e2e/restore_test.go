@@ -10,11 +10,9 @@ import (
 	"errors"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
-	"sync"
 	"testing"
 	"time"
 
@@ -39,12 +37,7 @@ func TestRestoreCluster(t *testing.T) {
 		t.Skip("SKIPPED: a cluster of processes takes most of a minute; run without -short")
 	}
 	dir := t.TempDir()
-	epatchd, nats := testenv.Programs(t)
-	repo := filepath.Join(dir, "repository.git")
-	must(t, exec.CommandContext(t.Context(), "git", "init", "--quiet", "--bare", repo).Run())
-	c, err := cluster.Start(t.Context(), cluster.Config{Dir: dir, Epatchd: epatchd, NATS: nats, Repository: repo, Say: t.Logf})
-	t.Cleanup(func() { must(t, c.Stop()) })
-	must(t, err)
+	c := startInstallation(t, cluster.Config{Dir: dir})
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 	first := declareIn(t, ctx, c)
@@ -96,27 +89,14 @@ func TestRestoreArchive(t *testing.T) {
 		t.Skip("SKIPPED: a cluster of processes takes most of a minute; run without -short")
 	}
 	dir, address := t.TempDir(), postgrestest.Own(t).Database(t)
-	epatchd, nats := testenv.Programs(t)
-	repo := filepath.Join(dir, "repository.git")
-	must(t, exec.CommandContext(t.Context(), "git", "init", "--quiet", "--bare", repo).Run())
-	c, err := cluster.Start(t.Context(), cluster.Config{
-		Dir: dir, Epatchd: epatchd, NATS: nats, Repository: repo, Say: t.Logf, More: map[string][]string{natsd.Reader: {"--database", address}},
+	c := startInstallation(t, cluster.Config{
+		Dir: dir, More: map[string][]string{natsd.Reader: {"--database", address}},
 	})
-	t.Cleanup(func() { must(t, c.Stop()) })
-	must(t, err)
 	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
 	defer cancel()
 
 	l := &load{t: t, data: dir, changed: make(chan struct{}), connect: c.Client}
-	var group sync.WaitGroup
-	failed := make(chan error, 8)
-	for _, w := range l.team() {
-		group.Go(func() {
-			if err := w.run(); err != nil {
-				failed <- err
-			}
-		})
-	}
+	group, failed := l.start()
 	reconcile := append([]string{"reconcile", "--database", address}, c.LogSettings(natsd.Reader)...)
 	if said := compareLog(t, reconcile...); !strings.Contains(said, "no difference") || strings.Contains(said, "MISSING") {
 		t.Errorf("under load reconcile said %s", said)

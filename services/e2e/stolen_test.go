@@ -12,8 +12,6 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
-	"os/exec"
-	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -171,12 +169,7 @@ func TestStolenCredentials(t *testing.T) {
 		t.Skip("SKIPPED: a cluster of processes takes most of a minute; run without -short")
 	}
 	dir := t.TempDir()
-	epatchd, natsServer := testenv.Programs(t)
-	repo := filepath.Join(dir, "repository.git")
-	must(t, exec.Command("git", "init", "--quiet", "--bare", repo).Run())
-	c, err := cluster.Start(t.Context(), cluster.Config{Dir: dir, Epatchd: epatchd, NATS: natsServer, Repository: repo, Instances: 1, Say: t.Logf})
-	t.Cleanup(func() { must(t, c.Stop()) })
-	must(t, err)
+	c := startInstallation(t, cluster.Config{Dir: dir, Instances: 1})
 	keys, err := history.LoadKeyring(c.Keyring())
 	must(t, err)
 	carla, err := c.Client("carla")
