@@ -5,11 +5,8 @@ package history
 import (
 	"encoding/hex"
 	"fmt"
-	"slices"
 	"strings"
 	"time"
-
-	"google.golang.org/protobuf/proto"
 
 	"cacert.org/emergency/pkg/procedure"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
@@ -128,23 +125,20 @@ func (k *Keyring) openAs(raw []byte, verified bool) *Opened {
 // open checks what is outside the record: envelope, key, signature. The entry is nil until the signature was good, so
 // that a record nobody vouches for is not even decoded.
 func (k *Keyring) open(raw []byte, verified bool) (*Entry, Key, *ForeignError) {
-	var signed emergencyv1.SignedRecord
-	if err := proto.Unmarshal(raw, &signed); err != nil {
-		return nil, Key{}, foreign(ReasonMalformed, "no signed record: %v", err)
+	signed, ferr := openEnvelope(raw)
+	if ferr != nil {
+		return nil, Key{}, ferr
 	}
-	// Nobody signs the envelope, so nothing may hide in it: no unknown field, no field twice.
-	if len(signed.ProtoReflect().GetUnknown()) > 0 || proto.Size(&signed) != len(raw) || len(signed.GetRecord()) == 0 {
-		return nil, Key{}, foreign(ReasonMalformed, "not exactly one signed record")
-	}
-	key, ok := k.Lookup(signed.GetKeyId())
+	key, ok := k.keys[string(signed.keyID)]
 	if !ok {
-		return nil, Key{}, foreign(ReasonUnknownKey, "key %s is no listed service key", shortID(signed.GetKeyId()))
+		return nil, Key{}, foreign(ReasonUnknownKey, "key %s is no listed service key", shortID(string(signed.keyID)))
 	}
-	if !verified && !k.good.verify(raw, &signed, key.Public) {
+	if !verified && !k.good.verify(raw, signed, key.Public) {
 		return nil, Key{}, foreign(ReasonBadSignature, "not signed by the key of %s that it names", key.Owner)
 	}
-	entry := &Entry{Record: new(emergencyv1.Record), Hash: hexHash(signed.GetRecord()), Signed: raw}
-	if err := proto.Unmarshal(signed.GetRecord(), entry.Record); err != nil {
+	entry := &Entry{Hash: hexHash(signed.record), Signed: raw}
+	var err error
+	if entry.Record, err = decodeRecord(signed.record); err != nil {
 		return entry, Key{}, foreign(ReasonMalformed, "signed by %s, but no record: %v", key.Owner, err)
 	}
 	if entry.Record.GetRecordedAt().CheckValid() != nil {
@@ -169,7 +163,7 @@ func (c *Chain) belongs(rec *emergencyv1.Record, key Key) *ForeignError {
 	}
 	for _, event := range rec.GetEvents() {
 		owner, name, _ := strings.Cut(event.GetType(), ".")
-		if name == "" || !slices.Contains(procedure.Owners(), owner) {
+		if name == "" || !procedure.IsOwner(owner) {
 			return foreign(ReasonUnknownType, "event type %q", event.GetType())
 		}
 		if owner != key.Owner {

@@ -83,5 +83,7 @@ func Genesis(incident string) string { return hexHash([]byte("emergency/" + inci
 
 func hexHash(b []byte) string {
 	sum := sha256.Sum256(b)
-	return hex.EncodeToString(sum[:])
+	var text [2 * sha256.Size]byte
+	hex.Encode(text[:], sum[:]) // one allocation, not two
+	return string(text[:])
 }

@@ -8,7 +8,6 @@ import (
 	"sync"
 
 	"cacert.org/emergency/pkg/procedure"
-	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 )
 
 // verifiedKept is how many signatures a keyring remembers as good. A process reads each new message several times, by its
@@ -25,7 +24,7 @@ type signatures struct {
 }
 
 // verify verifies an owner's signature over a record. raw are the bytes of the whole message.
-func (v *signatures) verify(raw []byte, signed *emergencyv1.SignedRecord, public ed25519.PublicKey) bool {
+func (v *signatures) verify(raw []byte, signed envelope, public ed25519.PublicKey) bool {
 	digest := sha256.Sum256(raw)
 	v.mu.Lock()
 	known := v.known[digest]
@@ -33,7 +32,7 @@ func (v *signatures) verify(raw []byte, signed *emergencyv1.SignedRecord, public
 	if known {
 		return true
 	}
-	if !ed25519.Verify(public, procedure.PAE(procedure.RecordPayloadType, signed.GetRecord()), signed.GetSignature()) {
+	if !ed25519.Verify(public, procedure.PAE(procedure.RecordPayloadType, signed.record), signed.signature) {
 		return false
 	}
 	v.remember(digest)

@@ -8,7 +8,6 @@ import (
 	"testing"
 
 	"cacert.org/emergency/pkg/procedure"
-	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 )
 
 // A remembered message is recognised by all its bytes, so nothing passes because something like it did.
@@ -19,7 +18,7 @@ func TestSignaturesAreAboutTheseBytes(t *testing.T) {
 		t.Fatal(err)
 	}
 	record := []byte("record")
-	signed := &emergencyv1.SignedRecord{Record: record, Signature: ed25519.Sign(private, procedure.PAE(procedure.RecordPayloadType, record))}
+	signed := envelope{record: record, signature: ed25519.Sign(private, procedure.PAE(procedure.RecordPayloadType, record))}
 	var v signatures
 	raw := []byte("the message as stored")
 	for range 2 {
@@ -27,7 +26,7 @@ func TestSignaturesAreAboutTheseBytes(t *testing.T) {
 			t.Fatal("a good signature was refused")
 		}
 	}
-	forged := &emergencyv1.SignedRecord{Record: record, Signature: make([]byte, ed25519.SignatureSize)}
+	forged := envelope{record: record, signature: make([]byte, ed25519.SignatureSize)}
 	if v.verify([]byte("another message"), forged, public) {
 		t.Error("a forged signature passed beside a remembered one")
 	}

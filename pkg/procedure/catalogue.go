@@ -27,6 +27,15 @@ func Owners() []string {
 	return []string{OwnerIncident, OwnerNotification, OwnerReview, OwnerDeployment, OwnerArbitration}
 }
 
+// IsOwner tells whether a name is one of theirs.
+func IsOwner(name string) bool {
+	switch name {
+	case OwnerIncident, OwnerNotification, OwnerReview, OwnerDeployment, OwnerArbitration:
+		return true
+	}
+	return false
+}
+
 // RuleBook is the id of the rule book's own history (procedure.md 0.13).
 const RuleBook = "rulebook"
 
@@ -190,12 +199,16 @@ func init() {
 	for owner, rows := range catalogue {
 		for _, row := range rows {
 			eventByType[owner+"."+row.name] = row
-			typeByMessage[row.make().ProtoReflect().Descriptor().FullName()] = owner + "." + row.name
+			d := row.make().ProtoReflect().Descriptor()
+			typeByMessage[d.FullName()] = owner + "." + row.name
+			learnFields(d)
 		}
 		refused := eventType[emergencyv1.CommandRefused](refusedName)
 		eventByType[owner+"."+refusedName] = refused
 		refusedByOwner[owner] = owner + "." + refusedName
 	}
+	learnFields((*emergencyv1.CommandRefused)(nil).ProtoReflect().Descriptor())
+	learnFields((*emergencyv1.Record)(nil).ProtoReflect().Descriptor())
 }
 
 // EventOwner returns the owner of an event type; ok is false for a type the catalogue does not know.
@@ -237,6 +250,29 @@ func DecodeEvent(e *emergencyv1.Event) (proto.Message, error) {
 	return m, nil
 }
 
+// Event is one event of a record, decoded.
+type Event struct {
+	Position   uint64
+	Type       string
+	Deviations []emergencyv1.Deviation
+	// Payload is shared between all who read the record: never write to it.
+	Payload proto.Message
+}
+
+// DecodeRecord decodes all events of a record; its errors are those of DecodeEvent, with the event's id.
+func DecodeRecord(rec *emergencyv1.Record) ([]Event, error) {
+	events := make([]Event, 0, len(rec.GetEvents()))
+	for i, e := range rec.GetEvents() {
+		position := rec.GetFirstPosition() + uint64(i)
+		payload, err := DecodeEvent(e)
+		if err != nil {
+			return nil, fmt.Errorf("%s/%d: %w", rec.GetIncident(), position, err)
+		}
+		events = append(events, Event{position, e.GetType(), e.GetDeviations(), payload})
+	}
+	return events, nil
+}
+
 // EncodeEvent wraps a payload of the catalogue as an event.
 func EncodeEvent(owner string, m proto.Message, deviations ...emergencyv1.Deviation) (*emergencyv1.Event, error) {
 	t, ok := typeByMessage[m.ProtoReflect().Descriptor().FullName()]
@@ -258,18 +294,52 @@ func HasUnknown(m protoreflect.Message) bool {
 	if len(m.GetUnknown()) > 0 {
 		return true
 	}
-	found := false
-	m.Range(func(field protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+	for _, field := range holding(m.Descriptor()) {
 		switch {
-		case field.Message() == nil:
+		case !m.Has(field):
 		case field.IsList():
-			for i := range v.List().Len() {
-				found = found || HasUnknown(v.List().Get(i).Message())
+			for list, i := m.Get(field).List(), 0; i < list.Len(); i++ {
+				if HasUnknown(list.Get(i).Message()) {
+					return true
+				}
 			}
 		default: // events have no map fields (style 3)
-			found = HasUnknown(v.Message())
+			if HasUnknown(m.Get(field).Message()) {
+				return true
+			}
 		}
-		return !found
-	})
-	return found
+	}
+	return false
+}
+
+// messageFields are those fields of each kind of message in a history that hold messages; of most there are none. It never changes after
+// init.
+var messageFields = map[protoreflect.MessageDescriptor][]protoreflect.FieldDescriptor{}
+
+func holding(d protoreflect.MessageDescriptor) []protoreflect.FieldDescriptor {
+	if known, ok := messageFields[d]; ok {
+		return known
+	}
+	return fieldsHolding(d)
+}
+
+func fieldsHolding(d protoreflect.MessageDescriptor) []protoreflect.FieldDescriptor {
+	var list []protoreflect.FieldDescriptor
+	for fields, i := d.Fields(), 0; i < fields.Len(); i++ {
+		if fields.Get(i).Message() != nil {
+			list = append(list, fields.Get(i))
+		}
+	}
+	return list
+}
+
+// learnFields fills messageFields for a kind of message and all that it may hold.
+func learnFields(d protoreflect.MessageDescriptor) {
+	if _, known := messageFields[d]; known {
+		return
+	}
+	messageFields[d] = fieldsHolding(d)
+	for _, field := range messageFields[d] {
+		learnFields(field.Message())
+	}
 }

@@ -30,25 +30,31 @@ func Evolve(s *State, rec *emergencyv1.Record, hash string) (*State, error) {
 // Apply folds one record into the state, in place. The caller has verified the record's chain and signature. An event
 // that this version does not understand is an error, and the state must then be thrown away.
 func (s *State) Apply(rec *emergencyv1.Record, hash string) error {
+	events, err := DecodeRecord(rec)
+	if err != nil {
+		return err
+	}
+	return s.ApplyDecoded(rec, events, hash)
+}
+
+// ApplyDecoded is Apply for a record whose events were decoded before, by DecodeRecord: whoever folds a record into several things
+// decodes it once.
+func (s *State) ApplyDecoded(rec *emergencyv1.Record, events []Event, hash string) error {
 	if rec.GetFirstPosition() != s.Position+1 {
 		return fmt.Errorf("record of %s starts at position %d, the state stands at %d", rec.GetIncident(), rec.GetFirstPosition(), s.Position)
 	}
 	at := rec.GetRecordedAt().AsTime()
-	types, under := make([]string, 0, len(rec.GetEvents())), s.Strategy
-	for _, e := range rec.GetEvents() {
-		payload, err := DecodeEvent(e)
-		if err != nil {
-			return fmt.Errorf("%s/%d: %w", rec.GetIncident(), s.Position+1, err)
-		}
+	types, under := make([]string, 0, len(events)), s.Strategy
+	for _, e := range events {
 		s.Position++
-		for _, d := range e.GetDeviations() {
+		for _, d := range e.Deviations {
 			s.Deviations = append(s.Deviations, DeviationAt{s.Position, d})
 		}
-		if err := s.apply(fact{rec: rec, at: at, pos: s.Position}, payload); err != nil {
-			return fmt.Errorf("%s/%d %s: %w", rec.GetIncident(), s.Position, e.GetType(), err)
+		if err := s.apply(fact{rec: rec, at: at, pos: s.Position}, e.Payload); err != nil {
+			return fmt.Errorf("%s/%d %s: %w", rec.GetIncident(), s.Position, e.Type, err)
 		}
-		s.noteForArbitration(fact{rec: rec, at: at, pos: s.Position}, e.GetType(), payload, under)
-		types = append(types, e.GetType())
+		s.noteForArbitration(fact{rec: rec, at: at, pos: s.Position}, e.Type, e.Payload, under)
+		types = append(types, e.Type)
 	}
 	s.Heads = append(s.Heads, RecordHead{s.Position, hash})
 	if s.SlotsFilled.Position == 0 && s.Status == Open && len(s.Slots) > 0 && !slices.ContainsFunc(s.Slots, func(sl Slot) bool { return sl.State == SlotOpen }) {

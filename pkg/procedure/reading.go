@@ -42,10 +42,8 @@ func restrictedOf(m protoreflect.Message, prefix, of string) []RestrictedField {
 		of = p
 	}
 	var list []RestrictedField
-	fields := m.Descriptor().Fields()
-	for i := range fields.Len() { // not Range, whose order is undefined
-		fd := fields.Get(i)
-		if fd.Message() == nil || fd.IsMap() || !m.Has(fd) {
+	for _, fd := range holding(m.Descriptor()) { // not Range, whose order is undefined
+		if fd.IsMap() || !m.Has(fd) {
 			continue
 		}
 		name := prefix + string(fd.Name())

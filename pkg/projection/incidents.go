@@ -95,7 +95,7 @@ func (p *Incidents) applyOne(rec *Record) error {
 		}
 	}
 	p.touched[rec.Incident] = true
-	if err := s.Apply(rec.Record, rec.Hash); err != nil {
+	if err := s.ApplyDecoded(rec.Record, rec.Events, rec.Hash); err != nil {
 		if rec.Incident == procedure.RuleBook {
 			return err
 		}

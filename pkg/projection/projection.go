@@ -20,11 +20,9 @@ import (
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
-	"google.golang.org/protobuf/proto"
 
 	"cacert.org/emergency/pkg/history"
 	"cacert.org/emergency/pkg/procedure"
-	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 )
 
 // Record is one verified record with its events decoded.
@@ -44,13 +42,7 @@ func (r *Record) Trace(ctx context.Context) context.Context {
 }
 
 // Event is one event of a record.
-type Event struct {
-	Position   uint64
-	Type       string
-	Deviations []emergencyv1.Deviation
-	// Payload is shared between all projections: never write to it.
-	Payload proto.Message
-}
+type Event = procedure.Event
 
 // ID is the event's id, <incident>/<position>.
 func (r *Record) ID(e Event) string { return fmt.Sprintf("%s/%d", r.Incident, e.Position) }
@@ -99,16 +91,16 @@ type Runner struct {
 	stopped map[string]bool
 
 	mu       sync.Mutex
-	mark     history.Mark
+	last     history.Message // that was read; its mark is made when somebody asks
 	position map[string]uint64
 	foreign  int
 	changed  chan struct{} // closed and replaced when something was applied
 
 	// For those who follow: the last records that were applied, from which sequence on they are all there, those that are not applied
 	// yet, and which sequences hold none.
-	recent     []recent
+	recent     []*Record
 	recentFrom uint64
-	fresh      []recent
+	fresh      []*Record
 	none       []span
 }
 
@@ -133,7 +125,7 @@ func (r *Runner) CatchUp(ctx context.Context) error {
 		batch = batch[:0]
 		return fold.next(judged)
 	}
-	err := r.cfg.Store.Scan(ctx, r.Mark().Sequence, func(m history.Message) error {
+	err := r.cfg.Store.Scan(ctx, r.Sequence(), func(m history.Message) error {
 		if len(batch) > 0 && history.BlockOf(m.Sequence) != history.BlockOf(batch[0].Sequence) {
 			if err := take(); err != nil {
 				return err
@@ -264,15 +256,11 @@ func (r *Runner) alarm(m history.Message, err *history.ForeignError) {
 
 // Decode decodes the events of a verified record.
 func Decode(entry *history.Entry) (*Record, error) {
-	rec := &Record{Entry: *entry, Incident: entry.Record.GetIncident()}
-	for i, e := range entry.Record.GetEvents() {
-		payload, err := procedure.DecodeEvent(e)
-		if err != nil {
-			return nil, err
-		}
-		rec.Events = append(rec.Events, Event{entry.Record.GetFirstPosition() + uint64(i), e.GetType(), e.GetDeviations(), payload})
+	events, err := procedure.DecodeRecord(entry.Record)
+	if err != nil {
+		return nil, err
 	}
-	return rec, nil
+	return &Record{Entry: *entry, Incident: entry.Record.GetIncident(), Events: events}, nil
 }
 
 // unparked leaves out the records that a projection could not fold: those that come after it in Config are not asked.
@@ -288,11 +276,10 @@ func (r *Runner) unparked(batch []*Record, p Parking) []*Record {
 }
 
 func (r *Runner) advance(m history.Message, rec *Record) {
-	mark := m.Mark()
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.mark = mark
-	r.keep(mark, rec)
+	r.last = m
+	r.keep(m.Sequence, rec)
 }
 
 func (r *Runner) apply(batch []*Record) error {
@@ -321,8 +308,19 @@ func (r *Runner) apply(batch []*Record) error {
 // Mark is how far the runner has come in the stream.
 func (r *Runner) Mark() history.Mark {
 	r.mu.Lock()
+	last := r.last
+	r.mu.Unlock()
+	if last.Sequence == 0 {
+		return history.Mark{}
+	}
+	return last.Mark()
+}
+
+// Sequence is Mark's, for who asks often.
+func (r *Runner) Sequence() uint64 {
+	r.mu.Lock()
 	defer r.mu.Unlock()
-	return r.mark
+	return r.last.Sequence
 }
 
 // Projections are those that the runner feeds; all of them have come as far as Mark.

@@ -15,12 +15,6 @@ import (
 // recentKept is how many records a runner keeps for those who follow it. Whoever is further behind reads the log.
 const recentKept = 1024
 
-// recent is a record and where it lies.
-type recent struct {
-	mark   history.Mark
-	record *Record
-}
-
 // span is a run of sequences that hold no record, both ends included.
 type span struct{ from, to uint64 }
 
@@ -42,10 +36,10 @@ func (r *Runner) Records(ctx context.Context, after history.Mark, fn func(histor
 			at = from - 1
 		}
 		for _, x := range list {
-			if err := fn(x.mark, x.record); err != nil {
+			if err := fn(markOf(x), x); err != nil {
 				return err
 			}
-			at = x.mark.Sequence
+			at = x.Sequence
 		}
 		if len(list) > 0 {
 			continue
@@ -59,10 +53,10 @@ func (r *Runner) Records(ctx context.Context, after history.Mark, fn func(histor
 }
 
 // since returns the kept records after a sequence, and the first sequence from which on all are kept.
-func (r *Runner) since(at uint64) (list []recent, from uint64) {
+func (r *Runner) since(at uint64) (list []*Record, from uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	i, _ := slices.BinarySearchFunc(r.recent, at+1, func(x recent, want uint64) int { return cmp.Compare(x.mark.Sequence, want) })
+	i, _ := slices.BinarySearchFunc(r.recent, at+1, func(x *Record, want uint64) int { return cmp.Compare(x.Sequence, want) })
 	return slices.Clone(r.recent[i:]), r.recentFrom
 }
 
@@ -110,23 +104,30 @@ func (r *Runner) skipped(sequence uint64) bool {
 }
 
 // keep remembers what a message is; under mu.
-func (r *Runner) keep(m history.Mark, rec *Record) {
+func (r *Runner) keep(sequence uint64, rec *Record) {
 	if rec == nil {
-		if n := len(r.none); n > 0 && r.none[n-1].to+1 == m.Sequence {
-			r.none[n-1].to = m.Sequence
+		if n := len(r.none); n > 0 && r.none[n-1].to+1 == sequence {
+			r.none[n-1].to = sequence
 		} else {
-			r.none = append(r.none, span{m.Sequence, m.Sequence})
+			r.none = append(r.none, span{sequence, sequence})
 		}
 		return
 	}
-	r.fresh = append(r.fresh, recent{m, rec})
+	r.fresh = append(r.fresh, rec)
+}
+
+// markOf is the mark of the message that a record came in.
+func markOf(rec *Record) history.Mark {
+	return history.Message{Sequence: rec.Sequence, Data: rec.Signed}.Mark()
 }
 
 // publish gives what was applied to those who follow; under mu.
 func (r *Runner) publish() {
-	r.recent, r.fresh = append(r.recent, r.fresh...), nil
+	r.recent = append(r.recent, r.fresh...)
+	clear(r.fresh)
+	r.fresh = r.fresh[:0]
 	if drop := len(r.recent) - recentKept; drop > recentKept { // now and then many, not each time one
-		r.recentFrom = r.recent[drop-1].mark.Sequence + 1
+		r.recentFrom = r.recent[drop-1].Sequence + 1
 		r.recent = slices.Clone(r.recent[drop:])
 	}
 }

@@ -29,19 +29,19 @@ const (
 // the record, what was said before. ok is false where chapter 5 says "-". person is whom the letter is for; empty if a system
 // acted, or if who it was is not public.
 func Draft(before *procedure.State, rec *emergencyv1.Record, index int) (e Entry, person string, ok bool, err error) {
-	d, err := draftOf(before, rec, index, nil)
+	payload, err := procedure.DecodeEvent(rec.GetEvents()[index])
+	if err != nil {
+		return Entry{}, "", false, err
+	}
+	d, err := draftOf(before, rec, index, payload, nil)
 	if err != nil || d.headline == "" {
 		return Entry{}, "", false, err
 	}
 	return d.entry(), d.person(), true, nil
 }
 
-func draftOf(before *procedure.State, rec *emergencyv1.Record, index int, named []string) (*draft, error) {
+func draftOf(before *procedure.State, rec *emergencyv1.Record, index int, payload proto.Message, named []string) (*draft, error) {
 	event := rec.GetEvents()[index]
-	payload, err := procedure.DecodeEvent(event)
-	if err != nil {
-		return nil, err
-	}
 	d := &draft{before: before, rec: rec, index: index, payload: payload, named: named}
 	if !d.say(payload) {
 		return nil, fmt.Errorf("event type %s has no place in the public log, not even none", event.GetType())

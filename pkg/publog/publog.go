@@ -14,6 +14,7 @@
 package publog
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
@@ -94,53 +95,49 @@ func (e Entry) Field(name string) string {
 }
 
 // Genesis is what the first entry of a log names as the hash before it.
-func Genesis(o Origin) string { return hexHash("emergency-log/" + string(o)) }
+func Genesis(o Origin) string { return hexHash([]byte("emergency-log/" + string(o))) }
 
 // Canonical is the text that is hashed: one line a value, texts as JSON strings, so that anybody can make it again from the
 // published entry with a few lines of any language.
 func (e Entry) Canonical(o Origin) string {
-	var b strings.Builder
-	b.Grow(768) // most are shorter
-	line := func(name string, values ...string) {
-		b.WriteString(name)
-		for _, v := range values {
-			b.WriteByte(' ')
-			b.WriteString(v)
-		}
-		b.WriteByte('\n')
-	}
-	b.WriteString("epatch-log-v1\n")
+	return string(e.appendCanonical(make([]byte, 0, 768), o)) // most are shorter
+}
+
+func (e *Entry) appendCanonical(b []byte, o Origin) []byte {
+	line := func(name, value string) { b = append(append(append(append(b, name...), ' '), value...), '\n') }
+	b = append(b, "epatch-log-v1\n"...)
 	line("origin", string(o))
-	line("seq", strconv.FormatUint(e.Seq, 10))
+	b = append(strconv.AppendUint(append(b, "seq "...), e.Seq, 10), '\n')
 	line("incident", e.Incident)
 	line("kind", e.Kind)
-	line("at", e.At.UTC().Format(time.RFC3339Nano))
-	line("late", strconv.FormatBool(e.Late))
-	line("headline", quote(e.Headline))
-	line("role", quote(e.Role))
+	b = append(e.At.UTC().AppendFormat(append(b, "at "...), time.RFC3339Nano), '\n')
+	b = append(strconv.AppendBool(append(b, "late "...), e.Late), '\n')
+	b = append(appendQuoted(append(b, "headline "...), e.Headline), '\n')
+	b = append(appendQuoted(append(b, "role "...), e.Role), '\n')
 	for _, f := range e.Fields {
-		line("field", quote(f.Name), quote(f.Value))
+		b = append(appendQuoted(append(b, "field "...), f.Name), ' ')
+		b = append(appendQuoted(b, f.Value), '\n')
 	}
 	for _, c := range e.Commitments {
 		line("commitment", c)
 	}
 	line("event", e.EventHash)
 	line("prev", e.Prev)
-	return b.String()
+	return b
 }
 
-// quote writes a text as a JSON string on one line.
-func quote(s string) string {
+// appendQuoted adds a text as a JSON string on one line.
+func appendQuoted(b []byte, s string) []byte {
 	if plain(s) {
-		return `"` + s + `"`
+		return append(append(append(b, '"'), s...), '"')
 	}
-	var b strings.Builder
-	enc := json.NewEncoder(&b)
+	var text bytes.Buffer
+	enc := json.NewEncoder(&text)
 	enc.SetEscapeHTML(false)
 	if err := enc.Encode(s); err != nil { // a string can always be encoded
-		return strconv.QuoteToASCII(s)
+		return strconv.AppendQuoteToASCII(b, s)
 	}
-	return strings.TrimSuffix(b.String(), "\n")
+	return append(b, bytes.TrimSuffix(text.Bytes(), []byte("\n"))...)
 }
 
 // plain tells whether nothing in a text needs an escape, which is so for most.
@@ -153,39 +150,42 @@ func plain(s string) bool {
 	return true
 }
 
-func hexHash(s string) string {
-	sum := sha256.Sum256([]byte(s))
-	return hex.EncodeToString(sum[:])
+func hexHash(b []byte) string {
+	sum := sha256.Sum256(b)
+	var text [2 * sha256.Size]byte
+	hex.Encode(text[:], sum[:])
+	return string(text[:])
 }
 
 // Log is one log: a fold over records. It is not safe for concurrent use; entries once given out never change.
 type Log struct {
 	origin  Origin
 	entries []Entry
-	letters map[string]map[string]string // incident, person: letter
-	about   map[eventID]uint64           // entry of an event
-	types   map[eventID]string           // type of an event, whether it has an entry or not
-	latest  map[string]uint64            // last entry about a thing, by incident and name: what a correction supersedes
-	said    map[string]bool              // what is said only once
-	waiting map[string]tally             // by incident and dispute
-	named   map[string][]string          // persons and machines that an incident has named, sorted
+	threads map[string]*thread // by incident
+	text    []byte             // of the last entry, as it is hashed
+}
+
+// thread is what the log knows of an incident.
+type thread struct {
+	letters map[string]string // by person
+	events  []said            // position n is events[n-1]
+	latest  map[string]uint64 // last entry about a thing, by name: what a correction supersedes
+	once    map[string]bool   // what is said only once
+	waiting map[string]tally  // by dispute
+	named   []string          // persons and machines that it has named, sorted; copied when it grows
+}
+
+// said is an event's type, and the number of its entry; 0 if it has none.
+type said struct {
+	kind  string
+	entry uint64
 }
 
 // tally counts who was asked to arbitrate a dispute.
 type tally struct{ asked, declined int }
 
-type eventID struct {
-	incident string
-	position uint64
-}
-
 // New returns an empty log.
-func New(o Origin) *Log {
-	return &Log{
-		origin: o, letters: map[string]map[string]string{}, about: map[eventID]uint64{}, types: map[eventID]string{}, latest: map[string]uint64{},
-		said: map[string]bool{}, waiting: map[string]tally{}, named: map[string][]string{},
-	}
-}
+func New(o Origin) *Log { return &Log{origin: o, threads: map[string]*thread{}} }
 
 // Origin says which log it is.
 func (l *Log) Origin() Origin { return l.origin }
@@ -204,89 +204,142 @@ func (l *Log) Head() string {
 // Add publishes what a record makes public, and returns those entries. before is the state before the record; hash is the
 // record's.
 func (l *Log) Add(before *procedure.State, rec *emergencyv1.Record, hash string) ([]Entry, error) {
-	first := len(l.entries)
-	for i, event := range rec.GetEvents() {
-		l.types[eventID{rec.GetIncident(), rec.GetFirstPosition() + uint64(i)}] = event.GetType()
-		d, err := draftOf(before, rec, i, l.named[rec.GetIncident()])
+	events, err := procedure.DecodeRecord(rec)
+	if err != nil {
+		return nil, err
+	}
+	p, err := l.Prepare(before, rec, events)
+	if err != nil {
+		return nil, err
+	}
+	return l.Publish(p, hash), nil
+}
+
+// Prepared is what a record makes public, before it is published.
+type Prepared struct {
+	rec    *emergencyv1.Record
+	drafts []*draft
+	named  []string // persons and machines that the incident has named, this record's included
+}
+
+// Prepare is the first half of Add: it looks at the state before the record, which may be folded on afterwards, and publishes nothing.
+// events are the record's, by procedure.DecodeRecord. The next call must be that of Publish, if the record turns out to be one.
+func (l *Log) Prepare(before *procedure.State, rec *emergencyv1.Record, events []procedure.Event) (*Prepared, error) {
+	p := &Prepared{rec: rec, drafts: make([]*draft, 0, len(events))}
+	t := l.threads[rec.GetIncident()]
+	if t != nil {
+		p.named = t.named
+	}
+	for i, e := range events {
+		d, err := draftOf(before, rec, i, e.Payload, p.named)
 		if err != nil {
 			return nil, err
 		}
-		l.learn(d)
-		if !l.complete(d) {
+		p.learn(d)
+		if d.opened != nil && d.headline != "" {
+			d.discloses(typeAt(t, events[:i+1], d.opened.GetEvent()))
+		}
+		p.drafts = append(p.drafts, d)
+	}
+	return p, nil
+}
+
+// typeAt is the type of an event that the incident has, or that is one of those.
+func typeAt(t *thread, events []procedure.Event, position uint64) string {
+	for _, e := range events {
+		if e.Position == position {
+			return e.Type
+		}
+	}
+	if t == nil || position == 0 || position > uint64(len(t.events)) {
+		return ""
+	}
+	return t.events[position-1].kind
+}
+
+// Publish is the second half of Add.
+func (l *Log) Publish(p *Prepared, hash string) []Entry {
+	first, id := len(l.entries), p.rec.GetIncident()
+	t := l.threads[id]
+	if t == nil {
+		t = &thread{letters: map[string]string{}, latest: map[string]uint64{}, once: map[string]bool{}, waiting: map[string]tally{}}
+		l.threads[id] = t
+	}
+	for n := p.rec.GetFirstPosition() + uint64(len(p.drafts)) - 1; uint64(len(t.events)) < n; {
+		t.events = append(t.events, said{})
+	}
+	t.named = p.named
+	for i, d := range p.drafts {
+		event := p.rec.GetEvents()[i]
+		t.events[d.position()-1].kind = event.GetType()
+		if !t.complete(d) {
 			continue
 		}
 		e := d.entry()
 		e.EventHash = hash + "#" + strconv.Itoa(i)
-		l.publish(e, d)
+		l.publish(t, e, d)
 	}
-	return l.entries[first:len(l.entries):len(l.entries)], nil
+	return l.entries[first:len(l.entries):len(l.entries)]
 }
 
 // learn keeps whom an event names, so that no later text can.
-func (l *Log) learn(d *draft) {
-	known := l.named[d.rec.GetIncident()]
-	before := len(known)
-	for _, n := range append(slices.Clip(d.names()), d.rec.GetActor().GetPerson()) {
-		if i, ok := slices.BinarySearch(known, n); !ok && n != "" {
-			known = slices.Insert(known, i, n)
+func (p *Prepared) learn(d *draft) {
+	add := func(n string) {
+		if i, ok := slices.BinarySearch(p.named, n); !ok && n != "" {
+			p.named = slices.Insert(slices.Clip(p.named), i, n)
 		}
 	}
-	if len(known) > before {
-		l.named[d.rec.GetIncident()] = known
+	for _, n := range d.names() {
+		add(n)
 	}
+	add(d.rec.GetActor().GetPerson())
 }
 
 // complete adds to a draft what only the log knows; false if there is nothing to publish.
-func (l *Log) complete(d *draft) bool {
-	key := d.rec.GetIncident() + " "
-	if d.headline == "" || d.once != "" && l.said[key+d.once] {
+func (t *thread) complete(d *draft) bool {
+	if d.headline == "" || d.once != "" && t.once[d.once] {
 		return false
 	}
 	if d.once != "" {
-		l.said[key+d.once] = true
+		t.once[d.once] = true
 	}
 	if d.dispute != "" {
-		n := l.waiting[key+d.dispute]
+		n := t.waiting[d.dispute]
 		n.asked, n.declined = n.asked+d.asked, n.declined+d.declined
-		l.waiting[key+d.dispute] = n
+		t.waiting[d.dispute] = n
 		d.headline += fmt.Sprintf(": %d asked, %d declined", n.asked, n.declined)
-	}
-	if d.opened != nil {
-		d.discloses(l.types[eventID{d.rec.GetIncident(), d.opened.GetEvent()}])
 	}
 	return true
 }
 
-func (l *Log) publish(e Entry, d *draft) {
+func (l *Log) publish(t *thread, e Entry, d *draft) {
 	e.Seq, e.Prev = uint64(len(l.entries))+1, l.Head()
 	if person := d.person(); person != "" {
-		e.Role += " " + l.letter(e.Incident, person)
+		e.Role += " " + t.letter(person)
 	}
-	l.refer(&e)
+	t.refer(&e)
 	if d.about != "" {
-		key := e.Incident + " " + d.about
-		if old, ok := l.latest[key]; ok && d.corrects {
+		if old, ok := t.latest[d.about]; ok && d.corrects {
 			e.Fields = append(e.Fields, Field{fieldSupersedes, strconv.FormatUint(old, 10)})
 		}
-		l.latest[key] = e.Seq
+		t.latest[d.about] = e.Seq
 	}
-	e.Hash = hexHash(e.Canonical(l.origin))
+	l.text = e.appendCanonical(l.text[:0], l.origin)
+	e.Hash = hexHash(l.text)
+	if len(l.entries) == cap(l.entries) {
+		l.entries = slices.Grow(l.entries, 64+len(l.entries)/2) // a longer log is copied less often than append would
+	}
 	l.entries = append(l.entries, e)
-	l.about[eventID{e.Incident, d.position()}] = e.Seq
+	t.events[d.position()-1].entry = e.Seq
 }
 
 // letter names a person within an incident: A, B ... Z, AA ... in the order of first appearance, whatever the role, since
 // identity is the person (procedure.md 2.3).
-func (l *Log) letter(incident, person string) string {
-	known := l.letters[incident]
-	if known == nil {
-		known = map[string]string{}
-		l.letters[incident] = known
+func (t *thread) letter(person string) string {
+	if t.letters[person] == "" {
+		t.letters[person] = letterOf(len(t.letters))
 	}
-	if known[person] == "" {
-		known[person] = letterOf(len(known))
-	}
-	return known[person]
+	return t.letters[person]
 }
 
 func letterOf(n int) string {
@@ -298,13 +351,16 @@ func letterOf(n int) string {
 }
 
 // refer turns the position that an entry is about into the number of that entry, if there is one.
-func (l *Log) refer(e *Entry) {
+func (t *thread) refer(e *Entry) {
 	for i, f := range e.Fields {
 		if f.Name != fieldOnPosition {
 			continue
 		}
 		position, _ := strconv.ParseUint(f.Value, 10, 64)
-		if seq, ok := l.about[eventID{e.Incident, position}]; ok {
+		if position == 0 || position > uint64(len(t.events)) {
+			continue
+		}
+		if seq := t.events[position-1].entry; seq != 0 {
 			e.Fields[i] = Field{fieldOnEntry, strconv.FormatUint(seq, 10)}
 		}
 	}

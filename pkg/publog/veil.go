@@ -56,24 +56,27 @@ func naming(field string) bool {
 
 // namesOf lists the persons and machines that a message names, wherever in it.
 func namesOf(m protoreflect.Message, list []string) []string {
-	m.Range(func(fd protoreflect.FieldDescriptor, v protoreflect.Value) bool {
+	for fields, i := m.Descriptor().Fields(), 0; i < fields.Len(); i++ {
+		fd := fields.Get(i)
 		text := fd.Kind() == protoreflect.StringKind && naming(string(fd.Name()))
-		switch {
+		if !text && fd.Message() == nil || !m.Has(fd) {
+			continue
+		}
+		switch v := m.Get(fd); {
 		case fd.IsList():
 			for i := range v.List().Len() {
 				if text {
 					list = append(list, v.List().Get(i).String())
-				} else if fd.Message() != nil {
+				} else {
 					list = namesOf(v.List().Get(i).Message(), list)
 				}
 			}
 		case text:
 			list = append(list, v.String())
-		case fd.Message() != nil: // events have no map fields (style 3)
+		default: // events have no map fields (style 3)
 			list = namesOf(v.Message(), list)
 		}
-		return true
-	})
+	}
 	return list
 }
 

@@ -25,7 +25,7 @@ func Verify(o Origin, entries []Entry) error {
 			return &ChainError{uint64(i) + 1, fmt.Sprintf("is numbered %d", e.Seq)}
 		case e.Prev != prev:
 			return &ChainError{e.Seq, "does not follow the entry before it"}
-		case hexHash(e.Canonical(o)) != e.Hash:
+		case hexHash([]byte(e.Canonical(o))) != e.Hash:
 			return &ChainError{e.Seq, "its hash is not the hash of what it says"}
 		case e.At.Before(last[e.Incident]):
 			return &ChainError{e.Seq, fmt.Sprintf("is dated %s, before the entry before it of %s", stamp(e.At), e.Incident)}

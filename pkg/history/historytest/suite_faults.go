@@ -71,8 +71,9 @@ func strangersWhileWriting(t *testing.T, r *Rig) {
 	}
 	stop := make(chan struct{})
 	var flood, writers sync.WaitGroup
+	r.Publish(t, subject, []byte("junk 0")) // a store in memory may be done with all writers within the first millisecond
 	flood.Go(func() {
-		for n := 0; ; n++ {
+		for n := 1; ; n++ {
 			select {
 			case <-stop:
 				return

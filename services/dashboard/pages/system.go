@@ -106,7 +106,7 @@ func (p *Pages) system(v *viewer, _ *http.Request) (*content, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := systemView{Foreign: reader.Foreign(), Applied: reader.Mark().Sequence, Sessions: p.sessions.count()}
+	d := systemView{Foreign: reader.Foreign(), Applied: reader.Sequence(), Sessions: p.sessions.count()}
 	d.Process = p.cfg.Process(v.ctx) // after the reader's mark, or what came meanwhile would look read before it was written
 	if d.Stored > d.Applied {
 		d.Lag = d.Stored - d.Applied

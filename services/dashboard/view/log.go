@@ -52,7 +52,7 @@ func (l *Log) Apply(batch []*projection.Record) error {
 		if _, err := l.logs[publog.OriginOf(rec.Incident)].Add(s, rec.Record, rec.Hash); err != nil {
 			return fmt.Errorf("public log of %s: %w", rec.Incident, err)
 		}
-		if err := s.Apply(rec.Record, rec.Hash); err != nil {
+		if err := s.ApplyDecoded(rec.Record, rec.Events, rec.Hash); err != nil {
 			return err
 		}
 	}

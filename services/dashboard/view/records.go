@@ -78,7 +78,7 @@ func (r *Records) StateAt(incident string, position uint64) (*procedure.State, e
 		if s.Position >= position {
 			break
 		}
-		if err := s.Apply(rec.Record, rec.Hash); err != nil {
+		if err := s.ApplyDecoded(rec.Record, rec.Events, rec.Hash); err != nil {
 			return nil, fmt.Errorf("fold %s: %w", incident, err)
 		}
 	}

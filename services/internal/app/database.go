@@ -52,7 +52,7 @@ func (n *Node) openDatabase(ctx context.Context) error {
 
 // behind is how many messages the process has read that are not in the rows.
 func (n *Node) behind(s projection.KeeperStatus) uint64 {
-	if at := n.reader.Mark().Sequence; at > s.Kept {
+	if at := n.reader.Sequence(); at > s.Kept {
 		return at - s.Kept
 	}
 	return 0

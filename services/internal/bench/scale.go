@@ -21,6 +21,7 @@ import (
 	"cacert.org/emergency/pkg/natsd"
 	"cacert.org/emergency/pkg/procedure"
 	"cacert.org/emergency/pkg/projection"
+	"cacert.org/emergency/pkg/projection/archive"
 	"cacert.org/emergency/pkg/projection/operators"
 	"cacert.org/emergency/pkg/projection/postgres"
 	"cacert.org/emergency/pkg/projection/postgres/local"
@@ -148,6 +149,13 @@ func readModels(ctx context.Context, g *generated, _, large *filled, ids []strin
 	if err != nil {
 		return nil, err
 	}
+	catchUp := func(ctx context.Context, keys *history.Keyring, projections ...projection.Projection) (*projection.Runner, error) {
+		runner, err := projection.New(projection.Config{Store: large.store, Keys: keys, Log: slog.New(slog.DiscardHandler), Projections: projections, Verified: known})
+		if err != nil {
+			return nil, err
+		}
+		return runner, runner.CatchUp(ctx)
+	}
 	var desk *dashboard.Server
 	var runner *projection.Runner
 	start := func(ctx context.Context, _ int) error {
@@ -159,13 +167,16 @@ func readModels(ctx context.Context, g *generated, _, large *filled, ids []strin
 		if desk, err = dashboard.New(dashboard.Config{Clock: timer.System{}, Log: slog.New(slog.DiscardHandler), Store: large.store, Keys: keys, Incidents: incidents}); err != nil {
 			return err
 		}
-		runner, err = projection.New(projection.Config{
-			Store: large.store, Keys: keys, Log: slog.New(slog.DiscardHandler), Projections: append([]projection.Projection{incidents}, desk.Projections()...), Verified: known,
-		})
+		runner, err = catchUp(ctx, keys, append([]projection.Projection{incidents}, desk.Projections()...)...)
+		return err
+	}
+	alone := func(ctx context.Context, _ int) error {
+		keys, err := history.NewKeyring(g.keys.Keys()...)
 		if err != nil {
 			return err
 		}
-		return runner.CatchUp(ctx)
+		_, err = catchUp(ctx, keys, projection.NewIncidents())
+		return err
 	}
 	before := heap()
 	begun := time.Now()
@@ -178,9 +189,17 @@ func readModels(ctx context.Context, g *generated, _, large *filled, ids []strin
 	if err != nil {
 		return nil, err
 	}
-	name := fmt.Sprintf("start of a dashboard: all read models from %d records against a bare consumer", large.last)
+	service, rawAgain, err := sideBySide(ctx, Options{Slice: opt.Slice, Rounds: opt.Rounds}, 1, alone, read)
+	if err != nil {
+		return nil, err
+	}
+	of := func(what string) string {
+		return fmt.Sprintf("%s from %d records against a bare consumer", what, large.last)
+	}
+	desktop := of("start of a dashboard: all read models")
 	figures := []Figure{
-		figure(name+", first", "records/s", first, raw.perSecond*n), figure(name+", next", "records/s", again.perSecond*n, raw.perSecond*n),
+		figure(desktop+", first", "records/s", first, raw.perSecond*n), figure(desktop+", next", "records/s", again.perSecond*n, raw.perSecond*n),
+		figure(of("start of a service: the incidents alone")+", next", "records/s", service.perSecond*n, rawAgain.perSecond*n),
 		figure("memory of all read models", "bytes/record", kept, 0),
 	}
 	desk.Follow(runner)
@@ -224,44 +243,62 @@ func heap() uint64 {
 	return m.HeapAlloc
 }
 
-// tables rebuilds the operators' rows in PostgreSQL, and compares that with a plain COPY of the messages and with a bare consumer.
+// tables builds each projection that is kept in PostgreSQL from nothing, with the signatures verified before as in a service that has run, and
+// compares that with a plain COPY of the messages and with a bare consumer.
 func tables(ctx context.Context, g *generated, _, large *filled, _ []string, opt Options) (figures []Figure, err error) {
-	const name = "rebuild of the operators' tables in PostgreSQL"
+	folds := []struct {
+		name    string
+		fold    func() projection.Tabular
+		rebuilt []float64
+	}{{name: "the operators' tables", fold: operators.New}, {name: "the archive", fold: archive.New}}
 	if !local.Found() {
-		return []Figure{{Name: name, Note: "there is no PostgreSQL on this machine; on Debian: apt-get install -y postgresql"}}, nil
+		return []Figure{{Name: "rebuild in PostgreSQL", Note: "there is no PostgreSQL on this machine; on Debian: apt-get install -y postgresql"}}, nil
 	}
 	pg, err := local.New()
 	if err != nil {
 		return nil, err
 	}
 	defer func() { err = errors.Join(err, pg.End()) }()
-	var rebuilt, copied, raw []float64
+	known, err := history.OpenVerified(filepath.Join(large.dir, "verified"))
+	if err != nil {
+		return nil, err
+	}
+	var copied, raw []float64
 	n := float64(large.last)
+	timed := func(to *[]float64, run func() error) error {
+		runtime.GC()
+		begun := time.Now()
+		if err := run(); err != nil {
+			return err
+		}
+		*to = append(*to, n/time.Since(begun).Seconds())
+		return nil
+	}
 	for i := range opt.Rounds {
 		url, err := pg.NewDatabase(ctx, fmt.Sprintf("bench%d", i))
 		if err != nil {
 			return nil, err
 		}
-		for _, x := range []struct {
-			to  *[]float64
-			run func(context.Context) error
-		}{
-			{&copied, func(ctx context.Context) error { return copyRaw(ctx, url, large) }},
-			{&rebuilt, func(ctx context.Context) error { return rebuildTables(ctx, url, g, large) }},
-			{&raw, func(ctx context.Context) error { return consume(ctx, large.js, natsd.Subjects, large.last) }},
-		} {
-			begun := time.Now()
-			if err := x.run(ctx); err != nil {
+		if err := timed(&copied, func() error { return copyRaw(ctx, url, large) }); err != nil {
+			return nil, err
+		}
+		for j := range folds {
+			if err := timed(&folds[j].rebuilt, func() error { return rebuildTables(ctx, url, g, large, known, folds[j].fold) }); err != nil {
 				return nil, err
 			}
-			*x.to = append(*x.to, n/time.Since(begun).Seconds())
+		}
+		if err := timed(&raw, func() error { return consume(ctx, large.js, natsd.Subjects, large.last) }); err != nil {
+			return nil, err
 		}
 	}
-	of := fmt.Sprintf("%s from %d records against ", name, large.last)
-	return []Figure{ranged(of+"a COPY of the messages", "records/s", rebuilt, copied), ranged(of+"a bare consumer", "records/s", rebuilt, raw)}, nil
+	for _, f := range folds {
+		of := fmt.Sprintf("rebuild of %s in PostgreSQL from %d records against ", f.name, large.last)
+		figures = append(figures, ranged(of+"a COPY of the messages", "records/s", f.rebuilt, copied), ranged(of+"a bare consumer", "records/s", f.rebuilt, raw))
+	}
+	return figures, nil
 }
 
-func rebuildTables(ctx context.Context, url string, g *generated, large *filled) error {
+func rebuildTables(ctx context.Context, url string, g *generated, large *filled, known *history.Verified, fold func() projection.Tabular) error {
 	t, err := postgres.New(ctx, postgres.Config{URL: url})
 	if err != nil {
 		return err
@@ -271,7 +308,7 @@ func rebuildTables(ctx context.Context, url string, g *generated, large *filled)
 	if err != nil {
 		return err
 	}
-	k, err := projection.NewKeeper(projection.KeeperConfig{Store: large.store, Keys: keys, Tables: t, New: operators.New, Log: slog.New(slog.DiscardHandler)})
+	k, err := projection.NewKeeper(projection.KeeperConfig{Store: large.store, Keys: keys, Tables: t, New: fold, Log: slog.New(slog.DiscardHandler), Verified: known})
 	if err != nil {
 		return err
 	}
