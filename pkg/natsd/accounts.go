@@ -30,6 +30,7 @@ func Services() []string { return append(Owners(), Reader) }
 type right struct {
 	subject string
 	to      string // where the service sees it; as subject if empty
+	stream  bool   // one question has many answers
 }
 
 // local is the subject on the service's side.
@@ -41,10 +42,18 @@ func (r right) local() string {
 }
 
 // api is a right to one question of JetStream's API.
-func api(call string) right { return right{"$JS.API." + call, APIPrefix + "." + call} }
+func api(call string) right { return right{subject: "$JS.API." + call, to: APIPrefix + "." + call} }
 
-// rights lists what a service may do. Nothing in it creates, changes, purges or deletes a stream; messages may be deleted in the
-// service's own restricted bucket alone, where destroying is the point.
+// pull is a right to the messages of a consumer.
+func pull(consumer string) right {
+	r := api("CONSUMER.MSG.NEXT." + Stream + "." + consumer)
+	r.stream = true
+	return r
+}
+
+// rights lists what a service may do. Nothing in it creates, changes, purges or deletes a stream or a consumer; it may say from where
+// the consumers that were made for it read, and messages may be deleted in the service's own restricted bucket alone, where destroying is
+// the point.
 func rights(service string) []right {
 	read := func(streams ...string) (all []right) {
 		for _, s := range streams {
@@ -52,11 +61,15 @@ func rights(service string) []right {
 		}
 		return all
 	}
+	var list []right
+	for _, c := range Consumers(service) {
+		list = append(list, api("CONSUMER.INFO."+Stream+"."+c), api("CONSUMER.RESET."+Stream+"."+c), pull(c))
+	}
 	if service == Reader {
-		return read(Stream, "OBJ_"+ObjectBucket)
+		return append(list, read(Stream, "OBJ_"+ObjectBucket)...)
 	}
 	own := RestrictedBucket(service)
-	list := append([]right{{subject: Subjects}}, read(Stream, "KV_"+EffectBucket, "OBJ_"+ObjectBucket, "KV_"+own)...)
+	list = append(append(list, right{subject: Subjects}), read(Stream, "KV_"+EffectBucket, "OBJ_"+ObjectBucket, "KV_"+own)...)
 	for _, key := range []string{EffectKey("effect", service) + ".>", EffectKey("mark", service), EffectKey("lease", service)} {
 		subject := "$KV." + EffectBucket + "." + key
 		list = append(list, right{subject: subject, to: APIPrefix + "." + subject}) // as the key-value client writes with a prefix
@@ -84,25 +97,29 @@ func Accounts(provisioner string, users map[string]string) (string, error) {
 	}
 	var b strings.Builder
 	b.WriteString("accounts: {\n  LOG: {\n    jetstream: enabled\n    users: [ { nkey: " + provisioner + " } ]\n    exports: [\n")
-	var exported []string
+	var exported []right
 	for _, s := range Services() {
 		if users[s] == "" {
 			return "", fmt.Errorf("accounts: the key of %s is missing", s)
 		}
 		for _, r := range rights(s) {
-			if !slices.Contains(exported, r.subject) {
-				exported = append(exported, r.subject)
+			if !slices.ContainsFunc(exported, func(e right) bool { return e.subject == r.subject }) {
+				exported = append(exported, r)
 			}
 		}
 	}
-	for _, subject := range exported {
+	for _, e := range exported {
 		var to []string
 		for _, s := range Services() {
-			if slices.ContainsFunc(rights(s), func(r right) bool { return r.subject == subject }) {
+			if slices.ContainsFunc(rights(s), func(r right) bool { return r.subject == e.subject }) {
 				to = append(to, account(s))
 			}
 		}
-		fmt.Fprintf(&b, "      { service: %q, accounts: [%s] }\n", subject, strings.Join(to, ", "))
+		answers := ""
+		if e.stream {
+			answers = ", response_type: stream"
+		}
+		fmt.Fprintf(&b, "      { service: %q, accounts: [%s]%s }\n", e.subject, strings.Join(to, ", "), answers)
 	}
 	b.WriteString("    ]\n  }\n")
 	for _, s := range Services() {

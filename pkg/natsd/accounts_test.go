@@ -87,7 +87,7 @@ func startSecured(t *testing.T) *secured {
 	}
 	s.url, s.server, s.dir = "tls://"+ns.Addr().String(), ns, server0
 	s.admin = s.connect(t, "")
-	must(t, natsd.Provision(t.Context(), s.admin, natsd.Profile{Replicas: 1, MaxBytes: 8 << 20}))
+	must(t, natsd.Provision(t.Context(), s.admin, natsd.Profile{Replicas: 1, MaxBytes: 8 << 20, Consumers: true}))
 	return s
 }
 
@@ -119,6 +119,17 @@ func (s *secured) state(t *testing.T) map[string]uint64 {
 	return all
 }
 
+// delivered is how many messages the consumers of a service have sent.
+func (s *secured) delivered(t *testing.T, service string) (n uint64) {
+	t.Helper()
+	for _, name := range natsd.Consumers(service) {
+		c, err := s.admin.Consumer(t.Context(), natsd.Stream, name)
+		must(t, err)
+		n += c.CachedInfo().Delivered.Consumer
+	}
+	return n
+}
+
 // TestAccountsAreEnough: each service's stores do all that they have to with the service's own user.
 func TestAccountsAreEnough(t *testing.T) {
 	t.Parallel()
@@ -126,17 +137,25 @@ func TestAccountsAreEnough(t *testing.T) {
 	keys := historytest.NewKeys(t, "services")
 	const incident = "e20261124.1"
 	var stored string
+	const records = 100 // more than are worth a consumer
 	for i, owner := range natsd.Owners() {
 		js := s.connect(t, owner)
 		must(t, natsd.Check(t.Context(), js, natsd.Expect{Replicas: 1, Sync: natsd.SyncStated}))
-		store, err := historystore.New(t.Context(), historystore.Config{JS: js, Logger: slog.New(slog.DiscardHandler)})
+		store, err := historystore.New(t.Context(), historystore.Config{JS: js, Logger: slog.New(slog.DiscardHandler), Readers: natsd.Consumers(owner)})
 		must(t, err)
 		if i == 0 {
-			keys.NewWriter(t, store, incident, owner).MustAppend(t, 10)
+			keys.NewWriter(t, store, incident, owner).MustAppend(t, records)
 		}
 		reading, err := history.Read(t.Context(), store, keys.Ring, incident)
-		if err != nil || len(reading.Entries) != 10 {
+		if err != nil || len(reading.Entries) != records {
 			t.Errorf("%s reads %d records (%v)", owner, len(reading.Entries), err)
+		}
+		scanned := 0
+		if err := store.Scan(t.Context(), 0, func(history.Message) error { scanned++; return nil }); err != nil || scanned != records {
+			t.Errorf("%s scans %d records (%v)", owner, scanned, err)
+		}
+		if n := s.delivered(t, owner); n != records {
+			t.Errorf("the consumers of %s delivered %d messages of %d", owner, n, records)
 		}
 		ledger, err := ledgerstore.New(t.Context(), js, owner)
 		must(t, err)
@@ -167,18 +186,21 @@ func TestAccountsAreEnough(t *testing.T) {
 		stored = ref.SHA256
 	}
 	js := s.connect(t, natsd.Reader)
-	store, err := historystore.New(t.Context(), historystore.Config{JS: js, Logger: slog.New(slog.DiscardHandler)})
+	store, err := historystore.New(t.Context(), historystore.Config{JS: js, Logger: slog.New(slog.DiscardHandler), Readers: natsd.Consumers(natsd.Reader)})
 	must(t, err)
 	n := 0
 	stop := errors.New("enough")
 	err = store.Follow(t.Context(), history.Mark{}, func(history.Message) error {
-		if n++; n == 10 {
+		if n++; n == records {
 			return stop
 		}
 		return nil
 	})
-	if !errors.Is(err, stop) || n != 10 {
+	if !errors.Is(err, stop) || n != records {
 		t.Errorf("the reader follows %d records (%v)", n, err)
+	}
+	if n := s.delivered(t, natsd.Reader); n != records {
+		t.Errorf("the consumers of the reader delivered %d messages of %d", n, records)
 	}
 	objects, err := artefactstore.New(t.Context(), js, artefacts.DefaultLimit)
 	must(t, err)
@@ -239,7 +261,8 @@ func TestAccountsAllowNothingElse(t *testing.T) {
 		"STREAM.CREATE.X", "STREAM.UPDATE.EMERGENCY", "STREAM.DELETE.EMERGENCY", "STREAM.PURGE.EMERGENCY", "STREAM.SNAPSHOT.EMERGENCY", "STREAM.RESTORE.EMERGENCY",
 		"STREAM.MSG.DELETE.EMERGENCY", "STREAM.MSG.DELETE.KV_RESTRICTED_deployment", "STREAM.MSG.GET.KV_RESTRICTED_deployment", "STREAM.INFO.KV_RESTRICTED_deployment",
 		"STREAM.MSG.DELETE.KV_EFFECTS", "STREAM.PURGE.KV_EFFECTS", "STREAM.PURGE.OBJ_ARTEFACTS", "STREAM.LEADER.STEPDOWN.EMERGENCY", "STREAM.PEER.REMOVE.EMERGENCY",
-		"CONSUMER.CREATE.EMERGENCY", "CONSUMER.DURABLE.CREATE.EMERGENCY.x", "CONSUMER.LIST.EMERGENCY", "STREAM.LIST", "STREAM.NAMES", "INFO", "META.LEADER.STEPDOWN",
+		"CONSUMER.CREATE.EMERGENCY", "CONSUMER.DURABLE.CREATE.EMERGENCY.x", "CONSUMER.LIST.EMERGENCY", "CONSUMER.DELETE.EMERGENCY.review-1", "CONSUMER.PAUSE.EMERGENCY.review-1",
+		"CONSUMER.INFO.EMERGENCY.deployment-1", "CONSUMER.RESET.EMERGENCY.deployment-1", "CONSUMER.MSG.NEXT.EMERGENCY.deployment-1", "CONSUMER.UNPIN.EMERGENCY.review-1", "STREAM.LIST", "STREAM.NAMES", "INFO", "META.LEADER.STEPDOWN",
 	} {
 		body := ""
 		if strings.Contains(call, ".MSG.") {
@@ -258,6 +281,9 @@ func TestAccountsAllowNothingElse(t *testing.T) {
 		tries = append(tries,
 			try{subject: natsd.APIPrefix + ".STREAM.INFO.EMERGENCY", reply: reply},
 			try{subject: natsd.APIPrefix + ".STREAM.MSG.GET.EMERGENCY", reply: reply, data: `{"seq":1}`},
+			try{subject: natsd.APIPrefix + ".CONSUMER.INFO.EMERGENCY.review-1", reply: reply},
+			try{subject: natsd.APIPrefix + ".CONSUMER.RESET.EMERGENCY.review-1", reply: reply, data: `{"seq":1}`},
+			try{subject: natsd.APIPrefix + ".CONSUMER.MSG.NEXT.EMERGENCY.review-1", reply: reply, data: `{"batch":9,"expires":2000000000,"idle_heartbeat":500000000}`},
 			try{subject: natsd.APIPrefix + ".STREAM.MSG.DELETE.KV_RESTRICTED_review", reply: reply, data: `{"seq":77}`},
 			try{subject: "emergency.e20261124-1", reply: reply, data: "x", header: nats.Header{jetstream.ExpectedStreamHeader: {"OTHER"}}},
 		)
@@ -282,6 +308,12 @@ func TestAccountsAllowNothingElse(t *testing.T) {
 		if m.Header.Get("Status") != "503" { // nobody is there
 			t.Errorf("an answer to %s: %s", m.Subject, m.Data)
 		}
+	}
+	// The consumer has answered what was asked of it, with messages and, at last, that the time is over.
+	for asked := true; asked; {
+		c, err := s.admin.Consumer(t.Context(), natsd.Stream, "review-1")
+		must(t, err)
+		asked = c.CachedInfo().NumWaiting > 0 || c.CachedInfo().Delivered.Consumer < 3
 	}
 	// One append goes through the same server afterwards, so that what came before it was dealt with.
 	keys.NewWriter(t, store, "e20261124.2", "review").MustAppend(t, 1)

@@ -38,6 +38,7 @@ type Profile struct {
 	MaxBytes      int64 // of the histories; full means that new records are refused, nothing is dropped
 	ArtefactBytes int64 // of the artefacts; zero means as MaxBytes
 	BucketBytes   int64 // of each key-value bucket; zero means as MaxBytes
+	Consumers     bool  // for services in processes of their own; the embedded log's one process makes its own
 }
 
 // EffectKey is a key of the ledger of effects: of what one owner intends, or how far an owner has come ("mark"), or which of its instances
@@ -49,8 +50,30 @@ func EffectKey(kind, owner string) string {
 	return kind + "." + base64.RawURLEncoding.EncodeToString([]byte(owner))
 }
 
-// Provision creates the stream and the buckets that do not exist yet. It never changes one that exists: differing
-// settings come back as *CheckError, and a person decides. The caller needs the rights to create streams, which no
+// instances is how many instances of a service find a consumer each. A process that starts while another ends needs one more.
+const instances = 3
+
+// Consumers are the names of the consumers of the histories that one service's instances read by: no service may create one, and reading
+// record by record through questions is slow.
+func Consumers(service string) []string {
+	var names []string
+	for i := range instances {
+		names = append(names, fmt.Sprintf("%s-%d", service, i+1))
+	}
+	return names
+}
+
+// consumer is what each of them is. Where it stands is worth nothing: whoever takes it says from where it reads, and checks what comes. So it
+// lies in the memory of one server.
+func consumer(name string) jetstream.ConsumerConfig {
+	return jetstream.ConsumerConfig{
+		Durable: name, Description: "Emergency patches: an instance of a service reads the histories by it.",
+		DeliverPolicy: jetstream.DeliverAllPolicy, AckPolicy: jetstream.AckNonePolicy, MemoryStorage: true, Replicas: 1,
+	}
+}
+
+// Provision creates the stream, the buckets and the consumers that do not exist yet. It never changes one that exists:
+// differing settings come back as *CheckError, and a person decides. The caller needs the rights to create streams, which no
 // running service of a production system has (hardening 1.5).
 func Provision(ctx context.Context, js jetstream.JetStream, p Profile) error {
 	if p.Replicas < 1 || p.MaxBytes <= 0 || p.ArtefactBytes < 0 || p.BucketBytes < 0 {
@@ -67,6 +90,18 @@ func Provision(ctx context.Context, js jetstream.JetStream, p Profile) error {
 			return fmt.Errorf("provision: %w", err)
 		}
 		findings = append(findings, found.findings...)
+	}
+	if p.Consumers {
+		for _, s := range Services() {
+			for _, name := range Consumers(s) {
+				_, err := js.CreateConsumer(ctx, Stream, consumer(name))
+				if errors.Is(err, jetstream.ErrConsumerExists) {
+					findings = append(findings, Finding{Stream, "consumer " + name, "another one", "as this version makes it", "instances would read without it, slowly; delete it, then provision again"})
+				} else if err != nil {
+					return fmt.Errorf("provision: create consumer %s: %w", name, err)
+				}
+			}
+		}
 	}
 	return checkError(findings)
 }

@@ -11,7 +11,6 @@ import (
 
 	"cacert.org/emergency/pkg/history"
 	"cacert.org/emergency/pkg/history/historytest"
-	"cacert.org/emergency/pkg/history/jetstream"
 )
 
 // BenchmarkAppend compares an append with a plain publish that waits for its acknowledgement: alone, and many at once
@@ -56,15 +55,15 @@ func BenchmarkRead(b *testing.B) {
 	r := newRig(b)
 	js := connect(b, r.url)
 	fill(b, js)
-	for _, consumers := range []bool{false, true} {
-		store := openStore(b, r.url, func(c *jetstream.Config) { c.Consumers = consumers })
+	for name, by := range ways() {
+		store := openStore(b, r.url, by)
 		for _, n := range []int{10, 100, 1000} {
 			id := fmt.Sprintf("x%d", n)
 			last, err := store.Last(b.Context(), id)
 			if err != nil {
 				b.Fatal(err)
 			}
-			b.Run(fmt.Sprintf("load %d/consumers=%t", n, consumers), func(b *testing.B) {
+			b.Run(fmt.Sprintf("load %d/%s", n, name), func(b *testing.B) {
 				for b.Loop() {
 					if got, err := store.Load(b.Context(), id, 0); err != nil || len(got) != n {
 						b.Fatalf("%d messages (%v)", len(got), err)
@@ -72,7 +71,7 @@ func BenchmarkRead(b *testing.B) {
 				}
 			})
 			if n == 1000 {
-				b.Run(fmt.Sprintf("load the last one/consumers=%t", consumers), func(b *testing.B) {
+				b.Run(fmt.Sprintf("load the last one/%s", name), func(b *testing.B) {
 					for b.Loop() {
 						if got, err := store.Load(b.Context(), id, last-1); err != nil || len(got) != 1 {
 							b.Fatalf("%d messages (%v)", len(got), err)
@@ -81,7 +80,7 @@ func BenchmarkRead(b *testing.B) {
 				})
 			}
 		}
-		b.Run(fmt.Sprintf("scan/consumers=%t", consumers), func(b *testing.B) {
+		b.Run(fmt.Sprintf("scan/%s", name), func(b *testing.B) {
 			count := 0
 			for b.Loop() {
 				if err := store.Scan(b.Context(), 0, func(history.Message) error { count++; return nil }); err != nil {

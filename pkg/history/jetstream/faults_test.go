@@ -24,12 +24,12 @@ const incident = "e20261124.1"
 // the same bytes until they know; nothing may be lost, doubled or out of order.
 func TestRestartWhileWritingAndFollowing(t *testing.T) {
 	t.Parallel()
-	for name, consumers := range map[string]bool{"gets alone": false, "consumers": true} {
+	for name, by := range ways() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
 			keys := historytest.NewKeys(t, "services")
-			store := openStore(t, r.proxy.url(), func(c *jetstream.Config) { c.Consumers = consumers })
+			store := openStore(t, r.proxy.url(), by)
 			const writers, each = 4, 30
 			followed := make(chan history.Message, writers*each)
 			done := make(chan error, 1)
@@ -124,13 +124,14 @@ func TestHostileHeaders(t *testing.T) {
 		"HTTP/1.1 200 OK\r\n\r\n",
 		"NATS/1.0 4\r\n\r\n",
 	}
-	for name, consumers := range map[string]bool{"gets alone": false, "consumers": true} {
+	for name, by := range ways() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			r := newRig(t)
 			keys := historytest.NewKeys(t, "services")
 			store := openStore(t, r.proxy.url(), func(c *jetstream.Config) {
-				c.Consumers, c.Timeout = consumers, 200*time.Millisecond
+				by(c)
+				c.Timeout = 200 * time.Millisecond
 			})
 			w := keys.NewWriter(t, store, incident, "incident")
 			w.MustAppend(t, 2)
@@ -272,8 +273,8 @@ func TestLongRead(t *testing.T) {
 		}
 	}
 	<-js.PublishAsyncComplete()
-	for name, consumers := range map[string]bool{"gets alone": false, "consumers": true} {
-		store := openStore(t, r.url, func(c *jetstream.Config) { c.Consumers = consumers })
+	for name, by := range ways() {
+		store := openStore(t, r.url, by)
 		next := uint64(1)
 		inOrder := func(m history.Message) error {
 			if m.Sequence != next {

@@ -7,6 +7,8 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/nats-io/nats.go"
@@ -48,7 +50,16 @@ type following struct {
 	fn         func(history.Message) error
 	checked    time.Time // when the mark was last found in its place
 	reconnects uint64    // of the connection, then
+	delivered  atomic.Uint64
+	alone      time.Time // until when no consumer is looked for
 }
+
+// How long a follower goes on without a consumer until it looks for one again, and how often one with a consumer asks the log itself how
+// far it has grown: a consumer may lie on a server that hears of nothing new.
+const (
+	aloneFor = 5 * time.Second
+	lookout  = time.Second
+)
 
 // run follows until something is irregular, which is an error.
 func (f *following) run(ctx context.Context) error {
@@ -57,12 +68,13 @@ func (f *following) run(ctx context.Context) error {
 		if err != nil {
 			return err
 		}
-		if f.cfg.Consumers {
-			_, err := f.consume(ctx, everything, f.at.Sequence+1, math.MaxUint64, f.deliver)
+		if f.mayConsume(everything, math.MaxUint64) && time.Now().After(f.alone) {
+			err := f.listen(ctx)
 			if errors.As(err, new(calledError)) || errors.Is(err, history.ErrRolledBack) || ctx.Err() != nil {
 				return err
 			}
-			f.cfg.Logger.InfoContext(ctx, "following the history without a consumer for a moment", "after", f.at.Sequence, "error", err)
+			f.cfg.Logger.Log(ctx, consumerLevel(err), "following the history without a consumer for a moment", "after", f.at.Sequence, "error", err)
+			f.alone = time.Now().Add(aloneFor)
 			if last, err = f.check(ctx); err != nil {
 				return err
 			}
@@ -78,6 +90,43 @@ func (f *following) run(ctx context.Context) error {
 	}
 }
 
+var errBehind = errors.New("the consumer does not deliver what the log has")
+
+// listen follows through a consumer.
+func (f *following) listen(ctx context.Context) error {
+	session, interrupt := context.WithCancelCause(ctx)
+	var watch sync.WaitGroup
+	defer watch.Wait()
+	defer interrupt(nil)
+	f.delivered.Store(f.at.Sequence)
+	watch.Go(func() { interrupt(f.watchLog(session)) })
+	_, err := f.consume(session, everything, f.at.Sequence+1, math.MaxUint64, f.deliver)
+	return err
+}
+
+// watchLog returns when the log answers that the consumer is not what it is, or does not answer.
+func (f *following) watchLog(ctx context.Context) error {
+	for before := uint64(math.MaxUint64); ; {
+		if err := wait(ctx, lookout); err != nil {
+			return err
+		}
+		last, err := f.lastSequence(ctx)
+		now := f.delivered.Load()
+		switch {
+		case err != nil:
+			return err
+		case last < now:
+			return fmt.Errorf("%w: the last sequence is %d, %d was delivered", errBehind, last, now)
+		case last > now && now == before:
+			return errBehind
+		}
+		before = math.MaxUint64
+		if last > now {
+			before = now
+		}
+	}
+}
+
 // deliver gives the next message to the caller.
 func (f *following) deliver(m history.Message) error {
 	if m.Sequence != f.at.Sequence+1 {
@@ -87,6 +136,7 @@ func (f *following) deliver(m history.Message) error {
 		return err
 	}
 	f.at = m.Mark()
+	f.delivered.Store(m.Sequence)
 	return nil
 }
 

@@ -3,8 +3,9 @@
 // Package jetstream keeps histories in the JetStream stream EMERGENCY, one subject per incident (hardening 6).
 //
 // It uses STREAM.INFO, STREAM.MSG.GET and conditional publishes, all answered by the stream's leader, and changes no
-// stream. Those are all the rights that a service has (hardening 5). Where a process may also create consumers, as in
-// the embedded server, Config.Consumers makes long reads faster; every reading is complete without them.
+// stream. Those are nearly all the rights that a service has (hardening 5). Consumers make long reads faster: ephemeral
+// ones where a process may create them, as in the embedded server, else some that an operator has made for the service, of
+// which it takes one that nobody uses. Every reading is complete without them, and what they deliver is checked for gaps.
 //
 // Measured over loopback on two busy cores, nats-server 2.15.2, synced, records of 1 KB (go test -bench .): an append 0.46 ms
 // and a plain publish with acknowledgement 0.50 ms; 64 at once, 2,900 and 3,700 a second. The last record of an incident
@@ -20,6 +21,7 @@ import (
 	"log/slog"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -41,6 +43,9 @@ type Config struct {
 	Logger *slog.Logger
 	// Consumers allows ephemeral consumers for long reads. No service of a production system may create any.
 	Consumers bool
+	// Readers are the consumers of the whole stream that were made for this process and its like, which it may reset and pull from. At most
+	// one process uses one at a time; whoever finds none reads without. Not needed with Consumers.
+	Readers []string
 	// Timeout of one request to the server; 2 s.
 	Timeout time.Duration
 	// Tries of one append or read, with growing pauses between them; 5.
@@ -59,6 +64,7 @@ type Store struct {
 	stream jetstream.Stream
 	api    string               // subject prefix of the JetStream API
 	link   atomic.Pointer[link] // the connection until its next interruption
+	taken  sync.Map             // the Readers that this store uses now, by name
 
 	silent atomic.Pointer[time.Time] // when the first question was left unanswered after the last answer; nil if none was
 }

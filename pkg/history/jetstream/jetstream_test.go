@@ -12,10 +12,10 @@ import (
 
 func TestStore(t *testing.T) {
 	t.Parallel()
-	for name, consumers := range map[string]bool{"gets alone": false, "consumers": true} {
+	for name, by := range ways() {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
-			historytest.Run(t, func(t *testing.T) *historytest.Rig { return suiteRig(t, consumers) })
+			historytest.Run(t, func(t *testing.T) *historytest.Rig { return suiteRig(t, by) })
 		})
 	}
 }

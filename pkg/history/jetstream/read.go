@@ -93,7 +93,7 @@ func unwrapCalled(step string, err error) error {
 // read calls fn for all messages of a subject with from <= sequence <= upTo, in order. A consumer is only a faster way:
 // what it does not deliver, for whatever reason, is got one by one.
 func (s *Store) read(ctx context.Context, filter string, from, upTo uint64, fn func(history.Message) error) error {
-	if s.cfg.Consumers && from <= upTo {
+	if from <= upTo && s.mayConsume(filter, upTo-from+1) {
 		next, err := s.consume(ctx, filter, from, upTo, fn)
 		if err == nil || errors.As(err, new(calledError)) {
 			return err
@@ -101,7 +101,7 @@ func (s *Store) read(ctx context.Context, filter string, from, upTo uint64, fn f
 		if ctx.Err() != nil {
 			return unavailable(ctx, err)
 		}
-		s.cfg.Logger.WarnContext(ctx, "history is read without a consumer", "from", next, "error", err)
+		s.cfg.Logger.Log(ctx, consumerLevel(err), "history is read without a consumer", "from", next, "error", err)
 		from = next
 	}
 	return s.getAll(ctx, filter, from, upTo, fn)
@@ -168,17 +168,17 @@ func (s *Store) walk(ctx context.Context, filter string, from, end uint64) ([]hi
 
 var errSkipped = errors.New("the consumer skipped a message")
 
-// consume reads through an ephemeral consumer and returns the first sequence that it has not delivered. It gives up at
-// the first irregularity: a skipped message, an interruption, silence where there should be messages.
+// consume reads through a consumer and returns the first sequence that it has not delivered. It gives up at the first
+// irregularity: a skipped message, an interruption, silence where there should be messages.
 func (s *Store) consume(ctx context.Context, filter string, from, upTo uint64, fn func(history.Message) error) (next uint64, err error) {
 	session, interrupt := context.WithCancelCause(ctx)
 	defer interrupt(nil)
 	defer context.AfterFunc(s.link.Load(), func() { interrupt(errInterrupted) })()
-	consumer, err := s.newConsumer(ctx, filter, from)
+	consumer, leave, err := s.consumer(ctx, filter, from)
 	if err != nil {
-		return from, fmt.Errorf("create consumer: %w", err)
+		return from, err
 	}
-	defer s.drop(consumer)
+	defer leave()
 	messages, err := consumer.Messages(jetstream.PullExpiry(4*time.Second), jetstream.PullHeartbeat(time.Second),
 		jetstream.WithMessagesErrOnMissingHeartbeat(true))
 	if err != nil {
@@ -212,30 +212,4 @@ func (s *Store) consume(ctx context.Context, filter string, from, upTo uint64, f
 		from = meta.Sequence.Stream + 1
 	}
 	return from, nil
-}
-
-func (s *Store) newConsumer(ctx context.Context, filter string, from uint64) (consumer jetstream.Consumer, err error) {
-	err = s.once(ctx, func(ctx context.Context) (err error) {
-		consumer, err = s.stream.CreateConsumer(ctx, jetstream.ConsumerConfig{
-			FilterSubject:     filter,
-			DeliverPolicy:     jetstream.DeliverByStartSequencePolicy,
-			OptStartSeq:       from,
-			AckPolicy:         jetstream.AckNonePolicy,
-			InactiveThreshold: 10 * time.Second, // for one that drop could not delete
-			MemoryStorage:     true,
-			Replicas:          1,
-		})
-		return err
-	})
-	return consumer, err
-}
-
-// drop deletes a consumer, or leaves that to the server.
-func (s *Store) drop(consumer jetstream.Consumer) {
-	if !s.nc.IsConnected() {
-		return
-	}
-	ctx, cancel := context.WithTimeout(context.Background(), s.cfg.Timeout)
-	defer cancel()
-	_ = s.stream.DeleteConsumer(ctx, consumer.CachedInfo().Name)
 }

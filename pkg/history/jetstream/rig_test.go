@@ -40,7 +40,7 @@ func newRig(tb testing.TB) *rig {
 	r.proxy = newProxy(tb, r.target())
 	tb.Cleanup(func() { r.stop() })
 	js := connect(tb, r.url)
-	if err := natsd.Provision(tb.Context(), js, natsd.Profile{Replicas: 1, MaxBytes: 64 << 20}); err != nil {
+	if err := natsd.Provision(tb.Context(), js, natsd.Profile{Replicas: 1, MaxBytes: 64 << 20, Consumers: true}); err != nil {
 		tb.Fatal(err)
 	}
 	return r
@@ -114,10 +114,19 @@ func openStore(tb testing.TB, url string, change func(*jetstream.Config)) *jetst
 	return store
 }
 
+// ways are how a store may read.
+func ways() map[string]func(*jetstream.Config) {
+	return map[string]func(*jetstream.Config){
+		"gets alone": func(*jetstream.Config) {},
+		"consumers":  func(c *jetstream.Config) { c.Consumers = true },
+		"readers":    func(c *jetstream.Config) { c.Readers = natsd.Consumers("incident") },
+	}
+}
+
 // suiteRig makes a rig for the suite. The stranger comes over a connection of his own.
-func suiteRig(t *testing.T, consumers bool) *historytest.Rig {
+func suiteRig(t *testing.T, by func(*jetstream.Config)) *historytest.Rig {
 	r := newRig(t)
-	store := openStore(t, r.proxy.url(), func(c *jetstream.Config) { c.Consumers = consumers })
+	store := openStore(t, r.proxy.url(), by)
 	backup := t.TempDir()
 	return &historytest.Rig{
 		Store:   store,

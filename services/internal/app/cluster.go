@@ -13,6 +13,7 @@ import (
 	"syscall"
 
 	"cacert.org/emergency/pkg/history"
+	historystore "cacert.org/emergency/pkg/history/jetstream"
 	"cacert.org/emergency/pkg/identity"
 	"cacert.org/emergency/pkg/natsd"
 	"cacert.org/emergency/pkg/rpc"
@@ -114,7 +115,7 @@ func (n *Node) connectLog(ctx context.Context) error {
 		return err
 	}
 	n.expect = c.expect()
-	return n.openStores(ctx, false)
+	return n.openStores(ctx, historystore.Config{Readers: natsd.Consumers(n.set.Service)})
 }
 
 // expect is what the log must be like.

@@ -13,6 +13,7 @@ import (
 	"github.com/nats-io/nats.go/jetstream"
 
 	"cacert.org/emergency/pkg/history"
+	historystore "cacert.org/emergency/pkg/history/jetstream"
 	"cacert.org/emergency/pkg/identity/devca"
 	"cacert.org/emergency/pkg/natsd"
 	"cacert.org/emergency/pkg/procedure"
@@ -104,7 +105,7 @@ func (n *Node) openLog(ctx context.Context) error {
 		return err
 	}
 	n.expect = natsd.Expect{Replicas: 1, Sync: n.nats.Sync()}
-	return n.openStores(ctx, true)
+	return n.openStores(ctx, historystore.Config{Consumers: true})
 }
 
 // openRepository makes an empty bare repository where none was named.

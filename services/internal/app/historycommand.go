@@ -179,7 +179,7 @@ func (o *archived) log(ctx context.Context, do func(jetstream.JetStream, history
 		return err
 	}
 	defer js.Conn().Close()
-	store, err := historystore.New(ctx, historystore.Config{JS: js, Logger: remote.Logger, Consumers: o.user == ""})
+	store, err := historystore.New(ctx, historystore.Config{JS: js, Logger: remote.Logger, Consumers: o.user == "", Readers: natsd.Consumers(o.user)})
 	if err != nil {
 		return fmt.Errorf("as %s, whose seed this command needs: %w", o.whose(), err)
 	}

@@ -133,12 +133,13 @@ func newNode(ctx context.Context, set Settings) (*Node, error) {
 }
 
 // openStores opens what lies in the log, as far as the services of this process may use it.
-func (n *Node) openStores(ctx context.Context, consumers bool) error {
+func (n *Node) openStores(ctx context.Context, log historystore.Config) error {
 	if err := natsd.Check(ctx, n.js, n.expect); err != nil {
 		return err
 	}
 	var err error
-	if n.store, err = historystore.New(ctx, historystore.Config{JS: n.js, Logger: n.log, Consumers: consumers}); err != nil {
+	log.JS, log.Logger = n.js, n.log
+	if n.store, err = historystore.New(ctx, log); err != nil {
 		return err
 	}
 	owners := n.set.owners()

@@ -214,6 +214,7 @@ func provision(ctx context.Context, r natsd.Remote, profile natsd.Profile) error
 	defer js.Conn().Close()
 	limited, cancel := context.WithTimeout(ctx, 10*time.Second)
 	defer cancel()
+	profile.Consumers = true
 	return natsd.Provision(limited, js, profile)
 }
 

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/nats-io/nats.go/jetstream"
+	"github.com/prometheus/procfs"
 	"google.golang.org/grpc"
 
 	historystore "cacert.org/emergency/pkg/history/jetstream"
@@ -179,7 +180,74 @@ func (f *fleet) measure(ctx context.Context, opt Options) ([]Figure, error) {
 	if err != nil {
 		return nil, err
 	}
-	return append(list, figure("three replicas: commands by two instances against one, 64 clients", "1/s", two.perSecond, one.perSecond)), nil
+	list = append(list, figure("three replicas: commands by two instances against one, 64 clients", "1/s", two.perSecond, one.perSecond))
+	spent, err := f.spent(ctx, opt, 64, on(1), raw)
+	return append(list, spent...), err
+}
+
+// spent tells whose processor time a command takes, and a bare publish.
+func (f *fleet) spent(ctx context.Context, opt Options, clients int, ours, base func(context.Context, int) error) ([]Figure, error) {
+	type group struct {
+		name string
+		pids []int
+	}
+	groups := []group{{"the log's three servers", nil}, {"both instances of the service", nil}, {"the clients", []int{os.Getpid()}}}
+	for _, s := range f.cluster.Servers {
+		groups[0].pids = append(groups[0].pids, s.Process().ID())
+	}
+	for _, i := range f.cluster.Instances {
+		if i.Service == procedure.OwnerIncident {
+			groups[1].pids = append(groups[1].pids, i.Process().ID())
+		}
+	}
+	used := func() (list []float64, err error) {
+		for _, g := range groups {
+			sum := 0.0
+			for _, pid := range g.pids {
+				p, err := procfs.NewProc(pid)
+				if err != nil {
+					return nil, err
+				}
+				stat, err := p.Stat()
+				if err != nil {
+					return nil, err
+				}
+				sum += stat.CPUTime()
+			}
+			list = append(list, sum)
+		}
+		return list, nil
+	}
+	perOperation := func(op func(context.Context, int) error) ([]float64, error) {
+		before, err := used()
+		if err != nil {
+			return nil, err
+		}
+		begun := time.Now()
+		s, err := turn(ctx, clients, opt.Slice*time.Duration(opt.Rounds), op)
+		if err != nil {
+			return nil, err
+		}
+		operations := s.perSecond * time.Since(begun).Seconds()
+		after, err := used()
+		for i := range after {
+			after[i] = (after[i] - before[i]) * 1000 / operations
+		}
+		return after, err
+	}
+	a, err := perOperation(ours)
+	if err != nil {
+		return nil, err
+	}
+	b, err := perOperation(base)
+	if err != nil {
+		return nil, err
+	}
+	var list []Figure
+	for i, g := range groups {
+		list = append(list, figure(fmt.Sprintf("three replicas: processor time of a command, %d clients: %s", clients, g.name), "ms", a[i], b[i]))
+	}
+	return list, nil
 }
 
 // recordSize is the stored size of a note's record.

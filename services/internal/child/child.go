@@ -117,6 +117,9 @@ func (p *Process) read(out io.Reader, logFile *os.File, ready string, lines chan
 	}
 }
 
+// ID is the process's number.
+func (p *Process) ID() int { return p.cmd.Process.Pid }
+
 // Log is the file with everything that the process said.
 func (p *Process) Log() string { return p.log }
 
