@@ -255,7 +255,7 @@ func teamRoles(t emergencyv1.Team) []emergencyv1.Role {
 }
 
 func (d *decision) ofTeam(person string, t emergencyv1.Team) bool {
-	return slices.ContainsFunc(teamRoles(t), func(r emergencyv1.Role) bool { return d.env.Book.Has(person, r, d.env.Now) })
+	return slices.ContainsFunc(teamRoles(t), func(r emergencyv1.Role) bool { return d.holds(person, r) })
 }
 
 // fitting chooses the slot: the named one, or the team's first open one for the step. When none of those is open, it is all

@@ -254,15 +254,15 @@ func (d *decision) firstUse(x *ConsoleFacts) time.Duration {
 
 // parties checks subject and watcher: humans, whatever keys and connections they use (X13).
 func (d *decision) parties(subject, watcher string) ([]emergencyv1.Deviation, *Refusal) {
-	assessor := d.env.Book.Has(subject, sa, d.env.Now)
+	assessor := d.holds(subject, sa)
 	if d.hypothetical && subject == "" {
 		assessor = true // whom it will be is asked later
 	}
-	if !assessor && !d.env.Book.Has(subject, se, d.env.Now) {
+	if !assessor && !d.holds(subject, se) {
 		return nil, refuse(ReasonSubjectRole, "%s is neither software assessor nor software engineer", subject).
 			allow("GrantAccess", "", "name one of %s", d.whoHas(roles(sa, se)))
 	}
-	if !d.env.Book.Has(watcher, ca, d.env.Now) {
+	if !d.holds(watcher, ca) {
 		return nil, refuse(ReasonWatcherRole, "%s is no critical admin and cannot watch", watcher).allow("GrantAccess", "", "name one of %s", d.whoHas(roles(ca)))
 	}
 	if subject == watcher || subject == d.person {
@@ -430,7 +430,7 @@ func (d *decision) watched(g *Grant) *Refusal {
 		why = "has not armed the watch"
 	case d.at.After(d.s.PresenceUntil(g)):
 		why = "has not confirmed to be present since " + stamp(g.Armed.At)
-	case !d.env.Book.Has(g.Watcher, ca, d.env.Now):
+	case !d.holds(g.Watcher, ca):
 		why = "is no critical admin any more"
 	case !d.hypothetical && !d.console().LeaseAlive:
 		why = "does not watch now"

@@ -54,6 +54,16 @@ type Env struct {
 	Causation, Correlation string
 }
 
+// present is the earliest that it can be: Now, or the time of the rule book's last record where Now is behind it by no more than
+// clock.tolerance (0.6). What the service has read has happened, so no clock that is a little behind lets a revoked key or an ended role act.
+func (e Env) present() time.Time {
+	last := e.Book.RecordedAt()
+	if p := e.Book.LatestPolicy(); p != nil && last.After(e.Now) && last.Sub(e.Now) <= p.Duration("clock.tolerance") {
+		return last
+	}
+	return e.Now
+}
+
 // Facts are what a service finds out for one command. Only the fields of that command are set.
 type Facts struct {
 	// Duplicates are open incidents of the same system; Declare.
@@ -275,7 +285,7 @@ func (d *decision) authenticate() (*emergencyv1.Actor, *Refusal) {
 		return nil, refuse(ReasonKeyUnknown, "key %s is not in the rule book", short(a.KeyID)).
 			allow("AddKey", a.KeyID, "the person adds the key with a key already listed, or the Board does")
 	}
-	if !entry.RevokedAt.IsZero() && !d.env.Now.Before(entry.RevokedAt) {
+	if !entry.RevokedAt.IsZero() && !d.env.present().Before(entry.RevokedAt) {
 		return nil, refuse(ReasonKeyRevoked, "key %s was revoked at %s", short(a.KeyID), stamp(entry.RevokedAt)).
 			allow("AddKey", "", "use another key of yours, or have the Board add one")
 	}
@@ -368,7 +378,7 @@ func (d *decision) roleAllows(c Command, actor *emergencyv1.Actor) *Refusal {
 		wanted = []emergencyv1.Role{st} // the role the person signed in
 	}
 	for _, r := range wanted {
-		if d.env.Book.Has(d.person, r, d.env.Now) {
+		if d.holds(d.person, r) {
 			d.role, actor.Role = r, r
 			return nil
 		}
@@ -404,6 +414,11 @@ func rolesFor(c Command, row *commandRow) []emergencyv1.Role {
 		}
 	}
 	return row.roles
+}
+
+// holds tells whether a person has a role (2.2): by the service's clock, and still when the rule book was last changed.
+func (d *decision) holds(person string, role emergencyv1.Role) bool {
+	return d.env.Book.Has(person, role, d.env.Now) && d.env.Book.Has(person, role, d.env.present())
 }
 
 // exclusivity checks X1 to X3 (SP 3.4.2). Safety commands go through with a deviation (2.3 (b)).

@@ -231,7 +231,7 @@ func (s *State) cleanDryRun(r *Revision, host string, now time.Time) *DryRun {
 func (d *decision) observer(r *Revision, c *emergencyv1.StartApplyRequest) (string, *Refusal) {
 	for i := len(d.s.Observers) - 1; i >= 0; i-- {
 		o := d.s.Observers[i]
-		if o.Revision == r.ID && !o.After && o.By != d.person && (c.GetObserver() == "" || c.GetObserver() == o.By) && d.env.Book.Has(o.By, ca, d.env.Now) {
+		if o.Revision == r.ID && !o.After && o.By != d.person && (c.GetObserver() == "" || c.GetObserver() == o.By) && d.holds(o.By, ca) {
 			return o.By, nil
 		}
 	}
@@ -450,7 +450,7 @@ func decideRollBack(d *decision, c *emergencyv1.RollBackRequest) *Refusal {
 	if c.GetObserver() == d.person {
 		return refuse(ReasonSamePerson, "%s cannot be executor and observer", d.person).under("X10 (SP 1.2, 4.1)").allow("RollBack", r.ID, "name another of %s", d.whoHas(roles(ca)))
 	}
-	if !d.env.Book.Has(c.GetObserver(), ca, d.env.Now) && !(d.hypothetical && c.GetObserver() == "") {
+	if !d.holds(c.GetObserver(), ca) && !(d.hypothetical && c.GetObserver() == "") {
 		return refuse(ReasonObserverMissing, "%s is no critical admin and cannot observe", c.GetObserver()).allow("RollBack", r.ID, "name one of %s", d.whoHas(roles(ca)))
 	}
 	if other := d.s.RunningApply(); other != nil {

@@ -246,7 +246,7 @@ func (d *decision) conflict(person string, x *Dispute) string {
 		return "is named as a party"
 	}
 	for _, r := range roles(cl, al) { // both lead teams that every call-out is for
-		if d.env.Book.Has(person, r, d.env.Now) {
+		if d.holds(person, r) {
 			return "is " + roleWord(r)
 		}
 	}
@@ -344,7 +344,7 @@ func decidePropose(d *decision, c *emergencyv1.ProposeArbitratorRequest) *Refusa
 
 // listed: a candidate is on the list and has no conflict.
 func (d *decision) listed(candidate string, x *Dispute) *Refusal {
-	if !d.env.Book.Has(candidate, ar, d.env.Now) {
+	if !d.holds(candidate, ar) {
 		return refuse(ReasonNotListed, "%s is not on the list of arbitrators", candidate).allow(d.row.name, x.ID, "name %s", d.whoHas(roles(ar)))
 	}
 	return d.mayJudge(candidate, x)

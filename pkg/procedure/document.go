@@ -27,7 +27,7 @@ func decideDocument(d *decision, c *emergencyv1.DocumentRequest) *Refusal {
 	if !acted {
 		return refuse(ReasonNothingToDocument, "nothing was done to the host under strategy %d", c.GetStrategy())
 	}
-	if !mine && !d.env.Book.Has(d.person, cl, d.env.Now) {
+	if !mine && !d.holds(d.person, cl) {
 		return refuse(ReasonNotActingAdmin, "%s did not act under strategy %d", d.person, c.GetStrategy()).
 			allow("Document", "", "who executed, observed, watched or granted, or the critical team lead, documents")
 	}

@@ -57,7 +57,7 @@ func decideEscalate(d *decision, c *emergencyv1.EscalateRequest) *Refusal {
 
 // overdue are the actor's own overdue obligations: in this incident by its state, in others as the service found them.
 func (d *decision) overdue() []string {
-	list := Overdue(d.s, d.person, func(r emergencyv1.Role) bool { return d.env.Book.Has(d.person, r, d.env.Now) }, d.at)
+	list := Overdue(d.s, d.person, func(r emergencyv1.Role) bool { return d.holds(d.person, r) }, d.at)
 	return distinct(append(list, d.env.Facts.Overdue...))
 }
 

@@ -68,7 +68,7 @@ func (d *decision) signer(digest string) (string, *Refusal) {
 	if !ok || entry.Key.GetPerson() == "" {
 		return "", again(refuse(ReasonKeyUnknown, "the signing key %s is no person's in the rule book", short(a.GetKeyId())))
 	}
-	if !entry.RevokedAt.IsZero() && !d.env.Now.Before(entry.RevokedAt) {
+	if !entry.RevokedAt.IsZero() && !d.env.present().Before(entry.RevokedAt) {
 		return "", again(refuse(ReasonKeyRevoked, "the signing key %s was revoked at %s", short(a.GetKeyId()), stamp(entry.RevokedAt)))
 	}
 	st, err := OpenApproval(a, entry.Key)

@@ -58,6 +58,47 @@ func TestKeyRevokedAtNow(t *testing.T) {
 	}
 }
 
+// What the rule book says has happened, also for a service whose clock is a little behind it (0.6). Further behind, it is the clock that says
+// when, as for everything else.
+func TestClockBehindTheRuleBook(t *testing.T) {
+	t.Parallel()
+	for _, x := range []struct {
+		name   string
+		behind time.Duration
+		change procedure.Command
+		by     string
+		want   procedure.Reason
+	}{
+		{"key revoked", time.Minute, &emergencyv1.RevokeKeyRequest{KeyId: pt.KeyOf("anna2").ID, Reason: "stolen in the evening"}, "anna2", procedure.ReasonKeyRevoked},
+		{"key revoked, at the tolerance", 2 * time.Minute, &emergencyv1.RevokeKeyRequest{KeyId: pt.KeyOf("anna2").ID, Reason: "stolen in the evening"}, "anna2", procedure.ReasonKeyRevoked},
+		{"key revoked, beyond the tolerance", 2*time.Minute + time.Second, &emergencyv1.RevokeKeyRequest{KeyId: pt.KeyOf("anna2").ID, Reason: "stolen in the evening"}, "anna2", ""},
+		{"role ended", time.Minute, nil, "anna", procedure.ReasonRole},
+		{"role ended, beyond the tolerance", 3 * time.Minute, nil, "anna", ""},
+		{"another key", time.Minute, &emergencyv1.RevokeKeyRequest{KeyId: pt.KeyOf("anna2").ID, Reason: "stolen in the evening"}, "anna", ""},
+	} {
+		t.Run(x.name, func(t *testing.T) {
+			t.Parallel()
+			w := pt.Given(t, pt.Story(pt.Declared)).World()
+			book := pt.Founding().For(t)
+			book.Now = w.Now.Add(x.behind)
+			if x.change == nil {
+				book.Do("bea", revokeRole("anna", roleSA, book.Now))
+			} else {
+				book.Do("anna", x.change)
+			}
+			w.Book = book.Book
+			out := w.Try(x.by, note())
+			var got procedure.Reason
+			if out.Refusal != nil {
+				got = out.Refusal.Reason
+			}
+			if got != x.want {
+				t.Errorf("refused for %q, want %q", got, x.want)
+			}
+		})
+	}
+}
+
 func TestG2Form(t *testing.T) {
 	t.Parallel()
 	declared := history(pt.Story(pt.Declared))

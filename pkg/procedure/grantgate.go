@@ -66,7 +66,7 @@ func (d *decision) seenBy(g *Grant) *Refusal {
 		return subjectIsWatcher("%s is subject of %s and watches or granted it", g.Subject, g.ID)
 	case d.s.permits(g, g.Subject):
 		return subjectIsWatcher("%s is subject of %s and permitted it", g.Subject, g.ID)
-	case !d.env.Book.Has(g.Subject, sa, d.env.Now) && !d.env.Book.Has(g.Subject, se, d.env.Now):
+	case !d.holds(g.Subject, sa) && !d.holds(g.Subject, se):
 		return refuse(ReasonSubjectRole, "%s is neither software assessor nor software engineer", g.Subject)
 	}
 	d.hypothetical = true // the lease is the broker's to know

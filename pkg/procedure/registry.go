@@ -149,14 +149,14 @@ func (d *decision) secondSigner(c *emergencyv1.PublishPolicyRequest) (string, *R
 	if person == d.person {
 		return "", refuse(ReasonSamePerson, "%s signed twice", person).under("4.6 PublishPolicy").allow("PublishPolicy", "", "have it signed by %s", d.another(bd, cl))
 	}
-	if !d.env.Book.Has(person, bd, d.env.Now) && !d.env.Book.Has(person, cl, d.env.Now) {
+	if !d.holds(person, bd) && !d.holds(person, cl) {
 		return "", refuse(ReasonRole, "%s is neither of the Board nor the critical team lead", person).allow("PublishPolicy", "", "have it signed by %s", d.another(bd, cl))
 	}
 	st, err := OpenApproval(a, entry.Key)
 	if err != nil {
 		return "", refuse(ReasonSignature, "second signature: %v", err)
 	}
-	if !d.env.Book.Has(person, st.GetRole(), d.env.Now) || st.GetRole() != bd && st.GetRole() != cl {
+	if !d.holds(person, st.GetRole()) || st.GetRole() != bd && st.GetRole() != cl {
 		return "", refuse(ReasonSignature, "the second signature was made as %s", roleWord(st.GetRole()))
 	}
 	want, err := StatementFor(d.s, Countersigned(c), person, st.GetRole(), st.GetSignedAt().AsTime())
@@ -247,7 +247,7 @@ func decideAddKey(d *decision, c *emergencyv1.AddKeyRequest) *Refusal {
 }
 
 func (d *decision) ownOrBoard(person string) *Refusal {
-	if person != "" && person == d.person || d.env.Book.Has(d.person, bd, d.env.Now) {
+	if person != "" && person == d.person || d.holds(d.person, bd) {
 		return nil
 	}
 	return refuse(ReasonRole, "another's key is for the Board").allow(d.row.name, "", "ask %s", d.whoHas(roles(bd)))
@@ -307,7 +307,7 @@ func contactsFields(f *fields, c *emergencyv1.SetContactsRequest) {
 
 // decideSetContacts keeps the addresses out of the history; by the person, or by a team lead.
 func decideSetContacts(d *decision, c *emergencyv1.SetContactsRequest) *Refusal {
-	lead := d.env.Book.Has(d.person, cl, d.env.Now) || d.env.Book.Has(d.person, al, d.env.Now)
+	lead := d.holds(d.person, cl) || d.holds(d.person, al)
 	if c.GetPerson() != d.person && !lead {
 		return refuse(ReasonRole, "another's contacts are for the team leads").allow("SetContacts", c.GetPerson(), "ask %s", d.whoHas(roles(cl, al)))
 	}

@@ -400,7 +400,7 @@ func decideForward(d *decision, c *emergencyv1.ForwardRequest) *Refusal {
 	if to == "" {
 		to = d.s.executor()
 	}
-	if !d.env.Book.Has(to, ca, d.env.Now) {
+	if !d.holds(to, ca) {
 		return refuse(ReasonRecipientRole, "%q is no critical admin", to).allow("Forward", r.ID, "name one of %s", d.whoHas(roles(ca)))
 	}
 	d.emit(&emergencyv1.PatchForwarded{Binding: r.bind(), To: to, RollbackPlan: d.seal(c.GetRollbackPlan()), LocalTest: d.seal(c.GetLocalTest())}, deviations...)

@@ -292,7 +292,7 @@ func decideReportDirection(d *decision, c *emergencyv1.ReportDirectionDoneReques
 	if refusal != nil {
 		return refusal
 	}
-	if x.Person != d.person && (x.Role == 0 || !d.env.Book.Has(d.person, x.Role, d.env.Now)) {
+	if x.Person != d.person && (x.Role == 0 || !d.holds(d.person, x.Role)) {
 		return refuse(ReasonNotNamed, "%s is for %s", x.ID, x.named()).allow("ReportDirectionDone", x.ID, "whoever it is for reports it")
 	}
 	d.emit(&emergencyv1.DirectionReported{Direction: x.ID, Person: d.person, Proof: d.seal(c.GetProof())})

@@ -176,7 +176,7 @@ func (d *decision) checkApproval(c Command) *Refusal {
 	if !ok || entry.Key.GetPerson() != d.person {
 		return bad("the signing key %s is none of %s's keys", short(a.GetKeyId()), d.person)
 	}
-	if !entry.RevokedAt.IsZero() && !d.env.Now.Before(entry.RevokedAt) {
+	if !entry.RevokedAt.IsZero() && !d.env.present().Before(entry.RevokedAt) {
 		return refuse(ReasonKeyRevoked, "the signing key %s was revoked at %s", short(a.GetKeyId()), stamp(entry.RevokedAt))
 	}
 	st, err := OpenApproval(a, entry.Key)

@@ -45,7 +45,7 @@ func MayWatchThrough(s *State, grant, person string, a *emergencyv1.Approval, bo
 	if !ok || entry.Key.GetPerson() != person || person == "" {
 		return refused("the signing key %s is none of %s's", short(a.GetKeyId()), person)
 	}
-	if !entry.RevokedAt.IsZero() && !now.Before(entry.RevokedAt) {
+	if !entry.RevokedAt.IsZero() && !(Env{Now: now, Book: book}).present().Before(entry.RevokedAt) {
 		return "", time.Time{}, refuse(ReasonKeyRevoked, "the signing key %s was revoked at %s", short(a.GetKeyId()), stamp(entry.RevokedAt))
 	}
 	st, err := OpenApproval(a, entry.Key)

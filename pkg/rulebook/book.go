@@ -23,6 +23,8 @@ type Book struct {
 	// Position is the last position of the rule book's history that is part of the book; 0 for an empty one.
 	Position uint64
 
+	recordedAt time.Time
+
 	policies []*Policy
 	grants   []grant
 	keys     map[string]KeyEntry
@@ -74,6 +76,9 @@ type Reachability struct {
 func (b *Book) With(lastPosition uint64, at time.Time, payloads ...proto.Message) (*Book, error) {
 	n := b.clone()
 	n.Position = lastPosition
+	if at.After(n.recordedAt) {
+		n.recordedAt = at
+	}
 	for _, p := range payloads {
 		if err := n.apply(at, p); err != nil {
 			return nil, err
@@ -82,12 +87,20 @@ func (b *Book) With(lastPosition uint64, at time.Time, payloads ...proto.Message
 	return n, nil
 }
 
+// RecordedAt is when the last record that is part of the book was recorded; the zero time for an empty book.
+func (b *Book) RecordedAt() time.Time {
+	if b == nil {
+		return time.Time{}
+	}
+	return b.recordedAt
+}
+
 func (b *Book) clone() *Book {
 	if b == nil {
 		b = &Book{}
 	}
 	n := &Book{
-		Position: b.Position, policies: slices.Clone(b.policies), grants: slices.Clone(b.grants), persons: slices.Clone(b.persons),
+		Position: b.Position, recordedAt: b.recordedAt, policies: slices.Clone(b.policies), grants: slices.Clone(b.grants), persons: slices.Clone(b.persons),
 		keys: maps.Clone(b.keys), rota: maps.Clone(b.rota), contacts: maps.Clone(b.contacts), reached: maps.Clone(b.reached),
 	}
 	if n.keys == nil {
