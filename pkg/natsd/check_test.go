@@ -337,9 +337,6 @@ func TestCluster(t *testing.T) {
 		if err := natsd.Check(t.Context(), js, three); err != nil {
 			t.Errorf("server %d: %v", i, err)
 		}
-		if err := natsd.ReadAll(t.Context(), js); err != nil {
-			t.Errorf("server %d: %v", i, err)
-		}
 	}
 	guard := natsd.NewGuard(js, three, 100)
 	cluster.Stop(2)

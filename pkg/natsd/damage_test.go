@@ -130,26 +130,3 @@ func binaryLen(b []byte) int {
 	at := bytes.LastIndex(b, []byte("emergency.")) - 22
 	return int(binary.LittleEndian.Uint32(b[at:]))
 }
-
-func TestReadAll(t *testing.T) {
-	t.Parallel()
-	s, js := provisioned(t)
-	if err := natsd.ReadAll(t.Context(), js); err != nil {
-		t.Errorf("empty: %v", err)
-	}
-	publish(t, js, "emergency.e20261124-1", 600) // more than two batches
-	if err := natsd.ReadAll(t.Context(), js); err != nil {
-		t.Errorf("whole: %v", err)
-	}
-	stream, err := js.Stream(t.Context(), natsd.Stream)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if n := stream.CachedInfo().State.Consumers; n != 0 {
-		t.Errorf("%d consumers are left", n)
-	}
-	closeServer(t, s)
-	if err := natsd.ReadAll(t.Context(), js); err == nil {
-		t.Error("a stream that could not be asked was read")
-	}
-}

@@ -4,6 +4,7 @@ package natsd
 
 import (
 	"bytes"
+	"context"
 	"encoding/hex"
 	"errors"
 	"fmt"
@@ -13,6 +14,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/nats-io/nats-server/v2/server"
 )
@@ -36,6 +38,42 @@ type StoredStream struct {
 // What it cannot see: records that are missing at the very end, cut at a border between two. For that the server has the others, and
 // readers their remembered heads (Guard).
 func ExamineStore(dir string) ([]StoredStream, error) {
+	return examineStore(dir, func(folder string) (StoredStream, error) { return examineFolder(folder, os.ReadFile) })
+}
+
+// How often a running server's folder is read until what is wrong with it counts, and how long it is left alone in between: blocks are
+// written to, put together and removed meanwhile.
+const (
+	runningTries = 5
+	runningPause = time.Second
+)
+
+// ExamineRunning is ExamineStore for a server that runs, to be called at night and before evidence is sealed (hardening 4): a bit that the
+// disk gives back wrong is noticed by nobody else until somebody reads just that record. It reads from the disk, not from what the system
+// remembers of it (on Linux). Only what is still wrong after several readings is an error.
+func ExamineRunning(ctx context.Context, dir string) ([]StoredStream, error) {
+	return examineStore(dir, func(folder string) (s StoredStream, err error) {
+		for n := range runningTries {
+			if n > 0 {
+				if err := pause(ctx, runningPause); err != nil {
+					return s, err
+				}
+			}
+			if s, err = examineFolder(folder, readFromDisk); err == nil || gone(folder) {
+				return s, nil
+			}
+		}
+		return s, err
+	})
+}
+
+// gone tells whether a stream was deleted meanwhile.
+func gone(folder string) bool {
+	_, err := os.Stat(folder)
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+func examineStore(dir string, examine func(folder string) (StoredStream, error)) ([]StoredStream, error) {
 	var streams []StoredStream
 	var errs []error
 	for _, pattern := range []string{"*/streams/*", "*/_js_/*"} {
@@ -48,7 +86,7 @@ func ExamineStore(dir string) ([]StoredStream, error) {
 			if strings.HasPrefix(filepath.Base(folder), ".") {
 				continue
 			}
-			s, err := examineFolder(folder)
+			s, err := examine(folder)
 			errs = append(errs, err)
 			streams = append(streams, s)
 		}
@@ -60,27 +98,34 @@ var globMeta = strings.NewReplacer(`\`, `\\`, `*`, `\*`, `?`, `\?`, `[`, `\[`)
 
 func globEscape(path string) string { return globMeta.Replace(path) }
 
-func examineFolder(folder string) (StoredStream, error) {
-	s := StoredStream{Account: filepath.Base(filepath.Dir(filepath.Dir(folder))), Name: filepath.Base(folder)}
-	for _, step := range []func(string) error{s.settings, s.snapshots, s.blocks} {
-		if err := step(folder); err != nil {
-			return s, fmt.Errorf("%w: %s of account %s: %w", ErrStoreDamaged, s.Name, s.Account, err)
+// examination is one reading of a folder.
+type examination struct {
+	StoredStream
+	folder string
+	read   func(path string) ([]byte, error)
+}
+
+func examineFolder(folder string, read func(string) ([]byte, error)) (StoredStream, error) {
+	s := examination{StoredStream{Account: filepath.Base(filepath.Dir(filepath.Dir(folder))), Name: filepath.Base(folder)}, folder, read}
+	for _, step := range []func() error{s.settings, s.snapshots, s.blocks} {
+		if err := step(); err != nil {
+			return s.StoredStream, fmt.Errorf("%w: %s of account %s: %w", ErrStoreDamaged, s.Name, s.Account, err)
 		}
 	}
-	return s, nil
+	return s.StoredStream, nil
 }
 
 // settings proves the stream's own description.
-func (s *StoredStream) settings(folder string) error {
-	text, err := os.ReadFile(filepath.Join(folder, server.JetStreamMetaFile))
+func (s *examination) settings() error {
+	text, err := s.read(filepath.Join(s.folder, server.JetStreamMetaFile))
 	if err != nil {
 		return fmt.Errorf("its settings: %w", err)
 	}
-	want, err := os.ReadFile(filepath.Join(folder, server.JetStreamMetaFileSum))
+	want, err := s.read(filepath.Join(s.folder, server.JetStreamMetaFileSum))
 	if err != nil {
 		return fmt.Errorf("its settings: %w", err)
 	}
-	if _, err := os.Stat(filepath.Join(folder, server.JetStreamMetaFileKey)); err == nil {
+	if _, err := os.Stat(filepath.Join(s.folder, server.JetStreamMetaFileKey)); err == nil {
 		return errUnexaminable
 	}
 	sum, err := checksums(s.Name)
@@ -95,8 +140,8 @@ func (s *StoredStream) settings(folder string) error {
 }
 
 // snapshots proves what a cluster's servers have agreed on before the log begins.
-func (s *StoredStream) snapshots(folder string) error {
-	files, err := os.ReadDir(filepath.Join(folder, "snapshots"))
+func (s *examination) snapshots() error {
+	files, err := os.ReadDir(filepath.Join(s.folder, "snapshots"))
 	if err != nil && !errors.Is(err, os.ErrNotExist) {
 		return err
 	}
@@ -104,7 +149,7 @@ func (s *StoredStream) snapshots(folder string) error {
 		if !strings.HasPrefix(file.Name(), "snap.") || !file.Type().IsRegular() {
 			continue
 		}
-		snapshot, err := os.ReadFile(filepath.Join(folder, "snapshots", file.Name()))
+		snapshot, err := s.read(filepath.Join(s.folder, "snapshots", file.Name()))
 		if err != nil {
 			return err
 		}
@@ -122,14 +167,14 @@ func (s *StoredStream) snapshots(folder string) error {
 }
 
 // blocks reads the messages.
-func (s *StoredStream) blocks(folder string) error {
-	numbers, err := blockNumbers(filepath.Join(folder, "msgs"))
+func (s *examination) blocks() error {
+	numbers, err := blockNumbers(filepath.Join(s.folder, "msgs"))
 	if err != nil {
 		return err
 	}
 	for i, number := range numbers {
 		name := strconv.Itoa(number) + ".blk"
-		block, err := os.ReadFile(filepath.Join(folder, "msgs", name))
+		block, err := s.read(filepath.Join(s.folder, "msgs", name))
 		if err != nil {
 			return err
 		}
@@ -149,7 +194,7 @@ func (s *StoredStream) blocks(folder string) error {
 }
 
 // count takes the next message. Of the histories none may be missing, because none is ever deleted.
-func (s *StoredStream) count(sequence uint64) error {
+func (s *examination) count(sequence uint64) error {
 	if s.Name == Stream && sequence != s.Last+1 {
 		return fmt.Errorf("message %d follows %d", sequence, s.Last)
 	}

@@ -3,11 +3,15 @@
 package natsd_test
 
 import (
+	"bytes"
+	"context"
 	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
+	"sync/atomic"
 	"testing"
 
 	"github.com/nats-io/nats.go/jetstream"
@@ -54,6 +58,75 @@ func TestExamineWholeStore(t *testing.T) {
 		}
 	}
 	t.Errorf("streams %+v, want %s with its 100 messages", streams, natsd.Stream)
+}
+
+// TestExamineRunning examines a store while it is written to, and then with a bit flipped under the running server, which notices nothing.
+func TestExamineRunning(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	s := start(t, dir)
+	js := connect(t, s)
+	if err := natsd.Provision(t.Context(), js, small); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	bucket, err := js.KeyValue(ctx, natsd.EffectBucket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var group sync.WaitGroup
+	var written atomic.Int64
+	group.Go(func() {
+		for i := 0; ctx.Err() == nil; i++ {
+			_, err := js.Publish(ctx, "emergency.e20261124-1", fmt.Appendf(nil, "record %d", i))
+			if err == nil {
+				_, err = bucket.PutString(ctx, fmt.Sprint("k", i%5), strings.Repeat("v", i%2000))
+			}
+			if err == nil && i%3 == 0 {
+				err = bucket.Purge(ctx, fmt.Sprint("k", i%5))
+			}
+			if err != nil && ctx.Err() == nil {
+				t.Error(err)
+				return
+			}
+			written.Store(int64(i))
+		}
+	})
+	for last := int64(-1); last < 300; {
+		before := written.Load()
+		streams, err := natsd.ExamineRunning(ctx, dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range streams {
+			if s.Name == natsd.Stream && s.Messages < uint64(before) {
+				t.Errorf("%d messages were read of %d", s.Messages, before)
+			}
+		}
+		last = before
+	}
+	stop()
+	group.Wait()
+	path := filepath.Join(dir, "jetstream", "$G", "streams", natsd.Stream, "msgs", "1.blk")
+	f, err := os.OpenFile(path, os.O_RDWR, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := bytes.Index(b, []byte("record 50"))
+	if _, err := f.WriteAt([]byte{b[at] ^ 1}, int64(at)); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Sync(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := natsd.ExamineRunning(t.Context(), dir); !errors.Is(err, natsd.ErrStoreDamaged) || !strings.Contains(err.Error(), natsd.Stream) {
+		t.Errorf("error %v, want ErrStoreDamaged naming the stream", err)
+	}
 }
 
 // TestExamineFindsEachBit flips every bit of two records, one in the middle and the last, and bits of the settings and their sum, one after the

@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"cacert.org/emergency/pkg/history/jetstream"
+	"cacert.org/emergency/pkg/natsd"
 	"cacert.org/emergency/services/internal/cluster"
 	"cacert.org/emergency/services/internal/testenv"
 )
@@ -88,6 +89,7 @@ func TestCluster(t *testing.T) {
 		healthy()
 	})
 	going("all servers of the log were killed")
+	awaitReaders(t, c)
 	l.mu.Lock()
 	l.stop = true
 	l.poke()
@@ -104,4 +106,28 @@ func TestCluster(t *testing.T) {
 	must(t, err)
 	l.checkStore(t, store)
 	t.Logf("%d commands acknowledged, %d of them sent again", len(l.acks), l.again)
+}
+
+// awaitReaders waits until each instance of each service reads the log by a consumer of its own.
+func awaitReaders(t *testing.T, c *cluster.Cluster) {
+	t.Helper()
+	js, err := c.Log()
+	must(t, err)
+	defer js.Conn().Close()
+	ctx, cancel := context.WithTimeout(t.Context(), testenv.Patience)
+	defer cancel()
+	for _, service := range natsd.Services() {
+		for read := 0; read < 2; {
+			read = 0
+			for _, name := range natsd.Consumers(service) {
+				consumer, err := js.Consumer(ctx, natsd.Stream, name)
+				if err != nil {
+					t.Fatalf("consumer %s: %v", name, err)
+				}
+				if consumer.CachedInfo().NumWaiting > 0 {
+					read++
+				}
+			}
+		}
+	}
 }

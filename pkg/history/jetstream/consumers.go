@@ -78,7 +78,7 @@ func (s *Store) reader(ctx context.Context, from uint64) (jetstream.Consumer, fu
 	limited, cancel := context.WithTimeoutCause(ctx, findTime, errNoAnswer)
 	defer cancel()
 	last := errNoReader
-	for _, i := range rand.Perm(len(s.cfg.Readers)) {
+	for _, i := range rand.Perm(len(s.cfg.Readers)) { //nolint:gosec // so that two instances rarely ask for the same
 		name := s.cfg.Readers[i]
 		if _, taken := s.taken.LoadOrStore(name, true); taken {
 			continue

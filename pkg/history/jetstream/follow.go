@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -54,12 +55,18 @@ type following struct {
 	alone      time.Time // until when no consumer is looked for
 }
 
-// How long a follower goes on without a consumer until it looks for one again, and how often one with a consumer asks the log itself how
-// far it has grown: a consumer may lie on a server that hears of nothing new.
-const (
-	aloneFor = 5 * time.Second
-	lookout  = time.Second
-)
+// lookout is how often a follower with a consumer asks the log itself how far it has grown: a consumer may lie on a server that hears of
+// nothing new.
+const lookout = time.Second
+
+// aloneFor is how long a follower goes on without a consumer until it looks for one again. Two that had taken the same look again soon, and
+// not together.
+func aloneFor(err error) time.Duration {
+	if errors.Is(err, errSkipped) {
+		return 100*time.Millisecond + rand.N(900*time.Millisecond) //nolint:gosec // no secret
+	}
+	return 5 * time.Second
+}
 
 // run follows until something is irregular, which is an error.
 func (f *following) run(ctx context.Context) error {
@@ -74,7 +81,7 @@ func (f *following) run(ctx context.Context) error {
 				return err
 			}
 			f.cfg.Logger.Log(ctx, consumerLevel(err), "following the history without a consumer for a moment", "after", f.at.Sequence, "error", err)
-			f.alone = time.Now().Add(aloneFor)
+			f.alone = time.Now().Add(aloneFor(err))
 			if last, err = f.check(ctx); err != nil {
 				return err
 			}
@@ -104,24 +111,24 @@ func (f *following) listen(ctx context.Context) error {
 	return err
 }
 
-// watchLog returns when the log answers that the consumer is not what it is, or does not answer.
+// watchLog returns when the log has twice had something else than the consumer delivered, and nothing moved in between, or when it does not
+// answer.
 func (f *following) watchLog(ctx context.Context) error {
-	for before := uint64(math.MaxUint64); ; {
+	const none = math.MaxUint64
+	for before := uint64(none); ; {
 		if err := wait(ctx, lookout); err != nil {
 			return err
 		}
-		last, err := f.lastSequence(ctx)
 		now := f.delivered.Load()
+		last, err := f.lastSequence(ctx)
 		switch {
 		case err != nil:
 			return err
-		case last < now:
-			return fmt.Errorf("%w: the last sequence is %d, %d was delivered", errBehind, last, now)
-		case last > now && now == before:
-			return errBehind
-		}
-		before = math.MaxUint64
-		if last > now {
+		case last == now:
+			before = none
+		case before == now:
+			return fmt.Errorf("%w: its last sequence is %d, %d was delivered", errBehind, last, now)
+		default:
 			before = now
 		}
 	}

@@ -20,6 +20,8 @@ type Process struct {
 	StoreAway string
 	// Stream is the store's log; nil if it is away.
 	Stream *Stream
+	// Ahead is how far the process's clock is ahead of the store's; negative if it is behind.
+	Ahead time.Duration
 	// Waiting counts, by service, the records with effects that are not finished; Trouble are the effects that fail.
 	Waiting map[string]int
 	Trouble map[string][]effect.Trouble
@@ -45,6 +47,7 @@ type Stream struct {
 type systemView struct {
 	Process
 	LastAt      *when
+	ClockOff    string // how far the clock is ahead or behind; empty if that is within the tolerance
 	Size        string
 	Owners      []owner
 	Projections []projected
@@ -113,6 +116,9 @@ func (p *Pages) system(v *viewer, _ *http.Request) (*content, error) {
 	}
 	if d.Stream != nil {
 		d.LastAt, d.Size = v.when(d.Stream.LastAt), v.size(d.Stream.Bytes)
+	}
+	if policy := p.cfg.Incidents.Book().LatestPolicy(); policy != nil && d.Ahead.Abs() > policy.Duration("clock.tolerance") { // 0.6
+		d.ClockOff = d.Ahead.Abs().Round(time.Second).String()
 	}
 	for _, x := range reader.Projections() {
 		d.Projections = append(d.Projections, projected{Name: x.Name(), Version: x.Version(), Position: d.Applied, Lag: d.Lag})

@@ -28,7 +28,7 @@ const scope = "cacert.org/emergency"
 type gauges struct {
 	open, left, owed, overdue, sessions metric.Int64ObservableGauge // of the emergencies
 	waiting, failing, givenUp           metric.Int64ObservableGauge // of the effects of this process
-	stored, behind, answers             metric.Int64ObservableGauge // of the event log
+	stored, behind, answers, ahead      metric.Int64ObservableGauge // of the event log
 }
 
 // observe makes the gauges. It reads the read models and asks the event log, and changes nothing.
@@ -52,6 +52,7 @@ func (n *Node) observe() error {
 		{&g.givenUp, "epatch.effects.given.up", "Effects of this process that failed and are not tried any more, of the last fifty.", ""},
 		{&g.stored, "epatch.log.sequence", "The last sequence in the event log.", ""},
 		{&g.behind, "epatch.log.replicas.behind", "Servers of the event log whose copy of the histories is not current.", ""},
+		{&g.ahead, "epatch.clock.ahead", "How far this process's clock is ahead of the event log's; negative if it is behind.", "s"},
 		{&g.answers, "epatch.log.answers", "1 if the event log answers, 0 if not.", ""},
 	} {
 		gauge, err := meter.Int64ObservableGauge(x.name, metric.WithDescription(x.what), metric.WithUnit(x.unit))
@@ -156,12 +157,13 @@ const askLog = 2 * time.Second
 func (n *Node) tellLog(ctx context.Context, o metric.Observer, g gauges) {
 	ctx, cancel := context.WithTimeout(ctx, askLog)
 	defer cancel()
-	stream, err := n.stream(ctx)
+	stream, ahead, err := n.stream(ctx)
 	if err != nil {
 		o.ObserveInt64(g.answers, 0)
 		return
 	}
 	o.ObserveInt64(g.answers, 1)
+	o.ObserveInt64(g.ahead, int64(ahead.Round(time.Second).Seconds()))
 	o.ObserveInt64(g.stored, int64(stream.State.LastSeq))
 	o.ObserveInt64(g.behind, int64(len(streamOf(stream).Behind)))
 }

@@ -139,12 +139,14 @@ func natsProvisionCommand(environ []string) *cobra.Command {
 }
 
 func natsExamineCommand() *cobra.Command {
-	return &cobra.Command{
+	var running bool
+	cmd := &cobra.Command{
 		Use:   "examine STORE",
-		Short: "Read the store of a stopped server and fail if one bit of it is not as it was written",
-		Long: "Read every block, snapshot and setting in the store_dir STORE of a stopped server, proving the checksums; nothing is changed. Run it before\n" +
+		Short: "Read a server's store and fail if one bit of it is not as it was written",
+		Long: "Read every block, snapshot and setting in the store_dir STORE of a server, proving the checksums; nothing is changed. Run it before\n" +
 			"each start, as deploy/systemd and docker-compose.yml do: a server that starts on a damaged store cuts off what it cannot read with all that\n" +
-			"follows, and as leader makes the others do the same. If it fails, see docs/runbooks.md, \"A server of the event log is lost\".",
+			"follows, and as leader makes the others do the same. Run it with --running each night and before evidence is sealed: a bit that the disk gives\n" +
+			"back wrong is noticed by nothing else. If it fails, see docs/runbooks.md, \"A server of the event log is lost\".",
 		Args: cobra.ExactArgs(1),
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if _, err := os.Stat(args[0]); errors.Is(err, os.ErrNotExist) {
@@ -152,9 +154,15 @@ func natsExamineCommand() *cobra.Command {
 				return nil
 			}
 			streams, err := natsd.ExamineStore(args[0])
+			what := "do not start this server. If the other servers of its cluster are well, move %s away and start with an empty one: it copies everything from them." +
+				" If there are none, restore a backup or the archive (docs/runbooks.md)"
+			if running {
+				streams, err = natsd.ExamineRunning(cmd.Context(), args[0])
+				what = "do not restart this server. If the other servers of its cluster are well, stop it, move %s away as evidence of what the disk did, and start it with" +
+					" an empty one: it copies everything from them (docs/runbooks.md)"
+			}
 			if err != nil {
-				return fmt.Errorf("%w\ndo not start this server. If the other servers of its cluster are well, move %s away and start with an empty one: it copies everything from them."+
-					" If there are none, restore a backup or the archive (docs/runbooks.md)", err, args[0])
+				return fmt.Errorf("%w\n"+what, err, args[0])
 			}
 			for _, s := range streams {
 				line := fmt.Sprintf("%s %s: %d messages", s.Account, s.Name, s.Messages)
@@ -170,6 +178,8 @@ func natsExamineCommand() *cobra.Command {
 			return nil
 		},
 	}
+	cmd.Flags().BoolVar(&running, "running", false, "the server runs: what is only half written now is read again")
+	return cmd
 }
 
 // Provision creates the streams as the provisioner, once the cluster has a leader.

@@ -254,22 +254,24 @@ func (n *Node) process(ctx context.Context) pages.Process {
 	for name, peer := range n.peers {
 		p.Services[name] = health(ctx, peer)
 	}
-	info, err := n.stream(ctx)
+	info, ahead, err := n.stream(ctx)
 	if err != nil {
 		p.StoreAway = err.Error()
 		return p
 	}
-	p.Stored, p.Stream = info.State.LastSeq, streamOf(info)
+	p.Stored, p.Stream, p.Ahead = info.State.LastSeq, streamOf(info), ahead
 	return p
 }
 
-// stream asks the event log how the histories' stream is.
-func (n *Node) stream(ctx context.Context) (*jetstream.StreamInfo, error) {
+// stream asks the event log how the histories' stream is, and tells how far this process's clock is ahead of the log's.
+func (n *Node) stream(ctx context.Context) (_ *jetstream.StreamInfo, ahead time.Duration, _ error) {
+	asked := n.set.Clock.Now()
 	s, err := n.js.Stream(ctx, natsd.Stream)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	return s.CachedInfo(), nil
+	answered := n.set.Clock.Now()
+	return s.CachedInfo(), asked.Add(answered.Sub(asked) / 2).Sub(s.CachedInfo().TimeStamp), nil
 }
 
 // health tells why a service does not serve; empty if it does.
