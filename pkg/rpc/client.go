@@ -16,6 +16,7 @@ import (
 	"go.opentelemetry.io/otel/metric"
 	"go.opentelemetry.io/otel/trace"
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/backoff"
 	"google.golang.org/grpc/credentials"
 	"google.golang.org/grpc/keepalive"
 	"google.golang.org/grpc/resolver"
@@ -56,6 +57,9 @@ type ClientConfig struct {
 	Dialer func(context.Context, string) (net.Conn, error)
 	// Timeout replaces DefaultTimeout if not 0.
 	Timeout time.Duration
+	// Once lets no call be tried again, and a lost connection be made anew every two seconds at the latest: for calls that are handed on,
+	// whose caller tries again.
+	Once bool
 	// Tracer and Meter observe calls. Optional.
 	Tracer trace.TracerProvider
 	Meter  metric.MeterProvider
@@ -94,7 +98,13 @@ func Dial(addr string, cfg ClientConfig) (*grpc.ClientConn, error) {
 		known.InitialState(resolver.State{Addresses: instances})
 		options, target, policy = append(options, grpc.WithResolvers(known)), "instances:///", stay
 	}
-	options = append(options, grpc.WithDefaultServiceConfig(fmt.Sprintf(retryUnavailable, policy)))
+	if cfg.Once {
+		again := backoff.DefaultConfig
+		again.BaseDelay, again.MaxDelay = 100*time.Millisecond, 2*time.Second
+		options = append(options, grpc.WithDisableRetry(), grpc.WithConnectParams(grpc.ConnectParams{Backoff: again, MinConnectTimeout: pingWait}))
+	} else {
+		options = append(options, grpc.WithDefaultServiceConfig(fmt.Sprintf(retryUnavailable, policy)))
+	}
 	conn, err := grpc.NewClient(target, options...)
 	if err != nil {
 		return nil, fmt.Errorf("dial %s: %w", addr, err)

@@ -83,7 +83,7 @@ func (g *guard) call(ctx context.Context, method string, unary bool, trailer fun
 	}
 	g.counted(ctx, method, err)
 	st, ref := answer(ctx, err)
-	if err != nil && open(method) { // their errors are gRPC's own and say nothing of us
+	if err != nil && refused == nil && open(method) { // their errors are gRPC's own and say nothing of us
 		st, ref = status.Convert(err), ""
 	}
 	g.log(ctx, method, time.Since(start), st, ref, err)
@@ -96,26 +96,30 @@ func (g *guard) call(ctx context.Context, method string, unary bool, trailer fun
 // admit does what must hold before a handler runs. The context it returns carries the caller, even of a refused call.
 func (g *guard) admit(ctx context.Context, method string, unary bool) (context.Context, context.CancelFunc, error) {
 	nothing := func() {}
-	caller, known := callerOf(ctx)
+	conn, known := callerOf(ctx)
 	if known {
-		ctx = identity.WithCaller(ctx, caller)
+		ctx = identity.WithCaller(ctx, conn)
+	}
+	ctx, caller, err := g.handedOn(ctx, conn, known)
+	if err != nil {
+		return ctx, nothing, err
 	}
 	if open(method) {
 		return ctx, nothing, nil
 	}
 	if g.cfg.Limiter != nil {
-		if err := g.cfg.Limiter.Admit(caller, known, addressOf(ctx)); err != nil {
+		if err := g.cfg.Limiter.Admit(conn, known, addressOf(ctx)); err != nil {
 			return ctx, nothing, err
 		}
 	}
 	anonymous := slices.Contains(g.cfg.Anonymous, method)
-	if err := g.identified(caller, known); err != nil && !anonymous {
+	if err := g.identified(conn, known); err != nil && !anonymous {
 		return ctx, nothing, err
 	}
 	if err := deadlined(ctx, unary); err != nil {
 		return ctx, nothing, err
 	}
-	ctx, cancel := g.bound(ctx, unary, caller, known && !anonymous)
+	ctx, cancel := g.bound(ctx, unary, conn, caller, known && !anonymous)
 	if anonymous {
 		return ctx, cancel, nil
 	}
@@ -180,9 +184,9 @@ func deadlined(ctx context.Context, unary bool) error {
 // errStopping is why a stream's context ends when the server does.
 var errStopping = errors.New("the server stops")
 
-// bound ends a unary call a little before its caller gives up; and a stream when the caller's certificate ends, when the caller may not go
-// on, or when the server stops.
-func (g *guard) bound(ctx context.Context, unary bool, c identity.Caller, known bool) (context.Context, context.CancelFunc) {
+// bound ends a unary call a little before its caller gives up; and a stream when the connection's certificate ends, when the caller may not
+// go on, or when the server stops.
+func (g *guard) bound(ctx context.Context, unary bool, conn, caller identity.Caller, known bool) (context.Context, context.CancelFunc) {
 	if unary {
 		end, _ := ctx.Deadline()
 		left := time.Until(end)
@@ -194,11 +198,11 @@ func (g *guard) bound(ctx context.Context, unary bool, c identity.Caller, known 
 	if !known {
 		return ctx, cancel
 	}
-	ctx, ended := context.WithTimeoutCause(ctx, c.Certificate.NotAfter.Sub(g.cfg.Now()), certificateEnded(c))
+	ctx, ended := context.WithTimeoutCause(ctx, conn.Certificate.NotAfter.Sub(g.cfg.Now()), certificateEnded(conn))
 	if g.cfg.Standing == nil {
 		return ctx, func() { ended(); cancel() }
 	}
-	ctx, leave := g.cfg.Standing.Enter(ctx, c)
+	ctx, leave := g.cfg.Standing.Enter(ctx, caller)
 	return ctx, func() { leave(); ended(); cancel() }
 }
 
@@ -230,6 +234,9 @@ func (g *guard) log(ctx context.Context, method string, took time.Duration, st *
 	attrs := []slog.Attr{slog.String("method", method), slog.String("code", st.Code().String()), slog.Duration("took", took)}
 	if c, ok := identity.FromContext(ctx); ok {
 		attrs = append(attrs, slog.String("caller", c.KeyID))
+		if conn, _ := callerOf(ctx); conn.KeyID != c.KeyID {
+			attrs = append(attrs, slog.String("handed_on_by", conn.KeyID))
+		}
 	}
 	if r, ok := RefusalOf(err); ok {
 		attrs = append(attrs, slog.String("reason", string(r.Reason)), slog.String("rule", r.Rule))

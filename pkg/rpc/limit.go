@@ -146,7 +146,7 @@ func forget(table map[string]*allowance, now time.Time) {
 	}
 }
 
-// addressOf is the address that a call comes from.
+// addressOf is the address at the other end of the call's connection.
 func addressOf(ctx context.Context) string {
 	p, ok := peer.FromContext(ctx)
 	if !ok {

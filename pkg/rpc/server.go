@@ -58,6 +58,9 @@ type ServerConfig struct {
 	// *procedure.Refusal, or an error as a handler would. It is not asked for anonymous methods, health and reflection.
 	// Required.
 	Authorize func(ctx context.Context, fullMethod string, c identity.Caller) error
+	// Sibling tells whether a caller is another instance of the very service that is served, by its key. Such a caller alone may hand on a
+	// call that somebody made there (HandOn): the handler then sees who made it. Optional; nobody may without it.
+	Sibling func(c identity.Caller) bool
 	// Anonymous lists full names of methods that anybody may call, with or without a client certificate, such as the
 	// query for the public log.
 	Anonymous []string
