@@ -222,6 +222,7 @@ func decideGrant(d *decision, c *emergencyv1.GrantAccessRequest) *Refusal {
 		Grant: fmt.Sprintf("G%d", len(d.s.Grants)+1), Subject: c.GetSubject(), Watcher: watcher, Host: host, Account: d.seal(account),
 		Purpose: d.seal(c.GetPurpose()), SourceAddress: d.seal(c.GetSourceAddress()), FirstUseUntil: timestamppb.New(d.at.Add(d.firstUse(x))),
 		MaxMinutes: uint32(length / time.Minute), Permission: permission, BeforeTree: x.Before.Tree, BeforeManifest: x.Before.Manifest, Agent: x.Agent,
+		Gateway: x.Instance,
 	}
 	d.emit(ev, append(deviations, more...)...)
 	d.emit(&emergencyv1.RoleAssumed{Grant: ev.GetGrant(), Person: d.person, Role: emergencyv1.Role_ROLE_ACCESS_ENGINEER}, emergencyv1.Deviation_DEVIATION_ROLE_ASSUMPTION)

@@ -11,11 +11,12 @@ import (
 // ConsoleFacts are what the broker, the host's agent and the artefact store say about one command; a client claims none of
 // it. Only the fields of that command are set.
 type ConsoleFacts struct {
-	// Account is the configured account of the host, Agent whether its agent can freeze and kill, Before the tree as it is;
-	// GrantAccess.
-	Account string
-	Agent   bool
-	Before  *HostTree
+	// Account is the configured account of the host, Agent whether its agent can freeze and kill, Before the tree as it is, and
+	// Instance the one of the service at whose gateway the credential counts; GrantAccess.
+	Account  string
+	Instance string
+	Agent    bool
+	Before   *HostTree
 	// MaxLength and FirstUse are the configured limits, 0 for none; they may only tighten the policy's; GrantAccess.
 	MaxLength, FirstUse time.Duration
 	// RecorderReady and Anchored: the recorder can write, and the history takes its checkpoints; ArmWatch.

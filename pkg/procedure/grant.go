@@ -54,6 +54,8 @@ type Grant struct {
 	BeforeManifest *emergencyv1.Artefact
 	// Agent: the host has an agent that can freeze and kill; as granted, then as the connection found it.
 	Agent bool
+	// Gateway is the instance of the deployment service that has the session, empty if none said so. No rule looks at it.
+	Gateway string
 
 	Armed    Mark // the last confirmation of the watch
 	Consumed Mark

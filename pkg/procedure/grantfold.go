@@ -22,7 +22,7 @@ func (s *State) applyConsole(f fact, payload proto.Message) bool {
 			Account: e.GetAccount().GetCommitment(), Purpose: e.GetPurpose().GetCommitment(), Source: e.GetSourceAddress().GetCommitment(),
 			State: GrantIssued, Position: f.pos, IssuedAt: f.at, FirstUseUntil: e.GetFirstUseUntil().AsTime(),
 			Max: time.Duration(e.GetMaxMinutes()) * time.Minute, Permission: e.GetPermission(), BeforeTree: e.GetBeforeTree(),
-			BeforeManifest: e.GetBeforeManifest(), Agent: e.GetAgent(),
+			BeforeManifest: e.GetBeforeManifest(), Agent: e.GetAgent(), Gateway: e.GetGateway(),
 		})
 	case interface{ GetGrant() string }:
 		if g, ok := s.Grant(e.GetGrant()); ok {

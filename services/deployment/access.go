@@ -51,9 +51,11 @@ func (s *Server) beforeAccess(ctx context.Context, st *procedure.State) (procedu
 	if err != nil {
 		return procedure.Facts{}, err
 	}
-	return procedure.Facts{Console: &procedure.ConsoleFacts{
-		Account: s.access.Account, Agent: true, Before: &before, MaxLength: s.access.MaxLength, FirstUse: s.access.FirstUse,
-	}}, nil
+	x := &procedure.ConsoleFacts{Account: s.access.Account, Agent: true, Before: &before, MaxLength: s.access.MaxLength, FirstUse: s.access.FirstUse}
+	if s.broker != nil {
+		x.Instance = s.Instance
+	}
+	return consoleFacts(x), nil
 }
 
 // format is any tree in the repository's object format, so that the host's trees can be compared with its commits. A
@@ -98,6 +100,9 @@ func (s *Server) ReportLeftovers(ctx context.Context, req *emergencyv1.ReportLef
 
 // SealSession seals an access, once the service has checked and stored the recording.
 func (s *Server) SealSession(ctx context.Context, req *emergencyv1.SealSessionRequest) (*emergencyv1.SealSessionResponse, error) {
+	if to, err := s.keeper(ctx, refOf(req)); to != nil || err != nil {
+		return handOn(ctx, to, err, req, (*sibling).SealSession)
+	}
 	facts, err := s.found(ctx, req, procedure.ReasonRecorderNotReady, func(st *procedure.State) (procedure.Facts, error) {
 		return s.beforeSeal(ctx, st, req.GetGrant())
 	})

@@ -12,6 +12,7 @@ import (
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/knownhosts"
+	"golang.org/x/sync/errgroup"
 
 	"cacert.org/emergency/pkg/procedure"
 	"cacert.org/emergency/pkg/recording"
@@ -139,33 +140,17 @@ func (s *Server) serveConsole(ctx context.Context) error {
 		return nil
 	}
 	defer s.broker.Close()
-	s.broker.Recover(ctx, s.abandoned(ctx))
-	if err := s.broker.Serve(ctx, s.consoleListener); err != nil && ctx.Err() == nil {
-		return fmt.Errorf("console: %w", err)
-	}
-	return nil
-}
-
-// abandoned are the grants whose credential was used and that have not ended: no session of this process is theirs.
-func (s *Server) abandoned(ctx context.Context) []broker.Grant {
-	var refs []broker.Ref
-	s.Incidents.Each(func(st *procedure.State) {
-		for _, g := range st.Grants {
-			if g.Consumed.Position > 0 && g.Terminated.Position == 0 {
-				refs = append(refs, broker.Ref{Incident: st.Incident, Grant: g.ID})
-			}
+	s.recoverOwn(ctx)
+	group, ctx := errgroup.WithContext(ctx)
+	group.Go(func() error { return s.makeTrue(ctx) })
+	group.Go(func() error { return s.takeOver(ctx) })
+	group.Go(func() error {
+		if err := s.broker.Serve(ctx, s.consoleListener); err != nil && ctx.Err() == nil {
+			return fmt.Errorf("console: %w", err)
 		}
+		return nil
 	})
-	var list []broker.Grant
-	for _, ref := range refs {
-		g, err := (consoleRules{s, nil}).Grant(ctx, ref)
-		if err != nil {
-			s.Log.ErrorContext(ctx, "an access that a former process left cannot be read", "grant", ref.String(), "error", err)
-			continue
-		}
-		list = append(list, g)
-	}
-	return list
+	return group.Wait()
 }
 
 // noConsole says to whoever is in the rule book that strategy 3 is not to be had here.

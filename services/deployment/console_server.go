@@ -105,6 +105,9 @@ func (s *Server) counters(ref broker.Ref) *procedure.ConsoleFacts {
 
 // ArmWatch confirms that the watcher watches.
 func (s *Server) ArmWatch(ctx context.Context, req *emergencyv1.ArmWatchRequest) (*emergencyv1.ArmWatchResponse, error) {
+	if to, err := s.owner(ctx, refOf(req)); to != nil || err != nil {
+		return handOn(ctx, to, err, req, (*sibling).ArmWatch)
+	}
 	if s.broker == nil {
 		return nil, s.noConsole(ctx)
 	}
@@ -121,14 +124,21 @@ func (s *Server) ArmWatch(ctx context.Context, req *emergencyv1.ArmWatchRequest)
 
 // Freeze freezes a session at once.
 func (s *Server) Freeze(ctx context.Context, req *emergencyv1.FreezeRequest) (*emergencyv1.FreezeResponse, error) {
+	to, absent, err := s.ender(ctx, refOf(req))
+	if to != nil || err != nil {
+		return handOn(ctx, to, err, req, (*sibling).Freeze)
+	}
 	if s.broker == nil {
 		return nil, s.noConsole(ctx)
 	}
 	if err := s.allowed(ctx, req); err != nil {
 		return nil, err
 	}
+	if absent != nil {
+		return s.freezeWithout(ctx, req)
+	}
 	var c *emergencyv1.Committed
-	_, err := s.broker.Freeze(ctx, refOf(req), broker.CauseWatcher, func(ctx context.Context, f broker.Freezing) (err error) {
+	_, err = s.broker.Freeze(ctx, refOf(req), broker.CauseWatcher, func(ctx context.Context, f broker.Freezing) (err error) {
 		c, err = s.Do(ctx, req, consoleFacts(consoleRules{s, nil}.frozen(refOf(req), f)))
 		return told(err)
 	})
@@ -150,6 +160,9 @@ func (s *Server) untold(ctx context.Context, cmd procedure.Command, c *emergency
 
 // Resume ends a freeze.
 func (s *Server) Resume(ctx context.Context, req *emergencyv1.ResumeRequest) (*emergencyv1.ResumeResponse, error) {
+	if to, err := s.owner(ctx, refOf(req)); to != nil || err != nil {
+		return handOn(ctx, to, err, req, (*sibling).Resume)
+	}
 	if s.broker == nil {
 		return nil, s.noConsole(ctx)
 	}
@@ -166,6 +179,9 @@ func (s *Server) Resume(ctx context.Context, req *emergencyv1.ResumeRequest) (*e
 
 // MarkSession marks a place in a session.
 func (s *Server) MarkSession(ctx context.Context, req *emergencyv1.MarkSessionRequest) (*emergencyv1.MarkSessionResponse, error) {
+	if to, err := s.owner(ctx, refOf(req)); to != nil || err != nil {
+		return handOn(ctx, to, err, req, (*sibling).MarkSession)
+	}
 	if s.broker == nil {
 		return nil, s.noConsole(ctx)
 	}
@@ -184,6 +200,9 @@ func (s *Server) MarkSession(ctx context.Context, req *emergencyv1.MarkSessionRe
 
 // ExtendSession extends a session once.
 func (s *Server) ExtendSession(ctx context.Context, req *emergencyv1.ExtendSessionRequest) (*emergencyv1.ExtendSessionResponse, error) {
+	if to, err := s.owner(ctx, refOf(req)); to != nil || err != nil {
+		return handOn(ctx, to, err, req, (*sibling).ExtendSession)
+	}
 	if s.broker == nil {
 		return nil, s.noConsole(ctx)
 	}
@@ -207,6 +226,10 @@ func (s *Server) ExtendSession(ctx context.Context, req *emergencyv1.ExtendSessi
 
 // Terminate ends a session at once.
 func (s *Server) Terminate(ctx context.Context, req *emergencyv1.TerminateRequest) (*emergencyv1.TerminateResponse, error) {
+	to, absent, err := s.ender(ctx, refOf(req))
+	if to != nil || err != nil {
+		return handOn(ctx, to, err, req, (*sibling).Terminate)
+	}
 	if s.broker == nil {
 		return nil, s.noConsole(ctx)
 	}
@@ -216,19 +239,23 @@ func (s *Server) Terminate(ctx context.Context, req *emergencyv1.TerminateReques
 	by, _ := s.giver(ctx, req) // or the host's agent
 	var c *emergencyv1.Committed
 	e, err := s.broker.Terminate(ctx, refOf(req), broker.CauseKilled, by, "", func(ctx context.Context, e broker.Ending) (err error) {
-		if c, err = s.Do(ctx, req, consoleFacts(ending(e))); err == nil {
+		if c, err = s.Do(ctx, req, consoleFacts(absent.ending(e))); err == nil {
 			consoleRules{s, nil}.anchorEnd(ctx, broker.Ref{Incident: req.GetMeta().GetIncident(), Grant: req.GetGrant()}, e)
 		}
 		return told(err)
 	})
 	if err == nil && c == nil { // recorded before: the first result
-		c, err = s.Do(ctx, req, consoleFacts(ending(e)))
+		c, err = s.Do(ctx, req, consoleFacts(absent.ending(e)))
 	}
 	return &emergencyv1.TerminateResponse{Committed: c}, err
 }
 
 // Disable disables the credential at the gateway and on the host, and ends what has not ended.
 func (s *Server) Disable(ctx context.Context, req *emergencyv1.DisableRequest) (*emergencyv1.DisableResponse, error) {
+	to, absent, err := s.ender(ctx, refOf(req))
+	if to != nil || err != nil {
+		return handOn(ctx, to, err, req, (*sibling).Disable)
+	}
 	if s.broker == nil {
 		return nil, s.noConsole(ctx)
 	}
@@ -244,7 +271,7 @@ func (s *Server) Disable(ctx context.Context, req *emergencyv1.DisableRequest) (
 		s.Log.WarnContext(ctx, "not everything of an access could be disabled", "grant", refOf(req).String(), "error", err)
 	}
 	e := broker.Ending{Effects: effects}
-	x := ending(e)
+	x := absent.ending(e)
 	x.Gateway, x.HostEnd = endStep(e, "gateway_credential", broker.EffectCredential), endStep(e, "host_credential", broker.EffectHost)
 	c, err := s.Do(ctx, req, consoleFacts(x))
 	return &emergencyv1.DisableResponse{Committed: c}, err
@@ -252,6 +279,9 @@ func (s *Server) Disable(ctx context.Context, req *emergencyv1.DisableRequest) (
 
 // ProveUnusable has the broker try the disabled credential again, at its own door and at the host's.
 func (s *Server) ProveUnusable(ctx context.Context, req *emergencyv1.ProveUnusableRequest) (*emergencyv1.ProveUnusableResponse, error) {
+	if to, err := s.owner(ctx, refOf(req)); to != nil || err != nil {
+		return handOn(ctx, to, err, req, (*sibling).ProveUnusable)
+	}
 	if s.broker == nil {
 		return nil, s.noConsole(ctx)
 	}

@@ -7,16 +7,15 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"net"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc"
-	"google.golang.org/grpc/peer"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"cacert.org/emergency/pkg/procedure"
 	"cacert.org/emergency/pkg/recording"
+	"cacert.org/emergency/pkg/rpc"
 	"cacert.org/emergency/pkg/service"
 	deploymentv1 "cacert.org/emergency/proto/emergency/deployment/v1"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
@@ -25,6 +24,9 @@ import (
 
 // FetchCredential certifies the subject's fresh key for the one use.
 func (s *Server) FetchCredential(ctx context.Context, req *deploymentv1.FetchCredentialRequest) (*deploymentv1.FetchCredentialResponse, error) {
+	if to, err := s.owner(ctx, broker.Ref{Incident: req.GetIncident(), Grant: req.GetGrant()}); to != nil || err != nil {
+		return handOn(ctx, to, err, req, (*sibling).FetchCredential)
+	}
 	if s.broker == nil {
 		return nil, s.noConsole(ctx)
 	}
@@ -39,9 +41,9 @@ func (s *Server) FetchCredential(ctx context.Context, req *deploymentv1.FetchCre
 	if no := procedure.MayFetchCredential(st, req.GetGrant(), person, book, s.Clock.Now()); no != nil {
 		return nil, no
 	}
-	source, err := peerAddress(ctx)
-	if err != nil {
-		return nil, err
+	source := rpc.AddressOf(ctx) // which the credential is bound to
+	if source == "" {
+		return nil, errors.New("the call's address is not known")
 	}
 	c, err := s.broker.Credential(ctx, broker.Ref{Incident: req.GetIncident(), Grant: req.GetGrant()}, person, req.GetPublicKey(), source)
 	var no *broker.Refusal
@@ -54,19 +56,6 @@ func (s *Server) FetchCredential(ctx context.Context, req *deploymentv1.FetchCre
 	return &deploymentv1.FetchCredentialResponse{
 		Certificate: c.Certificate, Login: c.Login, Address: c.Address, KnownHosts: c.KnownHosts, ValidUntil: timestamppb.New(c.NotAfter),
 	}, nil
-}
-
-// peerAddress is the address that the call comes from, which the credential is bound to.
-func peerAddress(ctx context.Context) (string, error) {
-	p, ok := peer.FromContext(ctx)
-	if !ok {
-		return "", errors.New("the call's address is not known")
-	}
-	host, _, err := net.SplitHostPort(p.Addr.String())
-	if err != nil {
-		return "", fmt.Errorf("the call's address: %w", err)
-	}
-	return host, nil
 }
 
 // onIncident is the caller as a person, and the incident.
@@ -87,7 +76,7 @@ func (s *Server) onIncident(ctx context.Context, incident string) (string, *proc
 
 // Watch shows a session from its first byte.
 func (s *Server) Watch(stream grpc.BidiStreamingServer[deploymentv1.WatchRequest, deploymentv1.WatchResponse]) error {
-	if s.broker == nil {
+	if s.broker == nil && len(s.siblings) == 0 {
 		return s.noConsole(stream.Context())
 	}
 	ctx, cancel := context.WithCancelCause(stream.Context())
@@ -103,6 +92,17 @@ func (s *Server) Watch(stream grpc.BidiStreamingServer[deploymentv1.WatchRequest
 	if hello == nil {
 		return refused(procedure.InvalidArgument, procedure.ReasonField, "G2", "the first message of a watch says which session", "send a hello")
 	}
+	ref := broker.Ref{Incident: hello.GetIncident(), Grant: hello.GetGrant()}
+	to, err := s.owner(ctx, ref)
+	if err != nil {
+		return err
+	}
+	if to != nil {
+		return to.watch(ctx, first, stream, cancel)
+	}
+	if s.broker == nil {
+		return s.noConsole(ctx)
+	}
 	person, mode, err := s.watching(ctx, hello)
 	if err != nil {
 		return err
@@ -111,7 +111,6 @@ func (s *Server) Watch(stream grpc.BidiStreamingServer[deploymentv1.WatchRequest
 	if mode == broker.ModeWatcher {
 		said = deploymentv1.WatchMode_WATCH_MODE_WATCHER
 	}
-	ref := broker.Ref{Incident: hello.GetIncident(), Grant: hello.GetGrant()}
 	w, err := s.broker.Watch(ctx, ref, person, mode)
 	if err != nil {
 		return consoleError("4.4 ArmWatch", err)

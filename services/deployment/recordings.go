@@ -20,6 +20,7 @@ import (
 	"cacert.org/emergency/pkg/service"
 	deploymentv1 "cacert.org/emergency/proto/emergency/deployment/v1"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
+	"cacert.org/emergency/services/deployment/broker"
 )
 
 // Recordings of sessions. The broker writes them; here they are held against the checkpoints in the history, stored for ever
@@ -143,6 +144,13 @@ const partSize = 64 << 10
 // ReadRecording hands a recording out, once it is recorded who plays it (N28, N32).
 func (s *Server) ReadRecording(req *deploymentv1.ReadRecordingRequest, stream grpc.ServerStreamingServer[deploymentv1.ReadRecordingResponse]) error {
 	ctx := stream.Context()
+	to, err := s.keeper(ctx, broker.Ref{Incident: req.GetIncident(), Grant: req.GetGrant()})
+	if err != nil {
+		return err
+	}
+	if to != nil {
+		return to.readRecording(ctx, req, stream)
+	}
 	play := &emergencyv1.PlayRecordingRequest{Meta: &emergencyv1.CommandMeta{Incident: req.GetIncident(), RequestId: req.GetRequestId()}, Grant: req.GetGrant(), Person: req.GetPerson()}
 	if _, err := s.Do(ctx, play, procedure.Facts{}); err != nil {
 		return err

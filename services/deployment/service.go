@@ -28,6 +28,9 @@ type Config struct {
 	StateDir string
 	// Git is the path of the git program; git from the PATH if empty.
 	Git string
+	// Siblings are all instances of the service, this one too, if there can be several. An instance of which others do not know ends no
+	// session of theirs and is handed no call.
+	Siblings []Sibling
 	// Access is what concerns watched sessions, Console how subjects reach them and they the hosts.
 	Access  AccessConfig
 	Console ConsoleConfig
@@ -49,9 +52,10 @@ type Server struct {
 	deploymentv1.UnimplementedDeploymentServiceServer
 	deploymentv1.UnimplementedConsoleServiceServer
 	*service.Service
-	hub    *hub
-	repo   *gitrepo.Repo
-	access AccessConfig
+	hub      *hub
+	repo     *gitrepo.Repo
+	access   AccessConfig
+	siblings []*sibling
 
 	broker          *broker.Broker // nil without a console
 	watches         taken
@@ -79,7 +83,7 @@ func New(d service.Deps, cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("deployment: %w", err)
 	}
 	server := &Server{
-		Service: s, repo: repo, access: cfg.Access, hub: newHub(s.Dispatch.Book, d.Clock.Now, d.Log), modes: map[broker.Ref]emergencyv1.FreezeMode{},
+		Service: s, repo: repo, access: cfg.Access, siblings: newSiblings(cfg.Siblings), hub: newHub(s.Dispatch.Book, d.Clock.Now, d.Log), modes: map[broker.Ref]emergencyv1.FreezeMode{},
 	}
 	return server, server.openConsole(cfg)
 }

@@ -828,7 +828,9 @@ type AccessGrantIssued struct {
 	// List of the tree's files.
 	BeforeManifest *Artefact `protobuf:"bytes,12,opt,name=before_manifest,json=beforeManifest,proto3" json:"before_manifest,omitempty"`
 	// The host has an agent, which can freeze and kill processes.
-	Agent         bool `protobuf:"varint,13,opt,name=agent,proto3" json:"agent,omitempty"`
+	Agent bool `protobuf:"varint,13,opt,name=agent,proto3" json:"agent,omitempty"`
+	// Instance of the deployment service at whose gateway the credential counts. It says whom to ask, and nothing is decided by it.
+	Gateway       string `protobuf:"bytes,14,opt,name=gateway,proto3" json:"gateway,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -952,6 +954,13 @@ func (x *AccessGrantIssued) GetAgent() bool {
 		return x.Agent
 	}
 	return false
+}
+
+func (x *AccessGrantIssued) GetGateway() string {
+	if x != nil {
+		return x.Gateway
+	}
+	return ""
 }
 
 // RoleAssumed says that the granting critical admin acts as access engineer (deviation ROLE_ASSUMPTION, SP 3.4.2).
@@ -4303,7 +4312,7 @@ const file_emergency_v1_console_proto_rawDesc = "" +
 	"maxMinutes\x12%\n" +
 	"\x0esource_address\x18\b \x01(\tR\rsourceAddress\"L\n" +
 	"\x13GrantAccessResponse\x125\n" +
-	"\tcommitted\x18\x01 \x01(\v2\x17.emergency.v1.CommittedR\tcommitted\"\x97\x04\n" +
+	"\tcommitted\x18\x01 \x01(\v2\x17.emergency.v1.CommittedR\tcommitted\"\xb1\x04\n" +
 	"\x11AccessGrantIssued\x12\x14\n" +
 	"\x05grant\x18\x01 \x01(\tR\x05grant\x12\x18\n" +
 	"\asubject\x18\x02 \x01(\tR\asubject\x12\x18\n" +
@@ -4322,7 +4331,8 @@ const file_emergency_v1_console_proto_rawDesc = "" +
 	"\vbefore_tree\x18\v \x01(\tR\n" +
 	"beforeTree\x12?\n" +
 	"\x0fbefore_manifest\x18\f \x01(\v2\x16.emergency.v1.ArtefactR\x0ebeforeManifest\x12\x14\n" +
-	"\x05agent\x18\r \x01(\bR\x05agent\"c\n" +
+	"\x05agent\x18\r \x01(\bR\x05agent\x12\x18\n" +
+	"\agateway\x18\x0e \x01(\tR\agateway\"c\n" +
 	"\vRoleAssumed\x12\x14\n" +
 	"\x05grant\x18\x01 \x01(\tR\x05grant\x12\x16\n" +
 	"\x06person\x18\x02 \x01(\tR\x06person\x12&\n" +

@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net"
+	"slices"
 	"sync"
 	"time"
 
@@ -265,9 +267,16 @@ func (b *Broker) Note(ref Ref, by, text string) error {
 	return s.note(by, text)
 }
 
+// Refs are the grants of which the broker has a session, also one that has ended and of which its end is not proven.
+func (b *Broker) Refs() []Ref {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return slices.Collect(maps.Keys(b.sessions))
+}
+
 // Recover ends grants that the history says are consumed or live and of which this broker knows no session: it was another
-// process that had them, and their connections died with it (GATEWAY_LOST). To be called at start, before Serve.
-func (b *Broker) Recover(ctx context.Context, grants []Grant) []Ending {
+// process that had them, and their connections died with it (GATEWAY_LOST). text says what became of that one.
+func (b *Broker) Recover(ctx context.Context, text string, grants []Grant) []Ending {
 	var ended []Ending
 	for _, g := range grants {
 		if b.find(g.Ref) != nil {
@@ -275,10 +284,10 @@ func (b *Broker) Recover(ctx context.Context, grants []Grant) []Ending {
 		}
 		s, err := b.session(g)
 		if err != nil {
-			b.cfg.Log.ErrorContext(ctx, "grant cannot be ended after a restart", "grant", g.Ref.String(), "error", err)
+			b.cfg.Log.ErrorContext(ctx, "a grant that another process left cannot be ended", "grant", g.Ref.String(), "error", err)
 			continue
 		}
-		ended = append(ended, s.terminate(CauseGateway, "", "the gateway was restarted", nil))
+		ended = append(ended, s.terminate(CauseGateway, "", text, nil))
 	}
 	return ended
 }

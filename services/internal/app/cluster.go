@@ -16,7 +16,9 @@ import (
 	historystore "cacert.org/emergency/pkg/history/jetstream"
 	"cacert.org/emergency/pkg/identity"
 	"cacert.org/emergency/pkg/natsd"
+	"cacert.org/emergency/pkg/procedure"
 	"cacert.org/emergency/pkg/rpc"
+	"cacert.org/emergency/services/deployment"
 )
 
 // `epatchd SERVICE`: one service in this process, of which there may be several, with log, other services and identities as they are given.
@@ -140,6 +142,27 @@ func (n *Node) openPeers() error {
 		}
 		n.conns = append(n.conns, conn)
 		n.peers[name] = conn
+	}
+	return n.openSiblings()
+}
+
+// openSiblings prepares a connection to each instance of the deployment service: a session belongs to one of them.
+func (n *Node) openSiblings() error {
+	all := n.set.Cluster.Peers[procedure.OwnerDeployment]
+	if n.set.Service != procedure.OwnerDeployment || all == "" && n.set.Console.Listen == "" {
+		return nil
+	}
+	if all == "" {
+		return errors.New("setting peer: a deployment service with a console needs the addresses of all its instances, its own too: --peer deployment=host:port;host:port")
+	}
+	for _, addr := range strings.Split(all, ",") {
+		addr = strings.TrimSpace(addr)
+		conn, err := rpc.Dial(addr, rpc.ClientConfig{Identity: n.identity, Once: true, Tracer: n.tel.Tracer, Meter: n.tel.Meter})
+		if err != nil {
+			return fmt.Errorf("setting peer %s: %w", procedure.OwnerDeployment, err)
+		}
+		n.conns = append(n.conns, conn)
+		n.siblings = append(n.siblings, deployment.Sibling{Address: addr, Conn: conn})
 	}
 	return nil
 }

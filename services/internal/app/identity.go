@@ -38,6 +38,21 @@ func (n *Node) mayGoOn(c identity.Caller) error {
 	return nil
 }
 
+// sibling tells whether a caller is another instance of the one service of this process, which may say whose call it hands on: the rule book
+// lists its key for the same service as this process's own. Nobody is where all services are in one process, or several share a name.
+func (n *Node) sibling(c identity.Caller) bool {
+	if len(n.siblings) == 0 {
+		return false
+	}
+	book, now := n.incidents.Book(), n.set.Clock.Now()
+	self, no := procedure.Recognise(book, n.identity().KeyID, now)
+	if no != nil || self.GetSystem() != emergencyv1.SystemKind_SYSTEM_KIND_SERVICE {
+		return false
+	}
+	other, no := procedure.Recognise(book, c.KeyID, now)
+	return no == nil && other.GetSystem() == self.GetSystem() && other.GetSystemName() == self.GetSystemName()
+}
+
 // watchBook makes a change of the rule book count at once: for commands, and for whoever has something open.
 func (n *Node) watchBook(ctx context.Context) error {
 	for position := uint64(0); ; {

@@ -71,6 +71,7 @@ type Node struct {
 	instance string
 	lock     *os.File // of the data folder, where the log runs elsewhere
 	peers    map[string]grpc.ClientConnInterface
+	siblings []deployment.Sibling // instances of the deployment service, this one too, in one of its processes
 	conns    []*grpc.ClientConn
 	local    net.Listener // nil where the services are elsewhere
 
@@ -219,6 +220,7 @@ func (n *Node) openService(ctx context.Context, name string) (owner, error) {
 	case procedure.OwnerDeployment:
 		return deployment.New(deps, deployment.Config{
 			Repository: n.set.Repository, StateDir: n.set.path("deployment"), Access: n.set.Access, Console: n.set.Console,
+			Siblings: n.siblings,
 		})
 	case procedure.OwnerArbitration:
 		cfg, err := n.filing()

@@ -31,6 +31,7 @@ import (
 	"cacert.org/emergency/pkg/service"
 	"cacert.org/emergency/pkg/telemetry"
 	"cacert.org/emergency/pkg/version"
+	deploymentv1 "cacert.org/emergency/proto/emergency/deployment/v1"
 	restrictedv1 "cacert.org/emergency/proto/emergency/restricted/v1"
 	reviewv1 "cacert.org/emergency/proto/emergency/review/v1"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
@@ -48,7 +49,7 @@ import (
 // onlyServices are the methods that one service calls on another and nobody else may (hardening.md 1.6).
 func onlyServices() []string {
 	return []string{
-		"/emergency.deployment.v1.AgentService/RunJob", "/emergency.restricted.v1.RestrictedService/Reveal", "/emergency.restricted.v1.RestrictedService/Erase",
+		deploymentv1.AgentService_RunJob_FullMethodName, deploymentv1.ConsoleService_ReadInstance_FullMethodName, "/emergency.restricted.v1.RestrictedService/Reveal", "/emergency.restricted.v1.RestrictedService/Erase",
 		reviewv1.ReviewReaderService_ComputePatch_FullMethodName,
 	}
 }
@@ -140,7 +141,7 @@ func (n *Node) listen(ctx context.Context) (listeners, Addresses, error) {
 
 func (n *Node) grpcServer() (*rpc.Server, error) {
 	server, err := rpc.NewServer(rpc.ServerConfig{
-		Identity: n.identity, Authorize: n.authorize, Standing: n.standing, Anonymous: []string{dashboard.LogMethod}, Logger: n.log, Now: n.set.Clock.Now,
+		Identity: n.identity, Authorize: n.authorize, Sibling: n.sibling, Standing: n.standing, Anonymous: []string{dashboard.LogMethod}, Logger: n.log, Now: n.set.Clock.Now,
 		Limiter: n.limiter, MaxConnections: n.set.MaxConnections, MaxPerAddress: n.set.MaxPerAddress, Tracer: n.tel.Tracer, Meter: n.tel.Meter,
 	})
 	if err != nil {

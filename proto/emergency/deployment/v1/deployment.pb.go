@@ -232,6 +232,89 @@ func (JobKind) EnumDescriptor() ([]byte, []int) {
 	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{2}
 }
 
+// ReadInstanceRequest asks which instance this is.
+type ReadInstanceRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadInstanceRequest) Reset() {
+	*x = ReadInstanceRequest{}
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[0]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadInstanceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadInstanceRequest) ProtoMessage() {}
+
+func (x *ReadInstanceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[0]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadInstanceRequest.ProtoReflect.Descriptor instead.
+func (*ReadInstanceRequest) Descriptor() ([]byte, []int) {
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{0}
+}
+
+// ReadInstanceResponse says it.
+type ReadInstanceResponse struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Name of the instance, the same after a restart.
+	Instance      string `protobuf:"bytes,1,opt,name=instance,proto3" json:"instance,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ReadInstanceResponse) Reset() {
+	*x = ReadInstanceResponse{}
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[1]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ReadInstanceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ReadInstanceResponse) ProtoMessage() {}
+
+func (x *ReadInstanceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[1]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ReadInstanceResponse.ProtoReflect.Descriptor instead.
+func (*ReadInstanceResponse) Descriptor() ([]byte, []int) {
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{1}
+}
+
+func (x *ReadInstanceResponse) GetInstance() string {
+	if x != nil {
+		return x.Instance
+	}
+	return ""
+}
+
 // FetchCredentialRequest asks for the one-time credential.
 type FetchCredentialRequest struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
@@ -247,7 +330,7 @@ type FetchCredentialRequest struct {
 
 func (x *FetchCredentialRequest) Reset() {
 	*x = FetchCredentialRequest{}
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[0]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[2]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -259,7 +342,7 @@ func (x *FetchCredentialRequest) String() string {
 func (*FetchCredentialRequest) ProtoMessage() {}
 
 func (x *FetchCredentialRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[0]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[2]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -272,7 +355,7 @@ func (x *FetchCredentialRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchCredentialRequest.ProtoReflect.Descriptor instead.
 func (*FetchCredentialRequest) Descriptor() ([]byte, []int) {
-	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{0}
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{2}
 }
 
 func (x *FetchCredentialRequest) GetIncident() string {
@@ -315,7 +398,7 @@ type FetchCredentialResponse struct {
 
 func (x *FetchCredentialResponse) Reset() {
 	*x = FetchCredentialResponse{}
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[1]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[3]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -327,7 +410,7 @@ func (x *FetchCredentialResponse) String() string {
 func (*FetchCredentialResponse) ProtoMessage() {}
 
 func (x *FetchCredentialResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[1]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[3]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -340,7 +423,7 @@ func (x *FetchCredentialResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FetchCredentialResponse.ProtoReflect.Descriptor instead.
 func (*FetchCredentialResponse) Descriptor() ([]byte, []int) {
-	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{1}
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{3}
 }
 
 func (x *FetchCredentialResponse) GetCertificate() string {
@@ -394,7 +477,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[2]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[4]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -406,7 +489,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[2]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[4]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -419,7 +502,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{2}
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{4}
 }
 
 func (x *WatchRequest) GetMessage() isWatchRequest_Message {
@@ -485,7 +568,7 @@ type WatchHello struct {
 
 func (x *WatchHello) Reset() {
 	*x = WatchHello{}
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[3]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -497,7 +580,7 @@ func (x *WatchHello) String() string {
 func (*WatchHello) ProtoMessage() {}
 
 func (x *WatchHello) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[3]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -510,7 +593,7 @@ func (x *WatchHello) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchHello.ProtoReflect.Descriptor instead.
 func (*WatchHello) Descriptor() ([]byte, []int) {
-	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{3}
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *WatchHello) GetIncident() string {
@@ -561,7 +644,7 @@ type WatchRenewal struct {
 
 func (x *WatchRenewal) Reset() {
 	*x = WatchRenewal{}
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[4]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -573,7 +656,7 @@ func (x *WatchRenewal) String() string {
 func (*WatchRenewal) ProtoMessage() {}
 
 func (x *WatchRenewal) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[4]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -586,7 +669,7 @@ func (x *WatchRenewal) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRenewal.ProtoReflect.Descriptor instead.
 func (*WatchRenewal) Descriptor() ([]byte, []int) {
-	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{4}
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *WatchRenewal) GetRendered() uint64 {
@@ -620,7 +703,7 @@ type WatchWelcome struct {
 
 func (x *WatchWelcome) Reset() {
 	*x = WatchWelcome{}
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[5]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -632,7 +715,7 @@ func (x *WatchWelcome) String() string {
 func (*WatchWelcome) ProtoMessage() {}
 
 func (x *WatchWelcome) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[5]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -645,7 +728,7 @@ func (x *WatchWelcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchWelcome.ProtoReflect.Descriptor instead.
 func (*WatchWelcome) Descriptor() ([]byte, []int) {
-	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{5}
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *WatchWelcome) GetMode() WatchMode {
@@ -701,7 +784,7 @@ type WatchFrame struct {
 
 func (x *WatchFrame) Reset() {
 	*x = WatchFrame{}
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[6]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -713,7 +796,7 @@ func (x *WatchFrame) String() string {
 func (*WatchFrame) ProtoMessage() {}
 
 func (x *WatchFrame) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[6]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -726,7 +809,7 @@ func (x *WatchFrame) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchFrame.ProtoReflect.Descriptor instead.
 func (*WatchFrame) Descriptor() ([]byte, []int) {
-	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{6}
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *WatchFrame) GetFrame() uint64 {
@@ -810,7 +893,7 @@ type WatchState struct {
 
 func (x *WatchState) Reset() {
 	*x = WatchState{}
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[7]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -822,7 +905,7 @@ func (x *WatchState) String() string {
 func (*WatchState) ProtoMessage() {}
 
 func (x *WatchState) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[7]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -835,7 +918,7 @@ func (x *WatchState) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchState.ProtoReflect.Descriptor instead.
 func (*WatchState) Descriptor() ([]byte, []int) {
-	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{7}
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *WatchState) GetState() string {
@@ -907,7 +990,7 @@ type WatchPerson struct {
 
 func (x *WatchPerson) Reset() {
 	*x = WatchPerson{}
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[8]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -919,7 +1002,7 @@ func (x *WatchPerson) String() string {
 func (*WatchPerson) ProtoMessage() {}
 
 func (x *WatchPerson) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[8]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -932,7 +1015,7 @@ func (x *WatchPerson) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchPerson.ProtoReflect.Descriptor instead.
 func (*WatchPerson) Descriptor() ([]byte, []int) {
-	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{8}
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *WatchPerson) GetPerson() string {
@@ -966,7 +1049,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[9]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -978,7 +1061,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[9]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -991,7 +1074,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{9}
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *WatchResponse) GetMessage() isWatchResponse_Message {
@@ -1070,7 +1153,7 @@ type ReadRecordingRequest struct {
 
 func (x *ReadRecordingRequest) Reset() {
 	*x = ReadRecordingRequest{}
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[10]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1082,7 +1165,7 @@ func (x *ReadRecordingRequest) String() string {
 func (*ReadRecordingRequest) ProtoMessage() {}
 
 func (x *ReadRecordingRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[10]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1095,7 +1178,7 @@ func (x *ReadRecordingRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRecordingRequest.ProtoReflect.Descriptor instead.
 func (*ReadRecordingRequest) Descriptor() ([]byte, []int) {
-	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{10}
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ReadRecordingRequest) GetIncident() string {
@@ -1139,7 +1222,7 @@ type ReadRecordingResponse struct {
 
 func (x *ReadRecordingResponse) Reset() {
 	*x = ReadRecordingResponse{}
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[11]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1151,7 +1234,7 @@ func (x *ReadRecordingResponse) String() string {
 func (*ReadRecordingResponse) ProtoMessage() {}
 
 func (x *ReadRecordingResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[11]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1164,7 +1247,7 @@ func (x *ReadRecordingResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadRecordingResponse.ProtoReflect.Descriptor instead.
 func (*ReadRecordingResponse) Descriptor() ([]byte, []int) {
-	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{11}
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ReadRecordingResponse) GetData() []byte {
@@ -1218,7 +1301,7 @@ type Job struct {
 
 func (x *Job) Reset() {
 	*x = Job{}
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[12]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1230,7 +1313,7 @@ func (x *Job) String() string {
 func (*Job) ProtoMessage() {}
 
 func (x *Job) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[12]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1243,7 +1326,7 @@ func (x *Job) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Job.ProtoReflect.Descriptor instead.
 func (*Job) Descriptor() ([]byte, []int) {
-	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{12}
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *Job) GetId() string {
@@ -1375,7 +1458,7 @@ type JobResult struct {
 
 func (x *JobResult) Reset() {
 	*x = JobResult{}
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[13]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1387,7 +1470,7 @@ func (x *JobResult) String() string {
 func (*JobResult) ProtoMessage() {}
 
 func (x *JobResult) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[13]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1400,7 +1483,7 @@ func (x *JobResult) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JobResult.ProtoReflect.Descriptor instead.
 func (*JobResult) Descriptor() ([]byte, []int) {
-	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{13}
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *JobResult) GetJobId() string {
@@ -1495,7 +1578,7 @@ type ManifestEntry struct {
 
 func (x *ManifestEntry) Reset() {
 	*x = ManifestEntry{}
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[14]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1507,7 +1590,7 @@ func (x *ManifestEntry) String() string {
 func (*ManifestEntry) ProtoMessage() {}
 
 func (x *ManifestEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[14]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1520,7 +1603,7 @@ func (x *ManifestEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManifestEntry.ProtoReflect.Descriptor instead.
 func (*ManifestEntry) Descriptor() ([]byte, []int) {
-	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{14}
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ManifestEntry) GetPath() []byte {
@@ -1557,7 +1640,7 @@ type ManifestPart struct {
 
 func (x *ManifestPart) Reset() {
 	*x = ManifestPart{}
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[15]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1569,7 +1652,7 @@ func (x *ManifestPart) String() string {
 func (*ManifestPart) ProtoMessage() {}
 
 func (x *ManifestPart) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[15]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1582,7 +1665,7 @@ func (x *ManifestPart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ManifestPart.ProtoReflect.Descriptor instead.
 func (*ManifestPart) Descriptor() ([]byte, []int) {
-	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{15}
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *ManifestPart) GetJobId() string {
@@ -1618,7 +1701,7 @@ type FilePart struct {
 
 func (x *FilePart) Reset() {
 	*x = FilePart{}
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[16]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1630,7 +1713,7 @@ func (x *FilePart) String() string {
 func (*FilePart) ProtoMessage() {}
 
 func (x *FilePart) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[16]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1643,7 +1726,7 @@ func (x *FilePart) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use FilePart.ProtoReflect.Descriptor instead.
 func (*FilePart) Descriptor() ([]byte, []int) {
-	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{16}
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *FilePart) GetJobId() string {
@@ -1702,7 +1785,7 @@ type AttachRequest struct {
 
 func (x *AttachRequest) Reset() {
 	*x = AttachRequest{}
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[17]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1714,7 +1797,7 @@ func (x *AttachRequest) String() string {
 func (*AttachRequest) ProtoMessage() {}
 
 func (x *AttachRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[17]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1727,7 +1810,7 @@ func (x *AttachRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachRequest.ProtoReflect.Descriptor instead.
 func (*AttachRequest) Descriptor() ([]byte, []int) {
-	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{17}
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *AttachRequest) GetMessage() isAttachRequest_Message {
@@ -1825,7 +1908,7 @@ type AttachResponse struct {
 
 func (x *AttachResponse) Reset() {
 	*x = AttachResponse{}
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[18]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1837,7 +1920,7 @@ func (x *AttachResponse) String() string {
 func (*AttachResponse) ProtoMessage() {}
 
 func (x *AttachResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[18]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1850,7 +1933,7 @@ func (x *AttachResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AttachResponse.ProtoReflect.Descriptor instead.
 func (*AttachResponse) Descriptor() ([]byte, []int) {
-	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{18}
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *AttachResponse) GetJob() *Job {
@@ -1880,7 +1963,7 @@ type RunJobRequest struct {
 
 func (x *RunJobRequest) Reset() {
 	*x = RunJobRequest{}
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[19]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1892,7 +1975,7 @@ func (x *RunJobRequest) String() string {
 func (*RunJobRequest) ProtoMessage() {}
 
 func (x *RunJobRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[19]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1905,7 +1988,7 @@ func (x *RunJobRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunJobRequest.ProtoReflect.Descriptor instead.
 func (*RunJobRequest) Descriptor() ([]byte, []int) {
-	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{19}
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *RunJobRequest) GetAgent() string {
@@ -1933,7 +2016,7 @@ type RunJobResponse struct {
 
 func (x *RunJobResponse) Reset() {
 	*x = RunJobResponse{}
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[20]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1945,7 +2028,7 @@ func (x *RunJobResponse) String() string {
 func (*RunJobResponse) ProtoMessage() {}
 
 func (x *RunJobResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[20]
+	mi := &file_emergency_deployment_v1_deployment_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1958,7 +2041,7 @@ func (x *RunJobResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RunJobResponse.ProtoReflect.Descriptor instead.
 func (*RunJobResponse) Descriptor() ([]byte, []int) {
-	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{20}
+	return file_emergency_deployment_v1_deployment_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *RunJobResponse) GetResult() *JobResult {
@@ -1972,7 +2055,10 @@ var File_emergency_deployment_v1_deployment_proto protoreflect.FileDescriptor
 
 const file_emergency_deployment_v1_deployment_proto_rawDesc = "" +
 	"\n" +
-	"(emergency/deployment/v1/deployment.proto\x12\x17emergency.deployment.v1\x1a\x19emergency/v1/common.proto\x1a\x1aemergency/v1/console.proto\x1a\x1demergency/v1/deployment.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"i\n" +
+	"(emergency/deployment/v1/deployment.proto\x12\x17emergency.deployment.v1\x1a\x19emergency/v1/common.proto\x1a\x1aemergency/v1/console.proto\x1a\x1demergency/v1/deployment.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"\x15\n" +
+	"\x13ReadInstanceRequest\"2\n" +
+	"\x14ReadInstanceResponse\x12\x1a\n" +
+	"\binstance\x18\x01 \x01(\tR\binstance\"i\n" +
 	"\x16FetchCredentialRequest\x12\x1a\n" +
 	"\bincident\x18\x01 \x01(\tR\bincident\x12\x14\n" +
 	"\x05grant\x18\x02 \x01(\tR\x05grant\x12\x1d\n" +
@@ -2159,11 +2245,12 @@ const file_emergency_deployment_v1_deployment_proto_rawDesc = "" +
 	"\x12CaptureSessionDiff\x12'.emergency.v1.CaptureSessionDiffRequest\x1a(.emergency.v1.CaptureSessionDiffResponse\x12^\n" +
 	"\x0fReportLeftovers\x12$.emergency.v1.ReportLeftoversRequest\x1a%.emergency.v1.ReportLeftoversResponse\x12a\n" +
 	"\x10ExplainLeftovers\x12%.emergency.v1.ExplainLeftoversRequest\x1a&.emergency.v1.ExplainLeftoversResponse\x12R\n" +
-	"\vSealSession\x12 .emergency.v1.SealSessionRequest\x1a!.emergency.v1.SealSessionResponse2\xd4\x02\n" +
+	"\vSealSession\x12 .emergency.v1.SealSessionRequest\x1a!.emergency.v1.SealSessionResponse2\xc1\x03\n" +
 	"\x0eConsoleService\x12t\n" +
 	"\x0fFetchCredential\x12/.emergency.deployment.v1.FetchCredentialRequest\x1a0.emergency.deployment.v1.FetchCredentialResponse\x12Z\n" +
 	"\x05Watch\x12%.emergency.deployment.v1.WatchRequest\x1a&.emergency.deployment.v1.WatchResponse(\x010\x01\x12p\n" +
-	"\rReadRecording\x12-.emergency.deployment.v1.ReadRecordingRequest\x1a..emergency.deployment.v1.ReadRecordingResponse0\x012\xc8\x01\n" +
+	"\rReadRecording\x12-.emergency.deployment.v1.ReadRecordingRequest\x1a..emergency.deployment.v1.ReadRecordingResponse0\x01\x12k\n" +
+	"\fReadInstance\x12,.emergency.deployment.v1.ReadInstanceRequest\x1a-.emergency.deployment.v1.ReadInstanceResponse2\xc8\x01\n" +
 	"\fAgentService\x12]\n" +
 	"\x06Attach\x12&.emergency.deployment.v1.AttachRequest\x1a'.emergency.deployment.v1.AttachResponse(\x010\x01\x12Y\n" +
 	"\x06RunJob\x12&.emergency.deployment.v1.RunJobRequest\x1a'.emergency.deployment.v1.RunJobResponseBAZ?cacert.org/emergency/proto/emergency/deployment/v1;deploymentv1b\x06proto3"
@@ -2181,182 +2268,186 @@ func file_emergency_deployment_v1_deployment_proto_rawDescGZIP() []byte {
 }
 
 var file_emergency_deployment_v1_deployment_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_emergency_deployment_v1_deployment_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_emergency_deployment_v1_deployment_proto_msgTypes = make([]protoimpl.MessageInfo, 23)
 var file_emergency_deployment_v1_deployment_proto_goTypes = []any{
 	(WatchMode)(0),                        // 0: emergency.deployment.v1.WatchMode
 	(WatchFrameKind)(0),                   // 1: emergency.deployment.v1.WatchFrameKind
 	(JobKind)(0),                          // 2: emergency.deployment.v1.JobKind
-	(*FetchCredentialRequest)(nil),        // 3: emergency.deployment.v1.FetchCredentialRequest
-	(*FetchCredentialResponse)(nil),       // 4: emergency.deployment.v1.FetchCredentialResponse
-	(*WatchRequest)(nil),                  // 5: emergency.deployment.v1.WatchRequest
-	(*WatchHello)(nil),                    // 6: emergency.deployment.v1.WatchHello
-	(*WatchRenewal)(nil),                  // 7: emergency.deployment.v1.WatchRenewal
-	(*WatchWelcome)(nil),                  // 8: emergency.deployment.v1.WatchWelcome
-	(*WatchFrame)(nil),                    // 9: emergency.deployment.v1.WatchFrame
-	(*WatchState)(nil),                    // 10: emergency.deployment.v1.WatchState
-	(*WatchPerson)(nil),                   // 11: emergency.deployment.v1.WatchPerson
-	(*WatchResponse)(nil),                 // 12: emergency.deployment.v1.WatchResponse
-	(*ReadRecordingRequest)(nil),          // 13: emergency.deployment.v1.ReadRecordingRequest
-	(*ReadRecordingResponse)(nil),         // 14: emergency.deployment.v1.ReadRecordingResponse
-	(*Job)(nil),                           // 15: emergency.deployment.v1.Job
-	(*JobResult)(nil),                     // 16: emergency.deployment.v1.JobResult
-	(*ManifestEntry)(nil),                 // 17: emergency.deployment.v1.ManifestEntry
-	(*ManifestPart)(nil),                  // 18: emergency.deployment.v1.ManifestPart
-	(*FilePart)(nil),                      // 19: emergency.deployment.v1.FilePart
-	(*AttachRequest)(nil),                 // 20: emergency.deployment.v1.AttachRequest
-	(*AttachResponse)(nil),                // 21: emergency.deployment.v1.AttachResponse
-	(*RunJobRequest)(nil),                 // 22: emergency.deployment.v1.RunJobRequest
-	(*RunJobResponse)(nil),                // 23: emergency.deployment.v1.RunJobResponse
-	(*timestamppb.Timestamp)(nil),         // 24: google.protobuf.Timestamp
-	(*v1.Approval)(nil),                   // 25: emergency.v1.Approval
-	(v1.SessionCause)(0),                  // 26: emergency.v1.SessionCause
-	(*v1.RecordingCheckpoint)(nil),        // 27: emergency.v1.RecordingCheckpoint
-	(*v1.Binding)(nil),                    // 28: emergency.v1.Binding
-	(v1.FreezeMode)(0),                    // 29: emergency.v1.FreezeMode
-	(*v1.EndResult)(nil),                  // 30: emergency.v1.EndResult
-	(*v1.LeftoverFound)(nil),              // 31: emergency.v1.LeftoverFound
-	(*v1.DryRunRequest)(nil),              // 32: emergency.v1.DryRunRequest
-	(*v1.ConfirmObserverRequest)(nil),     // 33: emergency.v1.ConfirmObserverRequest
-	(*v1.StartApplyRequest)(nil),          // 34: emergency.v1.StartApplyRequest
-	(*v1.ReportApplyRequest)(nil),         // 35: emergency.v1.ReportApplyRequest
-	(*v1.ReportTreeRequest)(nil),          // 36: emergency.v1.ReportTreeRequest
-	(*v1.BackOutRequest)(nil),             // 37: emergency.v1.BackOutRequest
-	(*v1.RollBackRequest)(nil),            // 38: emergency.v1.RollBackRequest
-	(*v1.RecordHealthRequest)(nil),        // 39: emergency.v1.RecordHealthRequest
-	(*v1.PushReplicationRequest)(nil),     // 40: emergency.v1.PushReplicationRequest
-	(*v1.CheckReplicationRequest)(nil),    // 41: emergency.v1.CheckReplicationRequest
-	(*v1.ExplainDriftRequest)(nil),        // 42: emergency.v1.ExplainDriftRequest
-	(*v1.PermitAccessRequest)(nil),        // 43: emergency.v1.PermitAccessRequest
-	(*v1.GrantAccessRequest)(nil),         // 44: emergency.v1.GrantAccessRequest
-	(*v1.ArmWatchRequest)(nil),            // 45: emergency.v1.ArmWatchRequest
-	(*v1.FreezeRequest)(nil),              // 46: emergency.v1.FreezeRequest
-	(*v1.ResumeRequest)(nil),              // 47: emergency.v1.ResumeRequest
-	(*v1.MarkSessionRequest)(nil),         // 48: emergency.v1.MarkSessionRequest
-	(*v1.ExtendSessionRequest)(nil),       // 49: emergency.v1.ExtendSessionRequest
-	(*v1.TerminateRequest)(nil),           // 50: emergency.v1.TerminateRequest
-	(*v1.DisableRequest)(nil),             // 51: emergency.v1.DisableRequest
-	(*v1.ProveUnusableRequest)(nil),       // 52: emergency.v1.ProveUnusableRequest
-	(*v1.CaptureSessionDiffRequest)(nil),  // 53: emergency.v1.CaptureSessionDiffRequest
-	(*v1.ReportLeftoversRequest)(nil),     // 54: emergency.v1.ReportLeftoversRequest
-	(*v1.ExplainLeftoversRequest)(nil),    // 55: emergency.v1.ExplainLeftoversRequest
-	(*v1.SealSessionRequest)(nil),         // 56: emergency.v1.SealSessionRequest
-	(*v1.DryRunResponse)(nil),             // 57: emergency.v1.DryRunResponse
-	(*v1.ConfirmObserverResponse)(nil),    // 58: emergency.v1.ConfirmObserverResponse
-	(*v1.StartApplyResponse)(nil),         // 59: emergency.v1.StartApplyResponse
-	(*v1.ReportApplyResponse)(nil),        // 60: emergency.v1.ReportApplyResponse
-	(*v1.ReportTreeResponse)(nil),         // 61: emergency.v1.ReportTreeResponse
-	(*v1.BackOutResponse)(nil),            // 62: emergency.v1.BackOutResponse
-	(*v1.RollBackResponse)(nil),           // 63: emergency.v1.RollBackResponse
-	(*v1.RecordHealthResponse)(nil),       // 64: emergency.v1.RecordHealthResponse
-	(*v1.PushReplicationResponse)(nil),    // 65: emergency.v1.PushReplicationResponse
-	(*v1.CheckReplicationResponse)(nil),   // 66: emergency.v1.CheckReplicationResponse
-	(*v1.ExplainDriftResponse)(nil),       // 67: emergency.v1.ExplainDriftResponse
-	(*v1.PermitAccessResponse)(nil),       // 68: emergency.v1.PermitAccessResponse
-	(*v1.GrantAccessResponse)(nil),        // 69: emergency.v1.GrantAccessResponse
-	(*v1.ArmWatchResponse)(nil),           // 70: emergency.v1.ArmWatchResponse
-	(*v1.FreezeResponse)(nil),             // 71: emergency.v1.FreezeResponse
-	(*v1.ResumeResponse)(nil),             // 72: emergency.v1.ResumeResponse
-	(*v1.MarkSessionResponse)(nil),        // 73: emergency.v1.MarkSessionResponse
-	(*v1.ExtendSessionResponse)(nil),      // 74: emergency.v1.ExtendSessionResponse
-	(*v1.TerminateResponse)(nil),          // 75: emergency.v1.TerminateResponse
-	(*v1.DisableResponse)(nil),            // 76: emergency.v1.DisableResponse
-	(*v1.ProveUnusableResponse)(nil),      // 77: emergency.v1.ProveUnusableResponse
-	(*v1.CaptureSessionDiffResponse)(nil), // 78: emergency.v1.CaptureSessionDiffResponse
-	(*v1.ReportLeftoversResponse)(nil),    // 79: emergency.v1.ReportLeftoversResponse
-	(*v1.ExplainLeftoversResponse)(nil),   // 80: emergency.v1.ExplainLeftoversResponse
-	(*v1.SealSessionResponse)(nil),        // 81: emergency.v1.SealSessionResponse
+	(*ReadInstanceRequest)(nil),           // 3: emergency.deployment.v1.ReadInstanceRequest
+	(*ReadInstanceResponse)(nil),          // 4: emergency.deployment.v1.ReadInstanceResponse
+	(*FetchCredentialRequest)(nil),        // 5: emergency.deployment.v1.FetchCredentialRequest
+	(*FetchCredentialResponse)(nil),       // 6: emergency.deployment.v1.FetchCredentialResponse
+	(*WatchRequest)(nil),                  // 7: emergency.deployment.v1.WatchRequest
+	(*WatchHello)(nil),                    // 8: emergency.deployment.v1.WatchHello
+	(*WatchRenewal)(nil),                  // 9: emergency.deployment.v1.WatchRenewal
+	(*WatchWelcome)(nil),                  // 10: emergency.deployment.v1.WatchWelcome
+	(*WatchFrame)(nil),                    // 11: emergency.deployment.v1.WatchFrame
+	(*WatchState)(nil),                    // 12: emergency.deployment.v1.WatchState
+	(*WatchPerson)(nil),                   // 13: emergency.deployment.v1.WatchPerson
+	(*WatchResponse)(nil),                 // 14: emergency.deployment.v1.WatchResponse
+	(*ReadRecordingRequest)(nil),          // 15: emergency.deployment.v1.ReadRecordingRequest
+	(*ReadRecordingResponse)(nil),         // 16: emergency.deployment.v1.ReadRecordingResponse
+	(*Job)(nil),                           // 17: emergency.deployment.v1.Job
+	(*JobResult)(nil),                     // 18: emergency.deployment.v1.JobResult
+	(*ManifestEntry)(nil),                 // 19: emergency.deployment.v1.ManifestEntry
+	(*ManifestPart)(nil),                  // 20: emergency.deployment.v1.ManifestPart
+	(*FilePart)(nil),                      // 21: emergency.deployment.v1.FilePart
+	(*AttachRequest)(nil),                 // 22: emergency.deployment.v1.AttachRequest
+	(*AttachResponse)(nil),                // 23: emergency.deployment.v1.AttachResponse
+	(*RunJobRequest)(nil),                 // 24: emergency.deployment.v1.RunJobRequest
+	(*RunJobResponse)(nil),                // 25: emergency.deployment.v1.RunJobResponse
+	(*timestamppb.Timestamp)(nil),         // 26: google.protobuf.Timestamp
+	(*v1.Approval)(nil),                   // 27: emergency.v1.Approval
+	(v1.SessionCause)(0),                  // 28: emergency.v1.SessionCause
+	(*v1.RecordingCheckpoint)(nil),        // 29: emergency.v1.RecordingCheckpoint
+	(*v1.Binding)(nil),                    // 30: emergency.v1.Binding
+	(v1.FreezeMode)(0),                    // 31: emergency.v1.FreezeMode
+	(*v1.EndResult)(nil),                  // 32: emergency.v1.EndResult
+	(*v1.LeftoverFound)(nil),              // 33: emergency.v1.LeftoverFound
+	(*v1.DryRunRequest)(nil),              // 34: emergency.v1.DryRunRequest
+	(*v1.ConfirmObserverRequest)(nil),     // 35: emergency.v1.ConfirmObserverRequest
+	(*v1.StartApplyRequest)(nil),          // 36: emergency.v1.StartApplyRequest
+	(*v1.ReportApplyRequest)(nil),         // 37: emergency.v1.ReportApplyRequest
+	(*v1.ReportTreeRequest)(nil),          // 38: emergency.v1.ReportTreeRequest
+	(*v1.BackOutRequest)(nil),             // 39: emergency.v1.BackOutRequest
+	(*v1.RollBackRequest)(nil),            // 40: emergency.v1.RollBackRequest
+	(*v1.RecordHealthRequest)(nil),        // 41: emergency.v1.RecordHealthRequest
+	(*v1.PushReplicationRequest)(nil),     // 42: emergency.v1.PushReplicationRequest
+	(*v1.CheckReplicationRequest)(nil),    // 43: emergency.v1.CheckReplicationRequest
+	(*v1.ExplainDriftRequest)(nil),        // 44: emergency.v1.ExplainDriftRequest
+	(*v1.PermitAccessRequest)(nil),        // 45: emergency.v1.PermitAccessRequest
+	(*v1.GrantAccessRequest)(nil),         // 46: emergency.v1.GrantAccessRequest
+	(*v1.ArmWatchRequest)(nil),            // 47: emergency.v1.ArmWatchRequest
+	(*v1.FreezeRequest)(nil),              // 48: emergency.v1.FreezeRequest
+	(*v1.ResumeRequest)(nil),              // 49: emergency.v1.ResumeRequest
+	(*v1.MarkSessionRequest)(nil),         // 50: emergency.v1.MarkSessionRequest
+	(*v1.ExtendSessionRequest)(nil),       // 51: emergency.v1.ExtendSessionRequest
+	(*v1.TerminateRequest)(nil),           // 52: emergency.v1.TerminateRequest
+	(*v1.DisableRequest)(nil),             // 53: emergency.v1.DisableRequest
+	(*v1.ProveUnusableRequest)(nil),       // 54: emergency.v1.ProveUnusableRequest
+	(*v1.CaptureSessionDiffRequest)(nil),  // 55: emergency.v1.CaptureSessionDiffRequest
+	(*v1.ReportLeftoversRequest)(nil),     // 56: emergency.v1.ReportLeftoversRequest
+	(*v1.ExplainLeftoversRequest)(nil),    // 57: emergency.v1.ExplainLeftoversRequest
+	(*v1.SealSessionRequest)(nil),         // 58: emergency.v1.SealSessionRequest
+	(*v1.DryRunResponse)(nil),             // 59: emergency.v1.DryRunResponse
+	(*v1.ConfirmObserverResponse)(nil),    // 60: emergency.v1.ConfirmObserverResponse
+	(*v1.StartApplyResponse)(nil),         // 61: emergency.v1.StartApplyResponse
+	(*v1.ReportApplyResponse)(nil),        // 62: emergency.v1.ReportApplyResponse
+	(*v1.ReportTreeResponse)(nil),         // 63: emergency.v1.ReportTreeResponse
+	(*v1.BackOutResponse)(nil),            // 64: emergency.v1.BackOutResponse
+	(*v1.RollBackResponse)(nil),           // 65: emergency.v1.RollBackResponse
+	(*v1.RecordHealthResponse)(nil),       // 66: emergency.v1.RecordHealthResponse
+	(*v1.PushReplicationResponse)(nil),    // 67: emergency.v1.PushReplicationResponse
+	(*v1.CheckReplicationResponse)(nil),   // 68: emergency.v1.CheckReplicationResponse
+	(*v1.ExplainDriftResponse)(nil),       // 69: emergency.v1.ExplainDriftResponse
+	(*v1.PermitAccessResponse)(nil),       // 70: emergency.v1.PermitAccessResponse
+	(*v1.GrantAccessResponse)(nil),        // 71: emergency.v1.GrantAccessResponse
+	(*v1.ArmWatchResponse)(nil),           // 72: emergency.v1.ArmWatchResponse
+	(*v1.FreezeResponse)(nil),             // 73: emergency.v1.FreezeResponse
+	(*v1.ResumeResponse)(nil),             // 74: emergency.v1.ResumeResponse
+	(*v1.MarkSessionResponse)(nil),        // 75: emergency.v1.MarkSessionResponse
+	(*v1.ExtendSessionResponse)(nil),      // 76: emergency.v1.ExtendSessionResponse
+	(*v1.TerminateResponse)(nil),          // 77: emergency.v1.TerminateResponse
+	(*v1.DisableResponse)(nil),            // 78: emergency.v1.DisableResponse
+	(*v1.ProveUnusableResponse)(nil),      // 79: emergency.v1.ProveUnusableResponse
+	(*v1.CaptureSessionDiffResponse)(nil), // 80: emergency.v1.CaptureSessionDiffResponse
+	(*v1.ReportLeftoversResponse)(nil),    // 81: emergency.v1.ReportLeftoversResponse
+	(*v1.ExplainLeftoversResponse)(nil),   // 82: emergency.v1.ExplainLeftoversResponse
+	(*v1.SealSessionResponse)(nil),        // 83: emergency.v1.SealSessionResponse
 }
 var file_emergency_deployment_v1_deployment_proto_depIdxs = []int32{
-	24, // 0: emergency.deployment.v1.FetchCredentialResponse.valid_until:type_name -> google.protobuf.Timestamp
-	6,  // 1: emergency.deployment.v1.WatchRequest.hello:type_name -> emergency.deployment.v1.WatchHello
-	7,  // 2: emergency.deployment.v1.WatchRequest.renewal:type_name -> emergency.deployment.v1.WatchRenewal
-	25, // 3: emergency.deployment.v1.WatchHello.approval:type_name -> emergency.v1.Approval
+	26, // 0: emergency.deployment.v1.FetchCredentialResponse.valid_until:type_name -> google.protobuf.Timestamp
+	8,  // 1: emergency.deployment.v1.WatchRequest.hello:type_name -> emergency.deployment.v1.WatchHello
+	9,  // 2: emergency.deployment.v1.WatchRequest.renewal:type_name -> emergency.deployment.v1.WatchRenewal
+	27, // 3: emergency.deployment.v1.WatchHello.approval:type_name -> emergency.v1.Approval
 	0,  // 4: emergency.deployment.v1.WatchWelcome.mode:type_name -> emergency.deployment.v1.WatchMode
 	1,  // 5: emergency.deployment.v1.WatchFrame.kind:type_name -> emergency.deployment.v1.WatchFrameKind
-	26, // 6: emergency.deployment.v1.WatchState.cause:type_name -> emergency.v1.SessionCause
-	24, // 7: emergency.deployment.v1.WatchState.presence_until:type_name -> google.protobuf.Timestamp
-	24, // 8: emergency.deployment.v1.WatchState.grace_until:type_name -> google.protobuf.Timestamp
-	24, // 9: emergency.deployment.v1.WatchState.ends_at:type_name -> google.protobuf.Timestamp
-	11, // 10: emergency.deployment.v1.WatchState.persons:type_name -> emergency.deployment.v1.WatchPerson
-	8,  // 11: emergency.deployment.v1.WatchResponse.welcome:type_name -> emergency.deployment.v1.WatchWelcome
-	9,  // 12: emergency.deployment.v1.WatchResponse.frame:type_name -> emergency.deployment.v1.WatchFrame
-	10, // 13: emergency.deployment.v1.WatchResponse.state:type_name -> emergency.deployment.v1.WatchState
-	27, // 14: emergency.deployment.v1.ReadRecordingResponse.anchors:type_name -> emergency.v1.RecordingCheckpoint
+	28, // 6: emergency.deployment.v1.WatchState.cause:type_name -> emergency.v1.SessionCause
+	26, // 7: emergency.deployment.v1.WatchState.presence_until:type_name -> google.protobuf.Timestamp
+	26, // 8: emergency.deployment.v1.WatchState.grace_until:type_name -> google.protobuf.Timestamp
+	26, // 9: emergency.deployment.v1.WatchState.ends_at:type_name -> google.protobuf.Timestamp
+	13, // 10: emergency.deployment.v1.WatchState.persons:type_name -> emergency.deployment.v1.WatchPerson
+	10, // 11: emergency.deployment.v1.WatchResponse.welcome:type_name -> emergency.deployment.v1.WatchWelcome
+	11, // 12: emergency.deployment.v1.WatchResponse.frame:type_name -> emergency.deployment.v1.WatchFrame
+	12, // 13: emergency.deployment.v1.WatchResponse.state:type_name -> emergency.deployment.v1.WatchState
+	29, // 14: emergency.deployment.v1.ReadRecordingResponse.anchors:type_name -> emergency.v1.RecordingCheckpoint
 	2,  // 15: emergency.deployment.v1.Job.kind:type_name -> emergency.deployment.v1.JobKind
-	28, // 16: emergency.deployment.v1.Job.binding:type_name -> emergency.v1.Binding
-	24, // 17: emergency.deployment.v1.Job.valid_until:type_name -> google.protobuf.Timestamp
-	29, // 18: emergency.deployment.v1.JobResult.freeze_mode:type_name -> emergency.v1.FreezeMode
-	30, // 19: emergency.deployment.v1.JobResult.end_results:type_name -> emergency.v1.EndResult
-	31, // 20: emergency.deployment.v1.JobResult.leftovers:type_name -> emergency.v1.LeftoverFound
-	17, // 21: emergency.deployment.v1.ManifestPart.entries:type_name -> emergency.deployment.v1.ManifestEntry
-	16, // 22: emergency.deployment.v1.AttachRequest.result:type_name -> emergency.deployment.v1.JobResult
-	18, // 23: emergency.deployment.v1.AttachRequest.manifest:type_name -> emergency.deployment.v1.ManifestPart
-	19, // 24: emergency.deployment.v1.AttachRequest.file:type_name -> emergency.deployment.v1.FilePart
-	15, // 25: emergency.deployment.v1.AttachResponse.job:type_name -> emergency.deployment.v1.Job
-	15, // 26: emergency.deployment.v1.RunJobRequest.job:type_name -> emergency.deployment.v1.Job
-	16, // 27: emergency.deployment.v1.RunJobResponse.result:type_name -> emergency.deployment.v1.JobResult
-	32, // 28: emergency.deployment.v1.DeploymentService.DryRun:input_type -> emergency.v1.DryRunRequest
-	33, // 29: emergency.deployment.v1.DeploymentService.ConfirmObserver:input_type -> emergency.v1.ConfirmObserverRequest
-	34, // 30: emergency.deployment.v1.DeploymentService.StartApply:input_type -> emergency.v1.StartApplyRequest
-	35, // 31: emergency.deployment.v1.DeploymentService.ReportApply:input_type -> emergency.v1.ReportApplyRequest
-	36, // 32: emergency.deployment.v1.DeploymentService.ReportTree:input_type -> emergency.v1.ReportTreeRequest
-	37, // 33: emergency.deployment.v1.DeploymentService.BackOut:input_type -> emergency.v1.BackOutRequest
-	38, // 34: emergency.deployment.v1.DeploymentService.RollBack:input_type -> emergency.v1.RollBackRequest
-	39, // 35: emergency.deployment.v1.DeploymentService.RecordHealth:input_type -> emergency.v1.RecordHealthRequest
-	40, // 36: emergency.deployment.v1.DeploymentService.PushReplication:input_type -> emergency.v1.PushReplicationRequest
-	41, // 37: emergency.deployment.v1.DeploymentService.CheckReplication:input_type -> emergency.v1.CheckReplicationRequest
-	42, // 38: emergency.deployment.v1.DeploymentService.ExplainDrift:input_type -> emergency.v1.ExplainDriftRequest
-	43, // 39: emergency.deployment.v1.DeploymentService.PermitAccess:input_type -> emergency.v1.PermitAccessRequest
-	44, // 40: emergency.deployment.v1.DeploymentService.GrantAccess:input_type -> emergency.v1.GrantAccessRequest
-	45, // 41: emergency.deployment.v1.DeploymentService.ArmWatch:input_type -> emergency.v1.ArmWatchRequest
-	46, // 42: emergency.deployment.v1.DeploymentService.Freeze:input_type -> emergency.v1.FreezeRequest
-	47, // 43: emergency.deployment.v1.DeploymentService.Resume:input_type -> emergency.v1.ResumeRequest
-	48, // 44: emergency.deployment.v1.DeploymentService.MarkSession:input_type -> emergency.v1.MarkSessionRequest
-	49, // 45: emergency.deployment.v1.DeploymentService.ExtendSession:input_type -> emergency.v1.ExtendSessionRequest
-	50, // 46: emergency.deployment.v1.DeploymentService.Terminate:input_type -> emergency.v1.TerminateRequest
-	51, // 47: emergency.deployment.v1.DeploymentService.Disable:input_type -> emergency.v1.DisableRequest
-	52, // 48: emergency.deployment.v1.DeploymentService.ProveUnusable:input_type -> emergency.v1.ProveUnusableRequest
-	53, // 49: emergency.deployment.v1.DeploymentService.CaptureSessionDiff:input_type -> emergency.v1.CaptureSessionDiffRequest
-	54, // 50: emergency.deployment.v1.DeploymentService.ReportLeftovers:input_type -> emergency.v1.ReportLeftoversRequest
-	55, // 51: emergency.deployment.v1.DeploymentService.ExplainLeftovers:input_type -> emergency.v1.ExplainLeftoversRequest
-	56, // 52: emergency.deployment.v1.DeploymentService.SealSession:input_type -> emergency.v1.SealSessionRequest
-	3,  // 53: emergency.deployment.v1.ConsoleService.FetchCredential:input_type -> emergency.deployment.v1.FetchCredentialRequest
-	5,  // 54: emergency.deployment.v1.ConsoleService.Watch:input_type -> emergency.deployment.v1.WatchRequest
-	13, // 55: emergency.deployment.v1.ConsoleService.ReadRecording:input_type -> emergency.deployment.v1.ReadRecordingRequest
-	20, // 56: emergency.deployment.v1.AgentService.Attach:input_type -> emergency.deployment.v1.AttachRequest
-	22, // 57: emergency.deployment.v1.AgentService.RunJob:input_type -> emergency.deployment.v1.RunJobRequest
-	57, // 58: emergency.deployment.v1.DeploymentService.DryRun:output_type -> emergency.v1.DryRunResponse
-	58, // 59: emergency.deployment.v1.DeploymentService.ConfirmObserver:output_type -> emergency.v1.ConfirmObserverResponse
-	59, // 60: emergency.deployment.v1.DeploymentService.StartApply:output_type -> emergency.v1.StartApplyResponse
-	60, // 61: emergency.deployment.v1.DeploymentService.ReportApply:output_type -> emergency.v1.ReportApplyResponse
-	61, // 62: emergency.deployment.v1.DeploymentService.ReportTree:output_type -> emergency.v1.ReportTreeResponse
-	62, // 63: emergency.deployment.v1.DeploymentService.BackOut:output_type -> emergency.v1.BackOutResponse
-	63, // 64: emergency.deployment.v1.DeploymentService.RollBack:output_type -> emergency.v1.RollBackResponse
-	64, // 65: emergency.deployment.v1.DeploymentService.RecordHealth:output_type -> emergency.v1.RecordHealthResponse
-	65, // 66: emergency.deployment.v1.DeploymentService.PushReplication:output_type -> emergency.v1.PushReplicationResponse
-	66, // 67: emergency.deployment.v1.DeploymentService.CheckReplication:output_type -> emergency.v1.CheckReplicationResponse
-	67, // 68: emergency.deployment.v1.DeploymentService.ExplainDrift:output_type -> emergency.v1.ExplainDriftResponse
-	68, // 69: emergency.deployment.v1.DeploymentService.PermitAccess:output_type -> emergency.v1.PermitAccessResponse
-	69, // 70: emergency.deployment.v1.DeploymentService.GrantAccess:output_type -> emergency.v1.GrantAccessResponse
-	70, // 71: emergency.deployment.v1.DeploymentService.ArmWatch:output_type -> emergency.v1.ArmWatchResponse
-	71, // 72: emergency.deployment.v1.DeploymentService.Freeze:output_type -> emergency.v1.FreezeResponse
-	72, // 73: emergency.deployment.v1.DeploymentService.Resume:output_type -> emergency.v1.ResumeResponse
-	73, // 74: emergency.deployment.v1.DeploymentService.MarkSession:output_type -> emergency.v1.MarkSessionResponse
-	74, // 75: emergency.deployment.v1.DeploymentService.ExtendSession:output_type -> emergency.v1.ExtendSessionResponse
-	75, // 76: emergency.deployment.v1.DeploymentService.Terminate:output_type -> emergency.v1.TerminateResponse
-	76, // 77: emergency.deployment.v1.DeploymentService.Disable:output_type -> emergency.v1.DisableResponse
-	77, // 78: emergency.deployment.v1.DeploymentService.ProveUnusable:output_type -> emergency.v1.ProveUnusableResponse
-	78, // 79: emergency.deployment.v1.DeploymentService.CaptureSessionDiff:output_type -> emergency.v1.CaptureSessionDiffResponse
-	79, // 80: emergency.deployment.v1.DeploymentService.ReportLeftovers:output_type -> emergency.v1.ReportLeftoversResponse
-	80, // 81: emergency.deployment.v1.DeploymentService.ExplainLeftovers:output_type -> emergency.v1.ExplainLeftoversResponse
-	81, // 82: emergency.deployment.v1.DeploymentService.SealSession:output_type -> emergency.v1.SealSessionResponse
-	4,  // 83: emergency.deployment.v1.ConsoleService.FetchCredential:output_type -> emergency.deployment.v1.FetchCredentialResponse
-	12, // 84: emergency.deployment.v1.ConsoleService.Watch:output_type -> emergency.deployment.v1.WatchResponse
-	14, // 85: emergency.deployment.v1.ConsoleService.ReadRecording:output_type -> emergency.deployment.v1.ReadRecordingResponse
-	21, // 86: emergency.deployment.v1.AgentService.Attach:output_type -> emergency.deployment.v1.AttachResponse
-	23, // 87: emergency.deployment.v1.AgentService.RunJob:output_type -> emergency.deployment.v1.RunJobResponse
-	58, // [58:88] is the sub-list for method output_type
-	28, // [28:58] is the sub-list for method input_type
+	30, // 16: emergency.deployment.v1.Job.binding:type_name -> emergency.v1.Binding
+	26, // 17: emergency.deployment.v1.Job.valid_until:type_name -> google.protobuf.Timestamp
+	31, // 18: emergency.deployment.v1.JobResult.freeze_mode:type_name -> emergency.v1.FreezeMode
+	32, // 19: emergency.deployment.v1.JobResult.end_results:type_name -> emergency.v1.EndResult
+	33, // 20: emergency.deployment.v1.JobResult.leftovers:type_name -> emergency.v1.LeftoverFound
+	19, // 21: emergency.deployment.v1.ManifestPart.entries:type_name -> emergency.deployment.v1.ManifestEntry
+	18, // 22: emergency.deployment.v1.AttachRequest.result:type_name -> emergency.deployment.v1.JobResult
+	20, // 23: emergency.deployment.v1.AttachRequest.manifest:type_name -> emergency.deployment.v1.ManifestPart
+	21, // 24: emergency.deployment.v1.AttachRequest.file:type_name -> emergency.deployment.v1.FilePart
+	17, // 25: emergency.deployment.v1.AttachResponse.job:type_name -> emergency.deployment.v1.Job
+	17, // 26: emergency.deployment.v1.RunJobRequest.job:type_name -> emergency.deployment.v1.Job
+	18, // 27: emergency.deployment.v1.RunJobResponse.result:type_name -> emergency.deployment.v1.JobResult
+	34, // 28: emergency.deployment.v1.DeploymentService.DryRun:input_type -> emergency.v1.DryRunRequest
+	35, // 29: emergency.deployment.v1.DeploymentService.ConfirmObserver:input_type -> emergency.v1.ConfirmObserverRequest
+	36, // 30: emergency.deployment.v1.DeploymentService.StartApply:input_type -> emergency.v1.StartApplyRequest
+	37, // 31: emergency.deployment.v1.DeploymentService.ReportApply:input_type -> emergency.v1.ReportApplyRequest
+	38, // 32: emergency.deployment.v1.DeploymentService.ReportTree:input_type -> emergency.v1.ReportTreeRequest
+	39, // 33: emergency.deployment.v1.DeploymentService.BackOut:input_type -> emergency.v1.BackOutRequest
+	40, // 34: emergency.deployment.v1.DeploymentService.RollBack:input_type -> emergency.v1.RollBackRequest
+	41, // 35: emergency.deployment.v1.DeploymentService.RecordHealth:input_type -> emergency.v1.RecordHealthRequest
+	42, // 36: emergency.deployment.v1.DeploymentService.PushReplication:input_type -> emergency.v1.PushReplicationRequest
+	43, // 37: emergency.deployment.v1.DeploymentService.CheckReplication:input_type -> emergency.v1.CheckReplicationRequest
+	44, // 38: emergency.deployment.v1.DeploymentService.ExplainDrift:input_type -> emergency.v1.ExplainDriftRequest
+	45, // 39: emergency.deployment.v1.DeploymentService.PermitAccess:input_type -> emergency.v1.PermitAccessRequest
+	46, // 40: emergency.deployment.v1.DeploymentService.GrantAccess:input_type -> emergency.v1.GrantAccessRequest
+	47, // 41: emergency.deployment.v1.DeploymentService.ArmWatch:input_type -> emergency.v1.ArmWatchRequest
+	48, // 42: emergency.deployment.v1.DeploymentService.Freeze:input_type -> emergency.v1.FreezeRequest
+	49, // 43: emergency.deployment.v1.DeploymentService.Resume:input_type -> emergency.v1.ResumeRequest
+	50, // 44: emergency.deployment.v1.DeploymentService.MarkSession:input_type -> emergency.v1.MarkSessionRequest
+	51, // 45: emergency.deployment.v1.DeploymentService.ExtendSession:input_type -> emergency.v1.ExtendSessionRequest
+	52, // 46: emergency.deployment.v1.DeploymentService.Terminate:input_type -> emergency.v1.TerminateRequest
+	53, // 47: emergency.deployment.v1.DeploymentService.Disable:input_type -> emergency.v1.DisableRequest
+	54, // 48: emergency.deployment.v1.DeploymentService.ProveUnusable:input_type -> emergency.v1.ProveUnusableRequest
+	55, // 49: emergency.deployment.v1.DeploymentService.CaptureSessionDiff:input_type -> emergency.v1.CaptureSessionDiffRequest
+	56, // 50: emergency.deployment.v1.DeploymentService.ReportLeftovers:input_type -> emergency.v1.ReportLeftoversRequest
+	57, // 51: emergency.deployment.v1.DeploymentService.ExplainLeftovers:input_type -> emergency.v1.ExplainLeftoversRequest
+	58, // 52: emergency.deployment.v1.DeploymentService.SealSession:input_type -> emergency.v1.SealSessionRequest
+	5,  // 53: emergency.deployment.v1.ConsoleService.FetchCredential:input_type -> emergency.deployment.v1.FetchCredentialRequest
+	7,  // 54: emergency.deployment.v1.ConsoleService.Watch:input_type -> emergency.deployment.v1.WatchRequest
+	15, // 55: emergency.deployment.v1.ConsoleService.ReadRecording:input_type -> emergency.deployment.v1.ReadRecordingRequest
+	3,  // 56: emergency.deployment.v1.ConsoleService.ReadInstance:input_type -> emergency.deployment.v1.ReadInstanceRequest
+	22, // 57: emergency.deployment.v1.AgentService.Attach:input_type -> emergency.deployment.v1.AttachRequest
+	24, // 58: emergency.deployment.v1.AgentService.RunJob:input_type -> emergency.deployment.v1.RunJobRequest
+	59, // 59: emergency.deployment.v1.DeploymentService.DryRun:output_type -> emergency.v1.DryRunResponse
+	60, // 60: emergency.deployment.v1.DeploymentService.ConfirmObserver:output_type -> emergency.v1.ConfirmObserverResponse
+	61, // 61: emergency.deployment.v1.DeploymentService.StartApply:output_type -> emergency.v1.StartApplyResponse
+	62, // 62: emergency.deployment.v1.DeploymentService.ReportApply:output_type -> emergency.v1.ReportApplyResponse
+	63, // 63: emergency.deployment.v1.DeploymentService.ReportTree:output_type -> emergency.v1.ReportTreeResponse
+	64, // 64: emergency.deployment.v1.DeploymentService.BackOut:output_type -> emergency.v1.BackOutResponse
+	65, // 65: emergency.deployment.v1.DeploymentService.RollBack:output_type -> emergency.v1.RollBackResponse
+	66, // 66: emergency.deployment.v1.DeploymentService.RecordHealth:output_type -> emergency.v1.RecordHealthResponse
+	67, // 67: emergency.deployment.v1.DeploymentService.PushReplication:output_type -> emergency.v1.PushReplicationResponse
+	68, // 68: emergency.deployment.v1.DeploymentService.CheckReplication:output_type -> emergency.v1.CheckReplicationResponse
+	69, // 69: emergency.deployment.v1.DeploymentService.ExplainDrift:output_type -> emergency.v1.ExplainDriftResponse
+	70, // 70: emergency.deployment.v1.DeploymentService.PermitAccess:output_type -> emergency.v1.PermitAccessResponse
+	71, // 71: emergency.deployment.v1.DeploymentService.GrantAccess:output_type -> emergency.v1.GrantAccessResponse
+	72, // 72: emergency.deployment.v1.DeploymentService.ArmWatch:output_type -> emergency.v1.ArmWatchResponse
+	73, // 73: emergency.deployment.v1.DeploymentService.Freeze:output_type -> emergency.v1.FreezeResponse
+	74, // 74: emergency.deployment.v1.DeploymentService.Resume:output_type -> emergency.v1.ResumeResponse
+	75, // 75: emergency.deployment.v1.DeploymentService.MarkSession:output_type -> emergency.v1.MarkSessionResponse
+	76, // 76: emergency.deployment.v1.DeploymentService.ExtendSession:output_type -> emergency.v1.ExtendSessionResponse
+	77, // 77: emergency.deployment.v1.DeploymentService.Terminate:output_type -> emergency.v1.TerminateResponse
+	78, // 78: emergency.deployment.v1.DeploymentService.Disable:output_type -> emergency.v1.DisableResponse
+	79, // 79: emergency.deployment.v1.DeploymentService.ProveUnusable:output_type -> emergency.v1.ProveUnusableResponse
+	80, // 80: emergency.deployment.v1.DeploymentService.CaptureSessionDiff:output_type -> emergency.v1.CaptureSessionDiffResponse
+	81, // 81: emergency.deployment.v1.DeploymentService.ReportLeftovers:output_type -> emergency.v1.ReportLeftoversResponse
+	82, // 82: emergency.deployment.v1.DeploymentService.ExplainLeftovers:output_type -> emergency.v1.ExplainLeftoversResponse
+	83, // 83: emergency.deployment.v1.DeploymentService.SealSession:output_type -> emergency.v1.SealSessionResponse
+	6,  // 84: emergency.deployment.v1.ConsoleService.FetchCredential:output_type -> emergency.deployment.v1.FetchCredentialResponse
+	14, // 85: emergency.deployment.v1.ConsoleService.Watch:output_type -> emergency.deployment.v1.WatchResponse
+	16, // 86: emergency.deployment.v1.ConsoleService.ReadRecording:output_type -> emergency.deployment.v1.ReadRecordingResponse
+	4,  // 87: emergency.deployment.v1.ConsoleService.ReadInstance:output_type -> emergency.deployment.v1.ReadInstanceResponse
+	23, // 88: emergency.deployment.v1.AgentService.Attach:output_type -> emergency.deployment.v1.AttachResponse
+	25, // 89: emergency.deployment.v1.AgentService.RunJob:output_type -> emergency.deployment.v1.RunJobResponse
+	59, // [59:90] is the sub-list for method output_type
+	28, // [28:59] is the sub-list for method input_type
 	28, // [28:28] is the sub-list for extension type_name
 	28, // [28:28] is the sub-list for extension extendee
 	0,  // [0:28] is the sub-list for field type_name
@@ -2367,16 +2458,16 @@ func file_emergency_deployment_v1_deployment_proto_init() {
 	if File_emergency_deployment_v1_deployment_proto != nil {
 		return
 	}
-	file_emergency_deployment_v1_deployment_proto_msgTypes[2].OneofWrappers = []any{
+	file_emergency_deployment_v1_deployment_proto_msgTypes[4].OneofWrappers = []any{
 		(*WatchRequest_Hello)(nil),
 		(*WatchRequest_Renewal)(nil),
 	}
-	file_emergency_deployment_v1_deployment_proto_msgTypes[9].OneofWrappers = []any{
+	file_emergency_deployment_v1_deployment_proto_msgTypes[11].OneofWrappers = []any{
 		(*WatchResponse_Welcome)(nil),
 		(*WatchResponse_Frame)(nil),
 		(*WatchResponse_State)(nil),
 	}
-	file_emergency_deployment_v1_deployment_proto_msgTypes[17].OneofWrappers = []any{
+	file_emergency_deployment_v1_deployment_proto_msgTypes[19].OneofWrappers = []any{
 		(*AttachRequest_Hello)(nil),
 		(*AttachRequest_Result)(nil),
 		(*AttachRequest_Manifest)(nil),
@@ -2388,7 +2479,7 @@ func file_emergency_deployment_v1_deployment_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_emergency_deployment_v1_deployment_proto_rawDesc), len(file_emergency_deployment_v1_deployment_proto_rawDesc)),
 			NumEnums:      3,
-			NumMessages:   21,
+			NumMessages:   23,
 			NumExtensions: 0,
 			NumServices:   3,
 		},

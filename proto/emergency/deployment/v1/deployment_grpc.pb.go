@@ -1095,6 +1095,7 @@ const (
 	ConsoleService_FetchCredential_FullMethodName = "/emergency.deployment.v1.ConsoleService/FetchCredential"
 	ConsoleService_Watch_FullMethodName           = "/emergency.deployment.v1.ConsoleService/Watch"
 	ConsoleService_ReadRecording_FullMethodName   = "/emergency.deployment.v1.ConsoleService/ReadRecording"
+	ConsoleService_ReadInstance_FullMethodName    = "/emergency.deployment.v1.ConsoleService/ReadInstance"
 )
 
 // ConsoleServiceClient is the client API for ConsoleService service.
@@ -1110,6 +1111,8 @@ type ConsoleServiceClient interface {
 	Watch(ctx context.Context, opts ...grpc.CallOption) (grpc.BidiStreamingClient[WatchRequest, WatchResponse], error)
 	// ReadRecording sends a session's recording; each call is an event of the incident (RecordingPlayed).
 	ReadRecording(ctx context.Context, in *ReadRecordingRequest, opts ...grpc.CallOption) (grpc.ServerStreamingClient[ReadRecordingResponse], error)
+	// ReadInstance tells which instance of the service this is; for its other instances, which hand on what concerns a session here.
+	ReadInstance(ctx context.Context, in *ReadInstanceRequest, opts ...grpc.CallOption) (*ReadInstanceResponse, error)
 }
 
 type consoleServiceClient struct {
@@ -1162,6 +1165,16 @@ func (c *consoleServiceClient) ReadRecording(ctx context.Context, in *ReadRecord
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ConsoleService_ReadRecordingClient = grpc.ServerStreamingClient[ReadRecordingResponse]
 
+func (c *consoleServiceClient) ReadInstance(ctx context.Context, in *ReadInstanceRequest, opts ...grpc.CallOption) (*ReadInstanceResponse, error) {
+	cOpts := append([]grpc.CallOption{grpc.StaticMethod()}, opts...)
+	out := new(ReadInstanceResponse)
+	err := c.cc.Invoke(ctx, ConsoleService_ReadInstance_FullMethodName, in, out, cOpts...)
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
 // ConsoleServiceServer is the server API for ConsoleService service.
 // All implementations must embed UnimplementedConsoleServiceServer
 // for forward compatibility.
@@ -1175,6 +1188,8 @@ type ConsoleServiceServer interface {
 	Watch(grpc.BidiStreamingServer[WatchRequest, WatchResponse]) error
 	// ReadRecording sends a session's recording; each call is an event of the incident (RecordingPlayed).
 	ReadRecording(*ReadRecordingRequest, grpc.ServerStreamingServer[ReadRecordingResponse]) error
+	// ReadInstance tells which instance of the service this is; for its other instances, which hand on what concerns a session here.
+	ReadInstance(context.Context, *ReadInstanceRequest) (*ReadInstanceResponse, error)
 	mustEmbedUnimplementedConsoleServiceServer()
 }
 
@@ -1193,6 +1208,9 @@ func (UnimplementedConsoleServiceServer) Watch(grpc.BidiStreamingServer[WatchReq
 }
 func (UnimplementedConsoleServiceServer) ReadRecording(*ReadRecordingRequest, grpc.ServerStreamingServer[ReadRecordingResponse]) error {
 	return status.Error(codes.Unimplemented, "method ReadRecording not implemented")
+}
+func (UnimplementedConsoleServiceServer) ReadInstance(context.Context, *ReadInstanceRequest) (*ReadInstanceResponse, error) {
+	return nil, status.Error(codes.Unimplemented, "method ReadInstance not implemented")
 }
 func (UnimplementedConsoleServiceServer) mustEmbedUnimplementedConsoleServiceServer() {}
 func (UnimplementedConsoleServiceServer) testEmbeddedByValue()                        {}
@@ -1251,6 +1269,24 @@ func _ConsoleService_ReadRecording_Handler(srv interface{}, stream grpc.ServerSt
 // This type alias is provided for backwards compatibility with existing code that references the prior non-generic stream type by name.
 type ConsoleService_ReadRecordingServer = grpc.ServerStreamingServer[ReadRecordingResponse]
 
+func _ConsoleService_ReadInstance_Handler(srv interface{}, ctx context.Context, dec func(interface{}) error, interceptor grpc.UnaryServerInterceptor) (interface{}, error) {
+	in := new(ReadInstanceRequest)
+	if err := dec(in); err != nil {
+		return nil, err
+	}
+	if interceptor == nil {
+		return srv.(ConsoleServiceServer).ReadInstance(ctx, in)
+	}
+	info := &grpc.UnaryServerInfo{
+		Server:     srv,
+		FullMethod: ConsoleService_ReadInstance_FullMethodName,
+	}
+	handler := func(ctx context.Context, req interface{}) (interface{}, error) {
+		return srv.(ConsoleServiceServer).ReadInstance(ctx, req.(*ReadInstanceRequest))
+	}
+	return interceptor(ctx, in, info, handler)
+}
+
 // ConsoleService_ServiceDesc is the grpc.ServiceDesc for ConsoleService service.
 // It's only intended for direct use with grpc.RegisterService,
 // and not to be introspected or modified (even as a copy)
@@ -1261,6 +1297,10 @@ var ConsoleService_ServiceDesc = grpc.ServiceDesc{
 		{
 			MethodName: "FetchCredential",
 			Handler:    _ConsoleService_FetchCredential_Handler,
+		},
+		{
+			MethodName: "ReadInstance",
+			Handler:    _ConsoleService_ReadInstance_Handler,
 		},
 	},
 	Streams: []grpc.StreamDesc{
