@@ -40,8 +40,6 @@ type Agent struct {
 	conns   []*grpc.ClientConn
 
 	sessions *session.Keeper // nil on a host without watched sessions
-	linking  sync.Mutex      // guards links
-	links    int             // instances of the deployment service that can be heard
 
 	one        sync.Mutex                                 // one job at a time, but those that are urgent
 	jobs       map[string]deploymentv1.AgentServiceClient // by address of an instance
@@ -180,6 +178,7 @@ func (a *Agent) Run(ctx context.Context) error {
 	for addr, jobs := range a.jobs {
 		attached.Go(func() { a.stayAttached(ctx, addr, jobs) })
 	}
+	attached.Go(func() { a.tellEnds(ctx) })
 	attached.Wait()
 	return nil
 }
@@ -189,7 +188,7 @@ func (a *Agent) stayAttached(ctx context.Context, addr string, jobs deploymentv1
 	wait := backoff.NewExponentialBackOff()
 	wait.InitialInterval, wait.MaxInterval = 200*time.Millisecond, 10*time.Second
 	for ctx.Err() == nil {
-		err := a.attach(ctx, jobs, wait.Reset)
+		err := a.attach(ctx, addr, jobs, wait.Reset)
 		if ctx.Err() != nil {
 			break
 		}
@@ -231,7 +230,7 @@ func (a *Agent) resume(ctx context.Context) {
 	for _, e := range list {
 		if ctx.Err() == nil {
 			a.log.WarnContext(ctx, "taking up an interrupted job", "job", e.job.GetId(), "kind", e.job.GetKind().String())
-			a.do(ctx, e.job)
+			a.do(ctx, "", e.job)
 		}
 	}
 }

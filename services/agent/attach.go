@@ -24,15 +24,16 @@ const (
 	firstLife = 10 * time.Second
 )
 
-// connection is one attachment to the service.
+// connection is one attachment to an instance of the service.
 type connection struct {
-	stream grpc.BidiStreamingClient[deploymentv1.AttachRequest, deploymentv1.AttachResponse]
-	mu     sync.Mutex // one answer at a time
+	instance string
+	stream   grpc.BidiStreamingClient[deploymentv1.AttachRequest, deploymentv1.AttachResponse]
+	mu       sync.Mutex // one answer at a time
 }
 
 // attach does jobs until the connection ends. attached is called when a message came. A job belongs to the agent and not to
 // the connection: when that breaks the job goes on, and its result is kept.
-func (a *Agent) attach(ctx context.Context, jobs deploymentv1.AgentServiceClient, attached func()) error {
+func (a *Agent) attach(ctx context.Context, instance string, jobs deploymentv1.AgentServiceClient, attached func()) error {
 	a.one.Lock()
 	a.resume(ctx)
 	a.one.Unlock()
@@ -47,11 +48,11 @@ func (a *Agent) attach(ctx context.Context, jobs deploymentv1.AgentServiceClient
 		return err
 	}
 	var doing sync.WaitGroup
-	c, slow := &connection{stream: stream}, make(chan *deploymentv1.AttachResponse)
+	c, slow := &connection{instance: instance, stream: stream}, make(chan *deploymentv1.AttachResponse)
 	heard := false
 	defer func() {
 		if heard {
-			a.linked(false)
+			a.linked(instance, false)
 		}
 		cancel(nil)
 		close(slow)
@@ -74,9 +75,8 @@ func (a *Agent) attach(ctx context.Context, jobs deploymentv1.AgentServiceClient
 		attached()
 		if !heard {
 			heard = true
-			if a.linked(true) {
-				doing.Go(func() { a.catchUp(connected) })
-			}
+			a.linked(instance, true)
+			doing.Go(func() { a.catchUp(connected, instance) })
 		}
 		j := msg.GetJob()
 		switch {
@@ -101,7 +101,7 @@ func urgent(kind deploymentv1.JobKind) bool {
 // answer does a job, in the trace in which it is asked for, and sends what came of it. An answer that cannot be sent ends the connection.
 func (a *Agent) answer(ctx context.Context, c *connection, asked *deploymentv1.AttachResponse, cut context.CancelCauseFunc) {
 	ctx = propagation.TraceContext{}.Extract(ctx, propagation.MapCarrier{"traceparent": asked.GetTraceparent()})
-	d := a.do(ctx, asked.GetJob())
+	d := a.do(ctx, c.instance, asked.GetJob())
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	if err := d.send(c.stream); err != nil {

@@ -65,7 +65,7 @@ func failed(err error) error {
 }
 
 // openAccess lets the broker's key in, for the session whose credential the job's event has consumed.
-func (a *Agent) openAccess(ctx context.Context, j *deploymentv1.Job, _ *done) error {
+func (a *Agent) openAccess(ctx context.Context, j *deploymentv1.Job, d *done) error {
 	if err := a.noConsole(); err != nil {
 		return err
 	}
@@ -94,7 +94,9 @@ func (a *Agent) openAccess(ctx context.Context, j *deploymentv1.Job, _ *done) er
 	if told := time.Duration(j.GetGraceMs()) * time.Millisecond; told > 0 {
 		grace = min(grace, told)
 	}
-	return failed(a.sessions.OpenAccess(ctx, session.Access{Grant: named(j), PublicKey: j.GetPublicKey(), Account: j.GetAccount(), Until: until, Grace: grace}))
+	return failed(a.sessions.OpenAccess(ctx, session.Access{
+		Grant: named(j), PublicKey: j.GetPublicKey(), Account: j.GetAccount(), Until: until, Grace: grace, Instance: d.instance,
+	}))
 }
 
 // freezeModes are the modes in the words of events.
@@ -281,48 +283,56 @@ func (a *Agent) entries(ctx context.Context, algo gittree.Algo) ([]gittree.Entry
 	return list, err
 }
 
-// linked counts an instance of the service that can be heard, or one less, and tells the sessions whether any can. changed says that this
-// is the first.
-func (a *Agent) linked(up bool) (first bool) {
-	if a.sessions == nil {
-		return false
+// linked tells the sessions whether an instance of the service can be heard.
+func (a *Agent) linked(instance string, up bool) {
+	if a.sessions != nil {
+		a.sessions.Link(instance, up)
 	}
-	a.linking.Lock() // the sessions hear of it in the order in which it happened
-	defer a.linking.Unlock()
-	if up {
-		a.links++
-		if a.links == 1 {
-			a.sessions.Link(true)
-		}
-		return a.links == 1
-	}
-	if a.links--; a.links == 0 {
-		a.sessions.Link(false)
-	}
-	return false
 }
 
-// catchUp is for the time after the service was away: sessions that were frozen for that alone go on, if the history says
-// that they are live; and what ended here by itself is reported.
-func (a *Agent) catchUp(ctx context.Context) {
-	for _, name := range a.sessions.Held() {
+// catchUp is for the time after an instance of the service was away: sessions that were frozen for that alone go on, if the history says
+// that they are live.
+func (a *Agent) catchUp(ctx context.Context, instance string) {
+	if a.sessions == nil {
+		return
+	}
+	for _, name := range a.sessions.Held(instance) {
 		if err := a.goOn(ctx, name); err != nil {
 			a.log.WarnContext(ctx, "a session stays frozen", "grant", name, "error", err)
 		}
 	}
-	for _, name := range a.sessions.Untold() {
-		incident, grant, _ := strings.Cut(name, "/")
-		j := &deploymentv1.Job{Id: "ended." + incident + "." + grant, Incident: incident}
-		req := &emergencyv1.TerminateRequest{Meta: meta(j, "end"), Grant: grant, Cause: emergencyv1.SessionCause_SESSION_CAUSE_TARGET_LOST}
-		err := a.send(ctx, "Terminate", j, func(ctx context.Context) error {
-			_, err := a.deployment.Terminate(ctx, req)
-			return err
-		})
-		if err == nil {
-			err = a.sessions.Told(name)
+}
+
+// tellEvery is how often the agent looks whether a session has ended of which the service has not heard.
+const tellEvery = time.Second
+
+// tellEnds reports what ended here by itself, to whichever instance of the service answers: the one that had the session may be gone.
+func (a *Agent) tellEnds(ctx context.Context) {
+	if a.sessions == nil {
+		return
+	}
+	look := time.NewTicker(tellEvery)
+	defer look.Stop()
+	for {
+		for _, name := range a.sessions.Untold() {
+			incident, grant, _ := strings.Cut(name, "/")
+			j := &deploymentv1.Job{Id: "ended." + incident + "." + grant, Incident: incident}
+			req := &emergencyv1.TerminateRequest{Meta: meta(j, "end"), Grant: grant, Cause: emergencyv1.SessionCause_SESSION_CAUSE_TARGET_LOST}
+			err := a.send(ctx, "Terminate", j, func(ctx context.Context) error {
+				_, err := a.deployment.Terminate(ctx, req)
+				return err
+			})
+			if err == nil {
+				err = a.sessions.Told(name)
+			}
+			if err != nil && ctx.Err() == nil {
+				a.log.ErrorContext(ctx, "the end of a session is not reported", "grant", name, "error", err)
+			}
 		}
-		if err != nil && ctx.Err() == nil {
-			a.log.ErrorContext(ctx, "the end of a session is not reported", "grant", name, "error", err)
+		select {
+		case <-ctx.Done():
+			return
+		case <-look.C:
 		}
 	}
 }

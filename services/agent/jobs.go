@@ -31,6 +31,8 @@ type done struct {
 	result *deploymentv1.JobResult
 	files  []*deploymentv1.ManifestEntry
 	entry  *entry // in the journal, once the job was verified
+	// instance of the service that wants it done, by its address; empty for a job that is taken up again.
+	instance string
 	// contents of files, for the job that asks for them.
 	contents []session.Content
 }
@@ -51,12 +53,12 @@ func (a *Agent) kinds() map[deploymentv1.JobKind]func(context.Context, *deployme
 	}
 }
 
-// do does one job, or tells again what became of it.
-func (a *Agent) do(ctx context.Context, j *deploymentv1.Job) *done {
+// do does one job of an instance of the service, or tells again what became of it.
+func (a *Agent) do(ctx context.Context, instance string, j *deploymentv1.Job) *done {
 	ctx, span := a.deps.Tracer.Tracer("cacert.org/emergency/services/agent").Start(ctx, "job "+strings.TrimPrefix(j.GetKind().String(), "JOB_KIND_"),
 		trace.WithSpanKind(trace.SpanKindConsumer), trace.WithAttributes(attribute.String("emergency.incident", j.GetIncident()), attribute.String("emergency.job", j.GetId())))
 	defer span.End()
-	d := &done{result: &deploymentv1.JobResult{JobId: j.GetId()}}
+	d := &done{instance: instance, result: &deploymentv1.JobResult{JobId: j.GetId()}}
 	perform, ok := a.kinds()[j.GetKind()]
 	if !ok {
 		perform = func(context.Context, *deploymentv1.Job, *done) error {

@@ -141,9 +141,9 @@ func TestOpenRefuses(t *testing.T) {
 	if err := h.OpenAccess(t.Context(), good); err == nil {
 		t.Error("opened again after the end and a restart")
 	}
-	h.Link(false)
+	h.Link("some", false)
 	later := h.access()
-	later.Grant = "e20261124.1/G2"
+	later.Grant, later.Instance = "e20261124.1/G2", "some"
 	if err := h.OpenAccess(t.Context(), later); err == nil {
 		t.Error("opened without a link to the service")
 	}
@@ -187,30 +187,36 @@ func TestEndBeforeShell(t *testing.T) {
 	})
 }
 
-// TestLinkLost: without the service a session freezes within a second, goes on when that is wanted, and ends after the grace.
+// TestLinkLost: without the instance of the service that opened it a session freezes within a second, goes on when that is wanted, and ends
+// after the grace. Of another instance it does not depend.
 func TestLinkLost(t *testing.T) {
 	t.Parallel()
 	each(t, func(t *testing.T, k kind) {
 		h := newHost(t, k, func(c *session.Config) { c.Grace = 3 * time.Second })
 		x := h.opened()
 		read := counting(x)
+		h.Link("another", false) // an instance that has not opened it
+		_, err := h.Freeze(t.Context(), grant)
+		must(t, err)
+		_, err = h.Thaw(t.Context(), grant)
+		must(t, err)
 		lost := time.Now()
-		h.Link(false)
-		within(t, time.Second, "held", lost, func() bool { return len(h.Held()) == 1 })
+		h.Link("", false)
+		within(t, time.Second, "held", lost, func() bool { return len(h.Held("")) == 1 })
 		eventually(t, "standing still", func() bool { return standsStill(read) })
 		if _, err := h.Thaw(t.Context(), grant); err == nil {
 			t.Error("thawed without a link")
 		}
-		h.Link(true)
-		_, err := h.Thaw(t.Context(), grant)
+		h.Link("", true)
+		_, err = h.Thaw(t.Context(), grant)
 		must(t, err)
 		was := read()
 		eventually(t, "goes on", func() bool { return read() > was })
-		if held := h.Held(); len(held) != 0 {
+		if held := h.Held(""); len(held) != 0 {
 			t.Errorf("held %v", held)
 		}
 		lost = time.Now()
-		h.Link(false)
+		h.Link("", false)
 		eventually(t, "ended", func() bool { return len(h.Open()) == 0 })
 		if took := time.Since(lost); took < 3*time.Second {
 			t.Errorf("ended after %s, before the grace was over", took)

@@ -81,8 +81,7 @@ type Keeper struct {
 
 	mu       sync.Mutex
 	sessions map[string]*session
-	link     *time.Timer // runs while the link is down
-	down     bool
+	down     map[string]*time.Timer // instances of the service whose link is down, each with what it leads to next
 	closed   bool
 	closing  context.Context // ends with Close
 	close    context.CancelFunc
@@ -95,7 +94,7 @@ type Keeper struct {
 // keys are removed and their processes killed before New returns. What could not be ended is an error in the log and is tried
 // again by End. now is for records alone. Close it.
 func New(ctx context.Context, cfg Config, log *slog.Logger, now func() time.Time) (*Keeper, error) {
-	k := &Keeper{cfg: cfg, log: log, now: now, sessions: map[string]*session{}, conns: map[*net.UnixConn]bool{}}
+	k := &Keeper{cfg: cfg, log: log, now: now, sessions: map[string]*session{}, down: map[string]*time.Timer{}, conns: map[*net.UnixConn]bool{}}
 	k.closing, k.close = context.WithCancel(context.Background())
 	if err := k.complete(); err != nil {
 		return nil, err
@@ -261,8 +260,8 @@ func (k *Keeper) Close() error {
 	list := k.open()
 	k.closed = true
 	k.close()
-	if k.link != nil {
-		k.link.Stop()
+	for _, next := range k.down {
+		next.Stop()
 	}
 	k.mu.Unlock()
 	var errs []error
@@ -309,53 +308,61 @@ func (k *Keeper) Open() []string {
 	return list
 }
 
-// Held lists the grants whose sessions are frozen because the link to the service was lost, and for nothing else. When the
-// link is back and the history says that they are live, Release lets them go on.
-func (k *Keeper) Held() []string {
+// Held lists the grants whose sessions are frozen because the link to the instance that opened them was lost, and for nothing else. When
+// the link is back and the history says that they are live, Release lets them go on.
+func (k *Keeper) Held(instance string) []string {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	var list []string
 	for _, s := range k.open() {
-		if s.heldByLink() {
+		if s.instance == instance && s.heldByLink() {
 			list = append(list, s.rec.Grant)
 		}
 	}
 	return list
 }
 
-// Link tells whether the agent is attached to the service. Sessions are frozen within a second after the link was lost, and
-// ended when it stays away for longer than their grace.
-func (k *Keeper) Link(up bool) {
+// Link tells whether the agent is attached to an instance of the service. The sessions that it opened are frozen within a second after the
+// link was lost, and ended when it stays away for longer than their grace: another instance does not have their subjects and watchers.
+func (k *Keeper) Link(instance string, up bool) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
-	if k.down == !up || k.closed {
+	next := k.down[instance]
+	if (next != nil) == !up || k.closed {
 		return
 	}
-	k.down = !up
 	if up {
-		k.link.Stop()
+		next.Stop()
+		delete(k.down, instance)
 		return
 	}
-	k.link = time.AfterFunc(linkDelay, func() { k.unlinked(linkDelay) })
+	k.down[instance] = time.AfterFunc(linkDelay, func() { k.unlinked(instance, linkDelay) })
 }
 
-// unlinked freezes what is open, and ends what has been without the service for longer than its grace.
-func (k *Keeper) unlinked(since time.Duration) {
+// isDown is whether the link to an instance is down.
+func (k *Keeper) isDown(instance string) bool {
 	k.mu.Lock()
-	if !k.down || k.closed {
+	defer k.mu.Unlock()
+	return k.down[instance] != nil
+}
+
+// unlinked freezes what an instance has opened, and ends what has been without it for longer than its grace.
+func (k *Keeper) unlinked(instance string, since time.Duration) {
+	k.mu.Lock()
+	if k.down[instance] == nil || k.closed {
 		k.mu.Unlock()
 		return
 	}
 	k.serving.Add(1)
 	defer k.serving.Done()
-	list := k.open()
-	next := defaultGrace // a session may be opened meanwhile only by the service; so nothing is missed
+	list := slices.DeleteFunc(k.open(), func(s *session) bool { return s.instance != instance })
+	next := defaultGrace // a session may be opened meanwhile only by that instance; so nothing is missed
 	for _, s := range list {
 		if s.grace() > since {
 			next = min(next, s.grace()-since)
 		}
 	}
-	k.link = time.AfterFunc(next, func() { k.unlinked(since + next) })
+	k.down[instance] = time.AfterFunc(next, func() { k.unlinked(instance, since+next) })
 	k.mu.Unlock()
 	var each sync.WaitGroup
 	for _, s := range list {

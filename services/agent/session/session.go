@@ -34,16 +34,19 @@ type Access struct {
 	Account   string    // must be the configured one
 	Until     time.Time // until when the key may be used to log in
 	Grace     time.Duration
+	// Instance of the service that opens it and has its subject and watcher, as Link names it.
+	Instance string
 }
 
 // session is one grant on this host, from its opening on.
 type session struct {
-	k     *Keeper
-	rec   *record
-	life  context.Context    // ends with the session
-	abort context.CancelFunc // ends it
-	ended atomic.Bool        // nothing may start any more
-	link  atomic.Bool        // frozen for the lost link alone
+	k        *Keeper
+	rec      *record
+	instance string             // that has it; a session does not outlive the agent that knows it
+	life     context.Context    // ends with the session
+	abort    context.CancelFunc // ends it
+	ended    atomic.Bool        // nothing may start any more
+	link     atomic.Bool        // frozen for the lost link alone
 
 	mu       sync.Mutex
 	crew     *crew
@@ -75,13 +78,14 @@ func (k *Keeper) OpenAccess(ctx context.Context, a Access) error {
 	}
 	rec := &record{Grant: a.Grant, Key: a.PublicKey, Until: a.Until, Grace: a.Grace, OpenedAt: k.now(), Mark: a.Grant + "/" + rand.Text()}
 	s := k.newSession(rec)
+	s.instance = a.Instance
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	defer context.AfterFunc(s.life, cancel)()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	k.mu.Lock()
-	old, down := k.sessions[a.Grant], k.down
+	old, down := k.sessions[a.Grant], k.down[a.Instance] != nil
 	if old == nil && !down {
 		k.sessions[a.Grant] = s
 	}
@@ -420,11 +424,7 @@ func (k *Keeper) Release(ctx context.Context, grant string) (Mode, error) {
 
 // thaw lets the processes go on. s.mu is held.
 func (s *session) thaw(ctx context.Context) (Mode, error) {
-	k := s.k
-	k.mu.Lock()
-	down := k.down
-	k.mu.Unlock()
-	if down {
+	if s.k.isDown(s.instance) {
 		return ModeNone, errors.New("the link to the service is down")
 	}
 	ctx, cancel := context.WithTimeout(ctx, freezeWithin)
@@ -458,7 +458,7 @@ func (s *session) unlinked(since time.Duration) {
 		return
 	}
 	s.k.mu.Lock()
-	down := s.k.down
+	down := s.k.down[s.instance] != nil
 	if down {
 		s.link.Store(true) // seen by Held once the link is back, if this was decided before
 	}
