@@ -152,18 +152,14 @@ func knock(conn net.Conn, login string, signer ssh.Signer, hostKey ssh.PublicKey
 // tryHost logs in to the target with the key of the session.
 func (b *Broker) tryHost(ctx context.Context, ref Ref) Trial {
 	s := b.find(ref)
-	var a *access
-	elsewhere := true // used before this gateway knew of it
-	if s != nil {
-		s.mu.Lock()
-		a, elsewhere = s.access, s.grant.Consumed
-		s.mu.Unlock()
-	}
-	switch {
-	case a == nil && elsewhere:
+	if s == nil {
 		return Trial{Answer: "the gateway that had the key for the target does not run any more, and the key was only in its memory: " +
 			"nobody has it; that its line is gone is for the host's agent to prove"}
-	case a == nil:
+	}
+	s.mu.Lock()
+	a := s.access
+	s.mu.Unlock()
+	if a == nil {
 		return Trial{Tried: true, Refused: true, Answer: "no key for the target was ever made"}
 	}
 	client, err := b.dial(ctx, a)

@@ -31,7 +31,7 @@ func (e *Env) AgentConfig(host string) agent.Config {
 		Profile: e.Data("agents", host), Keyring: e.Data("services.keys.json"), Services: "localhost:1",
 	}
 	if host == demobook.Host && e.Target != nil {
-		cfg.Console = e.Target.console()
+		cfg.Console = e.Target.Console()
 	}
 	return cfg
 }

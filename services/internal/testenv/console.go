@@ -18,7 +18,7 @@ import (
 	"cacert.org/emergency/services/internal/sshdtest"
 )
 
-// Target is where watched sessions of an Env lead: the critical host's own sshd, as the account that the tests run as.
+// Target is where watched sessions of an Env, or of a cluster of processes, lead: the critical host's own sshd, as the account that the tests run as.
 type Target struct {
 	*sshdtest.Server
 	// Dir is a short folder for what sessions leave and for the agent's socket; Watched lies in it, and is what the agent looks
@@ -27,8 +27,8 @@ type Target struct {
 	known        string
 }
 
-// newTarget starts the host's sshd. Where OpenSSH cannot be used the test is skipped, and fails under CI.
-func newTarget(t testing.TB) *Target {
+// NewTarget starts the host's sshd. Where OpenSSH cannot be used the test is skipped, and fails under CI.
+func NewTarget(t testing.TB) *Target {
 	t.Helper()
 	sshdtest.Client(t, "ssh")
 	x := &Target{Server: sshdtest.New(t)}
@@ -49,8 +49,15 @@ func (x *Target) settings(set *app.Settings) {
 	set.Access.Account = x.User
 }
 
-// console lets the host's agent take sessions.
-func (x *Target) console() agent.Console {
+// Flags are the same settings for a process of the deployment service.
+func (x *Target) Flags() []string {
+	return []string{
+		"--console-listen", "127.0.0.1:0", "--console-target", demobook.Host + "=" + x.Address, "--console-known-hosts", x.known, "--console-account", x.User,
+	}
+}
+
+// Console lets the host's agent take sessions.
+func (x *Target) Console() agent.Console {
 	return agent.Console{Account: x.User, Shared: true, Keys: x.AuthorizedKeys, Socket: filepath.Join(x.Dir, "sock"), Folders: []string{x.Watched}}
 }
 
@@ -58,12 +65,18 @@ func (x *Target) console() agent.Console {
 // address such as API's or a Relay's.
 func (e *Env) Epatch(api, person string, args ...string) *exec.Cmd {
 	e.t.Helper()
-	self, err := os.Executable()
-	must(e.t, err)
 	_, port, err := net.SplitHostPort(api)
 	must(e.t, err)
+	return Epatch(e.t, e.Data(), e.Dir, []string{"EPATCH_SERVER=localhost:" + port}, person, args...)
+}
+
+// Epatch is the command line program with the certificates in a data folder, a home folder, and settings by the environment.
+func Epatch(t testing.TB, data, home string, settings []string, person string, args ...string) *exec.Cmd {
+	t.Helper()
+	self, err := os.Executable()
+	must(t, err)
 	cmd := exec.Command(self, append([]string{"--as", person}, args...)...)
-	cmd.Env = append(os.Environ(), childVariable+"=epatch", "EPATCH_SERVER=localhost:"+port, "EPATCH_DATA="+e.Data(), "HOME="+e.Dir, "TERM=xterm", "NO_COLOR=1")
+	cmd.Env = append(os.Environ(), append(settings, childVariable+"=epatch", "EPATCH_DATA="+data, "HOME="+home, "TERM=xterm", "NO_COLOR=1")...)
 	return cmd
 }
 

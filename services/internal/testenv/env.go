@@ -83,7 +83,7 @@ func Start(t testing.TB, opt Options) *Env {
 		e.Repo.Checkout(e.Root(host))
 	}
 	if opt.Console {
-		e.Target = newTarget(t)
+		e.Target = NewTarget(t)
 	}
 	e.Open()
 	t.Cleanup(e.close)
