@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"net/http"
+	"slices"
 	"time"
 
 	"cacert.org/emergency/pkg/natsd"
@@ -43,6 +44,24 @@ func (f *faults) partitions() map[string]func() {
 			f.c.Mend()
 			f.healthy()
 		},
+		"an instance cut off from the server of the log that it uses": func() { // and from no other: it finds another server
+			i := f.instance()
+			at := slices.IndexFunc(f.c.Servers, func(s *cluster.Server) bool { return f.c.Uses(i, s) })
+			if at < 0 {
+				f.t.Fatalf("%s is connected to no server", i.Name())
+			}
+			s := f.c.Servers[at]
+			f.c.Part(i, s)
+			f.everybody(i.Name() + " was cut off from " + s.Name)
+			for end := time.Now().Add(testenv.Patience); !f.usesAnother(i, s); time.Sleep(50 * time.Millisecond) { // between two looks
+				f.l.more()
+				if time.Now().After(end) {
+					f.t.Fatalf("%s uses no other server than %s, from which it is cut off", i.Name(), s.Name)
+				}
+			}
+			f.c.Mend()
+			f.healthy()
+		},
 		"every server of the log cut off from every other": func() {
 			for _, s := range f.c.Servers {
 				f.c.CutOff(s, false)
@@ -53,6 +72,11 @@ func (f *faults) partitions() map[string]func() {
 			f.healthy()
 		},
 	}
+}
+
+// usesAnother tells whether an instance is connected to another server than one.
+func (f *faults) usesAnother(i *cluster.Instance, than *cluster.Server) bool {
+	return slices.ContainsFunc(f.c.Servers, func(s *cluster.Server) bool { return s != than && f.c.Uses(i, s) })
 }
 
 // alone waits until a server has given up the others, with everything that this brings about. The load goes on meanwhile.

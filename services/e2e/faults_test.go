@@ -118,6 +118,18 @@ func (f *faults) kinds() map[string]func() {
 			must(f.t, f.c.StartServer(f.t.Context(), s))
 			f.healthy()
 		},
+		"a bit flipped under a running server": func() { // the nightly reading of its disk finds it
+			s := f.server()
+			f.flip(s.Store)
+			if _, err := natsd.ExamineRunning(f.t.Context(), s.Store); !errors.Is(err, natsd.ErrStoreDamaged) {
+				f.t.Fatalf("the store of %s is damaged, and reading it says %v", s.Name, err)
+			}
+			must(f.t, s.Process().Kill())
+			f.going(s.Name + " was damaged")
+			f.empty(s.Store)
+			must(f.t, f.c.StartServer(f.t.Context(), s))
+			f.healthy()
+		},
 		"a server of the log stopped for a while": func() { s := f.server(); signal(s.Name, s.Process()); f.healthy() },
 		"all servers of the log killed": func() {
 			for _, s := range f.c.Servers {
@@ -208,9 +220,12 @@ func (f *faults) flip(store string) {
 		f.t.Fatalf("%s has %d bytes", path, len(b))
 	}
 	at := f.random.IntN(len(b) - 500)
-	b[at] ^= 1 << f.random.IntN(8)
+	file, err := os.OpenFile(path, os.O_WRONLY, 0)
+	must(f.t, err)
+	defer file.Close()
+	_, err = file.WriteAt([]byte{b[at] ^ 1<<f.random.IntN(8)}, int64(at)) // nothing else: a server may be writing to it
+	must(f.t, errors.Join(err, file.Sync()))
 	f.t.Logf("flipped a bit of byte %d of %d in %s", at, len(b), path)
-	must(f.t, os.WriteFile(path, b, 0o600))
 }
 
 // TestFaults: an installation under load, whose processes are killed and stopped at random. An independent checker finds that the answers of

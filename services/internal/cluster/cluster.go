@@ -80,7 +80,6 @@ type Server struct {
 	// Store is the folder of its streams.
 	Store   string
 	conf    string
-	clients *link // where clients connect; nil without Links
 	process *child.Process
 }
 
@@ -94,7 +93,7 @@ type Cluster struct {
 	seeds   map[string]string // files, by service; "" the provisioner's
 	ports   []net.Listener    // held until they are used
 	signing map[string]string // files
-	routes  map[between]*link
+	links   map[between]*link // none without Links
 }
 
 // dashboard is the service without events of its own.
@@ -259,7 +258,7 @@ func (c *Cluster) configure(context.Context) error {
 		var routes []string
 		advertise := ""
 		for _, o := range c.Servers {
-			if l := c.routes[between{s.Name, o.Name}]; l != nil {
+			if l := c.links[between{s.Name, o.Name}]; l != nil {
 				routes, advertise = append(routes, l.address()), nowhere
 			} else if !c.cfg.Links {
 				routes = append(routes, o.Route)
@@ -290,7 +289,7 @@ func (c *Cluster) startServers(ctx context.Context) error {
 			return err
 		}
 	}
-	c.cfg.Say("three servers of the event log run: %s", strings.Join(c.nats(), " "))
+	c.cfg.Say("three servers of the event log run: %s", strings.Join(c.nats(anybody), " "))
 	return nil
 }
 
@@ -313,7 +312,7 @@ func (c *Cluster) LogAs(service string) (jetstream.JetStream, error) {
 	if err != nil {
 		return nil, err
 	}
-	return natsd.Dial(natsd.Remote{Servers: c.nats(), Service: service, Seed: c.seeds[service], Identity: id.Current, Logger: slog.New(slog.DiscardHandler)})
+	return natsd.Dial(natsd.Remote{Servers: c.nats(anybody), Service: service, Seed: c.seeds[service], Identity: id.Current, Logger: slog.New(slog.DiscardHandler)})
 }
 
 // Signer signs records as a service does.
@@ -367,11 +366,12 @@ func (c *Cluster) behind(ctx context.Context) (string, error) {
 	return "", list.Err()
 }
 
-func (c *Cluster) nats() (urls []string) {
+// nats are the servers' addresses, for an instance or anybody.
+func (c *Cluster) nats(client string) (urls []string) {
 	for _, s := range c.Servers {
 		address := s.Client
-		if s.clients != nil {
-			address = s.clients.address()
+		if l := c.links[between{client, s.Name}]; l != nil {
+			address = l.address()
 		}
 		urls = append(urls, "tls://"+address)
 	}
@@ -383,7 +383,7 @@ const patience = 2 * time.Minute
 
 // Provision creates the streams, and founds the rule book if that was never done.
 func (c *Cluster) Provision(ctx context.Context) error {
-	err := app.Provision(ctx, app.Cluster{NATS: c.nats(), Seed: c.seeds[""], Identity: c.path("services", procedure.OwnerIncident)}, natsd.Profile{
+	err := app.Provision(ctx, app.Cluster{NATS: c.nats(anybody), Seed: c.seeds[""], Identity: c.path("services", procedure.OwnerIncident)}, natsd.Profile{
 		Replicas: 3, MaxBytes: maxBytes, ArtefactBytes: maxBytes, BucketBytes: smallBytes,
 	}, patience)
 	if err != nil {
@@ -393,7 +393,7 @@ func (c *Cluster) Provision(ctx context.Context) error {
 	if _, err := os.Stat(founded); err == nil {
 		return nil
 	}
-	args := append([]string{"establish", c.path("rulebook.json"), "--data", c.path("founding")}, c.settings(procedure.OwnerArbitration)...)
+	args := append([]string{"establish", c.path("rulebook.json"), "--data", c.path("founding")}, c.settings(procedure.OwnerArbitration, anybody)...)
 	p, _, err := child.Start(ctx, child.Spec{Name: "epatchd establish", Logs: c.path("logs"), Program: c.cfg.Epatchd.Path, Env: c.cfg.Epatchd.Env, Args: args, Ready: "the rule book has "})
 	if err != nil {
 		return err
@@ -403,15 +403,17 @@ func (c *Cluster) Provision(ctx context.Context) error {
 }
 
 // LogSettings are those by which a command reaches the event log as a service, or as the provisioner if that is empty.
-func (c *Cluster) LogSettings(service string) []string {
+func (c *Cluster) LogSettings(service string) []string { return c.logSettings(service, anybody) }
+
+func (c *Cluster) logSettings(service, client string) []string {
 	return []string{
-		"--nats", strings.Join(c.nats(), ","), "--nats-seed", c.seeds[service], "--identity", c.path("services", cmp.Or(service, procedure.OwnerIncident)), "--keyring", c.Keyring(),
+		"--nats", strings.Join(c.nats(client), ","), "--nats-seed", c.seeds[service], "--identity", c.path("services", cmp.Or(service, procedure.OwnerIncident)), "--keyring", c.Keyring(),
 	}
 }
 
-// settings are those that all instances of a service have.
-func (c *Cluster) settings(service string) []string {
-	args := append(c.LogSettings(service), "--nats-synced", "--demo-people", c.path("people"))
+// settings are those of a service, for an instance or anybody who acts as it.
+func (c *Cluster) settings(service, client string) []string {
+	args := append(c.logSettings(service, client), "--nats-synced", "--demo-people", c.path("people"))
 	if service != dashboard {
 		args = append(args, "--signing-key", c.signing[service])
 	}
@@ -433,7 +435,7 @@ func (c *Cluster) startServices(ctx context.Context) error {
 // StartInstance starts an instance that does not run, and waits until it serves.
 func (c *Cluster) StartInstance(ctx context.Context, i *Instance) error {
 	name := i.Name()
-	args := append([]string{i.Service, "--data", c.path("state", name), "--listen", i.API, "--http", i.HTTP}, c.settings(i.Service)...)
+	args := append([]string{i.Service, "--data", c.path("state", name), "--listen", i.API, "--http", i.HTTP}, c.settings(i.Service, name)...)
 	if i.HTTPS != "" {
 		args = append(args, "--https", i.HTTPS)
 	}
@@ -522,7 +524,7 @@ func (c *Cluster) Stop() error {
 		all = append(all, s.process)
 	}
 	errs = append(errs, stop(all))
-	for _, l := range c.links() {
+	for _, l := range c.links {
 		l.close()
 	}
 	return errors.Join(errs...)

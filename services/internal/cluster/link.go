@@ -6,7 +6,6 @@ import (
 	"context"
 	"fmt"
 	"net"
-	"slices"
 	"strings"
 	"sync"
 )
@@ -150,23 +149,30 @@ func (g *gate) wait() {
 	}
 }
 
-// between is a pair of servers: who connects, and to whom.
+// between is who connects, by the name of a server or of an instance of a service, and to which server.
 type between struct{ from, to string }
 
-// lay makes the links of a cluster: from each server to each other's route, and from all clients to each server.
-func (c *Cluster) lay(ctx context.Context) error {
-	c.routes = map[between]*link{}
+// anybody connects who is neither.
+const anybody = ""
+
+// lay makes the links of a cluster: from each server to each other's route, and from each client to each server.
+func (c *Cluster) lay(ctx context.Context) (err error) {
+	c.links = map[between]*link{}
+	clients := []string{anybody}
+	for _, i := range c.Instances {
+		clients = append(clients, i.Name())
+	}
 	for _, s := range c.Servers {
-		l, err := newLink(ctx, s.Client)
-		if err != nil {
-			return err
+		for _, name := range clients {
+			if c.links[between{name, s.Name}], err = newLink(ctx, s.Client); err != nil {
+				return err
+			}
 		}
-		s.clients = l
 		for _, o := range c.Servers {
 			if o == s {
 				continue
 			}
-			if c.routes[between{s.Name, o.Name}], err = newLink(ctx, o.Route); err != nil {
+			if c.links[between{s.Name, o.Name}], err = newLink(ctx, o.Route); err != nil {
 				return err
 			}
 		}
@@ -174,10 +180,16 @@ func (c *Cluster) lay(ctx context.Context) error {
 	return nil
 }
 
+// Uses tells whether an instance is connected to a server; also over a link that is cut.
+func (c *Cluster) Uses(i *Instance, s *Server) bool { return c.links[between{i.Name(), s.Name}].busy() }
+
+// Part cuts an instance off from a server, and from no other, until Mend.
+func (c *Cluster) Part(i *Instance, s *Server) { c.links[between{i.Name(), s.Name}].cut() }
+
 // Silence keeps what a server sends from reaching another, until Mend. It hears the other.
 func (c *Cluster) Silence(s, to *Server) {
-	c.routes[between{s.Name, to.Name}].there.set(false)
-	c.routes[between{to.Name, s.Name}].back.set(false)
+	c.links[between{s.Name, to.Name}].there.set(false)
+	c.links[between{to.Name, s.Name}].back.set(false)
 }
 
 // CutOff cuts a server off from all others, until Mend; and with clients from all its clients.
@@ -188,15 +200,16 @@ func (c *Cluster) CutOff(s *Server, clients bool) {
 			c.Silence(o, s)
 		}
 	}
-	if clients {
-		s.clients.there.set(false)
-		s.clients.back.set(false)
+	for way, l := range c.links {
+		if clients && way.to == s.Name {
+			l.cut()
+		}
 	}
 }
 
 // Mend mends all links.
 func (c *Cluster) Mend() {
-	for _, l := range c.links() {
+	for _, l := range c.links {
 		l.there.set(true)
 		l.back.set(true)
 	}
@@ -204,31 +217,39 @@ func (c *Cluster) Mend() {
 
 // IsLink tells whether a port of this machine is an end of a link: where it begins, or where a connection over it comes out.
 func (c *Cluster) IsLink(port int) bool {
-	return slices.ContainsFunc(c.links(), func(l *link) bool {
-		if portOf(l.listener.Addr()) == port {
+	for _, l := range c.links {
+		if l.has(port) {
 			return true
 		}
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		for conn := range l.conns {
-			if portOf(conn.LocalAddr()) == port {
-				return true
-			}
+	}
+	return false
+}
+
+func (l *link) has(port int) bool {
+	if portOf(l.listener.Addr()) == port {
+		return true
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for conn := range l.conns {
+		if portOf(conn.LocalAddr()) == port {
+			return true
 		}
-		return false
-	})
+	}
+	return false
+}
+
+// busy tells whether somebody is connected over it.
+func (l *link) busy() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return len(l.conns) > 0
+}
+
+// cut shuts it both ways.
+func (l *link) cut() {
+	l.there.set(false)
+	l.back.set(false)
 }
 
 func portOf(a net.Addr) int { return a.(*net.TCPAddr).Port }
-
-func (c *Cluster) links() (all []*link) {
-	for _, s := range c.Servers {
-		if s.clients != nil {
-			all = append(all, s.clients)
-		}
-	}
-	for _, l := range c.routes {
-		all = append(all, l)
-	}
-	return all
-}
