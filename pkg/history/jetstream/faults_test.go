@@ -4,6 +4,7 @@ package jetstream_test
 
 import (
 	"bufio"
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -297,4 +298,58 @@ func TestLongRead(t *testing.T) {
 			t.Errorf("%s: loaded %d (%v)", name, len(messages), err)
 		}
 	}
+}
+
+// TestReadersAreShared: two stores follow by the one consumer that there is, and somebody with the same rights moves it about and takes what it
+// delivers. Each store still delivers every message once and in order: by the consumer while it serves, else by questions.
+func TestReadersAreShared(t *testing.T) {
+	t.Parallel()
+	r := newRig(t)
+	keys := historytest.NewKeys(t, "services")
+	name := natsd.Consumers("incident")[0]
+	const records = 200
+	ctx, stop := context.WithCancel(t.Context())
+	defer stop()
+	var group sync.WaitGroup
+	thief := connect(t, r.url)
+	group.Go(func() {
+		for ctx.Err() == nil {
+			if _, err := thief.ResetConsumerToSequence(ctx, natsd.Stream, name, 1); err != nil && ctx.Err() == nil {
+				t.Error(err)
+			}
+			c, err := thief.Consumer(ctx, natsd.Stream, name)
+			if err != nil {
+				continue // the test is over
+			}
+			batch, err := c.FetchNoWait(3)
+			if err != nil {
+				continue
+			}
+			for range batch.Messages() { // taken, and told to nobody
+			}
+		}
+	})
+	var followers sync.WaitGroup
+	for range 2 {
+		store := openStore(t, r.url, func(c *jetstream.Config) { c.Readers = []string{name} })
+		followers.Go(func() {
+			var next uint64 = 1
+			err := store.Follow(ctx, history.Mark{}, func(m history.Message) error {
+				if m.Sequence != next {
+					t.Errorf("message %d was delivered, want %d", m.Sequence, next)
+				}
+				if next++; m.Sequence == records {
+					return errDone
+				}
+				return nil
+			})
+			if err != errDone {
+				t.Errorf("follow ended with %v before message %d", err, next)
+			}
+		})
+	}
+	keys.NewWriter(t, openStore(t, r.url, nil), incident, "incident").MustAppend(t, records)
+	followers.Wait()
+	stop()
+	group.Wait()
 }

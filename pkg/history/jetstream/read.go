@@ -166,7 +166,7 @@ func (s *Store) walk(ctx context.Context, filter string, from, end uint64) ([]hi
 	return messages, nil
 }
 
-var errSkipped = errors.New("the consumer skipped a message")
+var errSkipped = errors.New("the consumer skipped messages, or has gone back")
 
 // consume reads through a consumer and returns the first sequence that it has not delivered. It gives up at the first
 // irregularity: a skipped message, an interruption, silence where there should be messages.
@@ -203,7 +203,8 @@ func (s *Store) consume(ctx context.Context, filter string, from, upTo uint64, f
 		if err != nil {
 			return from, err
 		}
-		if meta.Sequence.Consumer != count {
+		// Of all messages each has its number; whoever moved the consumer about makes them come again.
+		if s := meta.Sequence; s.Consumer != count || s.Stream < from || filter == everything && s.Stream != from {
 			return from, errSkipped
 		}
 		if err := fn(message(msg.Subject(), meta.Sequence.Stream, msg.Data(), msg.Headers(), meta.Timestamp)); err != nil {
