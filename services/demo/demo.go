@@ -280,9 +280,6 @@ func (w world) many(ctx context.Context, sys *system, _ Options, show *printer, 
 		Dir: w.data, Repository: w.repository(), Say: show.line,
 		More: map[string][]string{procedure.OwnerReview: bugs, procedure.OwnerDeployment: console},
 	}
-	if len(console) > 0 {
-		cfg.Alone = []string{procedure.OwnerDeployment} // whose process has the session
-	}
 	var err error
 	if cfg.Epatchd.Path, err = child.Beside("epatchd"); err != nil {
 		return err

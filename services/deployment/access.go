@@ -52,7 +52,7 @@ func (s *Server) beforeAccess(ctx context.Context, st *procedure.State) (procedu
 		return procedure.Facts{}, err
 	}
 	x := &procedure.ConsoleFacts{Account: s.access.Account, Agent: true, Before: &before, MaxLength: s.access.MaxLength, FirstUse: s.access.FirstUse}
-	if s.broker != nil {
+	if s.broker != nil && len(s.siblings) > 0 {
 		x.Instance = s.Instance
 	}
 	return consoleFacts(x), nil

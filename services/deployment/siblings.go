@@ -157,7 +157,7 @@ func (s *Server) gateway(ctx context.Context, ref broker.Ref) (name string, g *p
 	return g.Gateway, g, nil
 }
 
-// mine is whether a session is for this instance to have. One of which no instance is named was granted before there could be several.
+// mine is whether a session is for this instance to have. One of which no instance is named was granted where there was one alone.
 func (s *Server) mine(g *procedure.Grant) bool { return g.Gateway == "" || g.Gateway == s.Instance }
 
 // owner is the other instance that a call about a grant has to be handed on to; nil if it is for this one. What can be answered by the

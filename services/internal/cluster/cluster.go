@@ -48,9 +48,8 @@ type Config struct {
 	Epatchd, NATS Program
 	// Repository is the bare git repository.
 	Repository string
-	// Instances of each service; 2 if 0. Those in Alone have one.
+	// Instances of each service; 2 if 0.
 	Instances int
-	Alone     []string
 	// More are further settings of a service, as arguments.
 	More map[string][]string
 	// Environ is more environment of one instance. Optional.
@@ -214,9 +213,6 @@ func (c *Cluster) addresses(ctx context.Context) error {
 	}
 	for _, s := range Services() {
 		for n := range c.cfg.Instances {
-			if n > 0 && slices.Contains(c.cfg.Alone, s) {
-				break
-			}
 			i := &Instance{Service: s, Number: n + 1, API: hold(), HTTP: hold()}
 			if s == dashboard || s == procedure.OwnerNotification {
 				i.HTTPS = hold()
