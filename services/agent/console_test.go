@@ -386,6 +386,44 @@ func TestServiceHangs(t *testing.T) {
 	}
 }
 
+// TestInstanceHangs: of two instances of the service the one that opened a session gives no sign of life. The other has neither the session's
+// subject nor its watcher: that it can be heard keeps nothing alive. The session is frozen, and ended after the grace, and that is reported
+// although the first instance is not back.
+func TestInstanceHangs(t *testing.T) {
+	t.Parallel()
+	w := console(t)
+	other := deploymenttest.NewHub()
+	second := w.Serve(func(s grpc.ServiceRegistrar) {
+		deploymentv1.RegisterAgentServiceServer(s, other)
+		deploymentv1.RegisterDeploymentServiceServer(s, &terminator{w: w})
+	})
+	w.conf.Deployment = w.addr + "," + second
+	start(w.Rig, w.conf, nil)
+	incident, open := w.Consumed(w.key, w.account)
+	open.GraceMs = 2000
+	w.want(w.run(open), "")
+	in, _, ended := w.shell()
+	read := w.counting(in)
+	w.Gateway(deploymenttest.Subject, incident, proceduretest.Opened(true))
+	within, cancel := context.WithTimeout(t.Context(), time.Minute)
+	defer cancel()
+	_, err := other.Run(within, w.SessionJob(incident, leftoverList)) // so it is attached there too
+	w.Must(err)
+	w.hub.Mute.Store(true)
+	w.eventually("frozen", func() bool { return strings.Contains(w.LogText.String(), "the link to the service is lost: frozen") })
+	if !stands(read) {
+		t.Error("the loop goes on")
+	}
+	<-ended
+	st := w.WaitFor(incident, "the end", func(s *procedure.State) bool { return s.Grants[0].Terminated.Position > 0 })
+	if g := st.Grants[0]; g.Cause != emergencyv1.SessionCause_SESSION_CAUSE_TARGET_LOST || g.Terminated.By != deploymenttest.Host {
+		t.Errorf("terminated by %q because of %v", g.Terminated.By, g.Cause)
+	}
+	if strings.Contains(w.keys(), incident) {
+		t.Errorf("key file: %s", w.keys())
+	}
+}
+
 // TestNoConsole: a host without an account for sessions says so, and so does a test server.
 func TestNoConsole(t *testing.T) {
 	t.Parallel()

@@ -278,8 +278,8 @@ func endStep(e broker.Ending, name string, parts ...string) *emergencyv1.EndResu
 	out := &emergencyv1.EndResult{Effect: name, Outcome: emergencyv1.EffectOutcome_EFFECT_OUTCOME_NOT_NEEDED}
 	for _, part := range parts {
 		done := e.Effect(part)
-		if done.Name == "" {
-			continue
+		if connection := part == broker.EffectSubject || part == broker.EffectTarget; connection && done.Problem == broker.NotAttempted {
+			continue // there is none here
 		}
 		out.TookMs = max(out.TookMs, done.Took.Milliseconds())
 		switch {

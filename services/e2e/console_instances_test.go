@@ -21,9 +21,11 @@ import (
 	"time"
 
 	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/reflect/protoreflect"
 
+	"cacert.org/emergency/pkg/identity"
 	"cacert.org/emergency/pkg/procedure"
 	"cacert.org/emergency/pkg/rpc"
 	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
@@ -45,6 +47,7 @@ func TestConsoleInstances(t *testing.T) {
 		t.Skip("SKIPPED: a cluster of processes takes most of a minute; run without -short")
 	}
 	d := startDesks(t)
+	t.Run("who may hand on", d.whoMayHandOn)
 	t.Run("through the other", d.throughTheOther)
 	t.Run("the other restarts", d.otherRestarts)
 	t.Run("killed", d.killed)
@@ -304,6 +307,41 @@ func (s *shared) sealed(i *cluster.Instance) *procedure.Grant {
 	}
 	s.do(i, "carla", &emergencyv1.SealSessionRequest{Grant: "G1"})
 	return s.await("the seal", func(g *procedure.Grant) bool { return g.Sealed.Position > 0 })
+}
+
+// whoMayHandOn: only the deployment service itself may say that somebody else makes a call.
+func (d *desks) whoMayHandOn(t *testing.T) {
+	claims := metadata.Pairs("epatch-handed-on-caller", d.at(d.one, "carla").KeyID(), "epatch-handed-on-address", "192.0.2.1")
+	call := func(folder string) *procedure.Refusal {
+		t.Helper()
+		id, err := identity.Load(filepath.Join(d.data, folder), identity.LoadOptions{Now: time.Now(), Dev: true})
+		must(t, err)
+		conn, err := rpc.Dial(d.one.API, rpc.ClientConfig{Identity: id.Current})
+		must(t, err)
+		defer func() { _ = conn.Close() }()
+		_, err = deploymentv1.NewDeploymentServiceClient(conn).Freeze(metadata.NewOutgoingContext(soon(t), claims), &emergencyv1.FreezeRequest{
+			Meta: &emergencyv1.CommandMeta{Incident: "e20261124.9", RequestId: "handed-on-1"}, Grant: "G1",
+		})
+		no, ok := rpc.RefusalOf(err)
+		if !ok {
+			t.Fatalf("%s: %v", folder, err)
+		}
+		return no
+	}
+	folders := []string{"people/carla", "people/bert", "agents/" + demobook.Host, "agents/" + demobook.Test}
+	for _, s := range cluster.Services() {
+		if s != procedure.OwnerDeployment {
+			folders = append(folders, "services/"+s)
+		}
+	}
+	for _, folder := range folders {
+		if no := call(folder); no.Code != procedure.PermissionDenied || no.Reason != rpc.ReasonCallerClass || !strings.Contains(no.Message, "another instance of this service") {
+			t.Errorf("%s may say whose call it hands on: %v", folder, no)
+		}
+	}
+	if no := call("services/" + procedure.OwnerDeployment); no.Reason != procedure.ReasonIncident {
+		t.Errorf("carla's call that the service hands on: %v", no)
+	}
 }
 
 // throughTheOther: every call and the watch itself are made at the instance that does not have the session.

@@ -288,14 +288,17 @@ type Ending struct {
 	At        time.Time
 }
 
-// Effect returns the effect of that name; the zero value if it was not attempted.
+// NotAttempted is the problem of an effect that was not attempted.
+const NotAttempted = "not attempted"
+
+// Effect returns the effect of that name; one with the problem NotAttempted if there is none.
 func (e Ending) Effect(name string) Effect {
 	for _, x := range e.Effects {
 		if x.Name == name {
 			return x
 		}
 	}
-	return Effect{Name: name, Problem: "not attempted"}
+	return Effect{Name: name, Problem: NotAttempted}
 }
 
 // ErrNoAgent is returned by Host where the host has no agent: an administrator has to do by hand what an agent would do.

@@ -80,13 +80,15 @@ type Rig struct {
 	Incidents  *projection.Incidents
 	Reader     *projection.Runner
 	Deployment *deployment.Server
-	// Service is the profile by which servers serve.
-	Service *identity.Profile
+	// Service is the profile by which servers serve, and Siblings whether a caller with it may hand on calls.
+	Service  *identity.Profile
+	Siblings bool
 
 	profiles    map[string]*identity.Profile
 	folders     map[string]string
 	dispatchers map[string]*dispatch.Dispatcher
 	serial      atomic.Int64
+	vault       *vaultmemory.Store // of the deployment services
 }
 
 // Text is a log that a test may read.
@@ -114,7 +116,7 @@ func New(t testing.TB) *Rig {
 	t.Helper()
 	r := &Rig{
 		TB: t, Dir: t.TempDir(), Store: &historymemory.Store{}, Artefacts: artefactmemory.New(1 << 20), Signers: map[string]history.Signer{}, LogText: &Text{},
-		profiles: map[string]*identity.Profile{}, folders: map[string]string{}, dispatchers: map[string]*dispatch.Dispatcher{},
+		vault: vaultmemory.New(), profiles: map[string]*identity.Profile{}, folders: map[string]string{}, dispatchers: map[string]*dispatch.Dispatcher{},
 	}
 	r.Logger = slog.New(slog.NewTextHandler(r.LogText, &slog.HandlerOptions{Level: slog.LevelDebug}))
 	t.Cleanup(func() {
@@ -273,9 +275,14 @@ func (r *Rig) NewDeployment() *deployment.Server {
 
 // TryDeployment is a deployment service with any configuration.
 func (r *Rig) TryDeployment(c deployment.Config) (*deployment.Server, error) {
+	return r.TryInstance("test", c)
+}
+
+// TryInstance is one of several, by its name.
+func (r *Rig) TryInstance(name string, c deployment.Config) (*deployment.Server, error) {
 	return deployment.New(service.Deps{
-		Owner: procedure.OwnerDeployment, Instance: "test", Clock: timer.System{}, Log: r.Logger, Store: r.Store, Keys: r.Keys, Signer: r.Signers[procedure.OwnerDeployment],
-		Artefacts: r.Artefacts, Vault: vaultmemory.New(), Ledger: effectmemory.New(), Incidents: r.Incidents, Reader: r.Reader,
+		Owner: procedure.OwnerDeployment, Instance: name, Clock: timer.System{}, Log: r.Logger, Store: r.Store, Keys: r.Keys, Signer: r.Signers[procedure.OwnerDeployment],
+		Artefacts: r.Artefacts, Vault: r.vault, Ledger: effectmemory.New(), Incidents: r.Incidents, Reader: r.Reader,
 	}, c)
 }
 
@@ -345,6 +352,7 @@ func (r *Rig) ServeOn(lis net.Listener, register func(grpc.ServiceRegistrar)) (s
 	r.Helper()
 	s, err := rpc.NewServer(rpc.ServerConfig{
 		Identity: r.Service.Current, Authorize: func(context.Context, string, identity.Caller) error { return nil }, Logger: r.Logger, Now: time.Now,
+		Sibling: func(c identity.Caller) bool { return r.Siblings && c.KeyID == r.Service.KeyID },
 	})
 	r.Must(err)
 	register(s)
