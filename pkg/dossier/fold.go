@@ -3,7 +3,9 @@
 package dossier
 
 import (
+	"cmp"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -55,11 +57,19 @@ func (e event) who() string {
 // fold is a history up to a position.
 type fold struct {
 	incident string
-	events   []event
+	events   []event // those of only, or all of them
+	only     map[string]bool
+	under    []since // strategies in force, in order
 	state    *procedure.State
 	book     *rulebook.Book
 	asked    time.Time
 	t0       time.Time
+}
+
+// since is from which position on a strategy was in force.
+type since struct {
+	position uint64
+	strategy uint32
 }
 
 func read(in Input) (*fold, error) {
@@ -72,7 +82,11 @@ func read(in Input) (*fold, error) {
 		if in.Position > 0 && f.state.Position >= in.Position {
 			break
 		}
-		if err := f.add(entry); err != nil {
+		events, err := procedure.DecodeRecord(entry.Record)
+		if err == nil {
+			err = f.add(entry, events)
+		}
+		if err != nil {
 			return nil, fmt.Errorf("history of %s: %w", f.incident, err)
 		}
 	}
@@ -85,31 +99,45 @@ func read(in Input) (*fold, error) {
 	return f, nil
 }
 
-func (f *fold) add(entry history.Entry) error {
+func (f *fold) add(entry history.Entry, events []procedure.Event) error {
 	rec := entry.Record
-	if err := f.state.Apply(rec, entry.Hash); err != nil {
+	if err := f.state.ApplyDecoded(rec, events, entry.Hash); err != nil {
 		return err
 	}
-	for i, e := range rec.GetEvents() {
-		payload, err := procedure.DecodeEvent(e)
-		if err != nil {
-			return err
+	if n := len(f.under); n == 0 || f.under[n-1].strategy != f.state.Strategy {
+		f.under = append(f.under, since{rec.GetFirstPosition(), f.state.Strategy})
+	}
+	for _, e := range events {
+		_, name, _ := strings.Cut(e.Type, ".")
+		if f.only != nil && !f.only[name] {
+			continue
 		}
-		_, name, _ := strings.Cut(e.GetType(), ".")
 		f.events = append(f.events, event{
-			pos: rec.GetFirstPosition() + uint64(i), at: rec.GetRecordedAt().AsTime(), rec: rec, name: name, payload: payload,
-			deviations: e.GetDeviations(), strategy: f.state.Strategy,
+			pos: e.Position, at: rec.GetRecordedAt().AsTime(), rec: rec, name: name, payload: e.Payload, deviations: e.Deviations, strategy: f.state.Strategy,
 		})
 	}
 	return nil
 }
 
-// at returns the event at a position; the zero event where there is none.
+// at returns the event at a position; the zero event where there is none, or where it was not kept.
 func (f *fold) at(position uint64) event {
-	if position == 0 || position > uint64(len(f.events)) {
+	i, found := slices.BinarySearchFunc(f.events, position, func(e event, want uint64) int { return cmp.Compare(e.pos, want) })
+	if !found {
 		return event{}
 	}
-	return f.events[position-1]
+	return f.events[i]
+}
+
+// strategyAt is the strategy that was in force when a position was recorded; 0 where there is none.
+func (f *fold) strategyAt(position uint64) uint32 {
+	if position == 0 || position > f.state.Position {
+		return 0
+	}
+	i, found := slices.BinarySearchFunc(f.under, position, func(s since, want uint64) int { return cmp.Compare(s.position, want) })
+	if !found {
+		i--
+	}
+	return f.under[i].strategy
 }
 
 // when is a time of the history, as the clock had it and counted from the declaration.

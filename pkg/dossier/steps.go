@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"cacert.org/emergency/pkg/procedure"
@@ -168,7 +169,7 @@ func (f *fold) of(r row) []event {
 
 // used tells whether a strategy was in force at some time.
 func (f *fold) used(strategy uint32) bool {
-	return strategy == 1 || slices.ContainsFunc(f.events, func(e event) bool { return e.strategy == strategy })
+	return strategy == 1 || slices.ContainsFunc(f.under, func(s since) bool { return s.strategy == strategy })
 }
 
 // Steps is the table of chapter 1 alone, for every strategy that was in force. It fails as New does.
@@ -179,6 +180,17 @@ func Steps(in Input) ([]Step, error) {
 	}
 	return f.steps(), nil
 }
+
+// stepTypes are the events that do a step, without their owners.
+var stepTypes = sync.OnceValue(func() map[string]bool {
+	types := map[string]bool{}
+	for _, r := range rows() {
+		for _, name := range r.types {
+			types[name] = true
+		}
+	}
+	return types
+})
 
 // StepNames are all that What can be, each once.
 func StepNames() []string {
@@ -250,11 +262,10 @@ func (f *fold) judge(s *Step, r row) {
 
 // fits tells whether an obligation that every strategy opens was opened under the row's.
 func (f *fold) fits(o Owed, r row) bool {
-	cause := f.at(o.Cause)
-	if d, ok := cause.payload.(*emergencyv1.DisputeFiled); ok {
+	if d, ok := f.at(o.Cause).payload.(*emergencyv1.DisputeFiled); ok {
 		return d.GetConcern() == emergencyv1.DisputeConcern(r.strategy)
 	}
-	return strings.Contains(o.Kind, "/") || cause.strategy == r.strategy
+	return strings.Contains(o.Kind, "/") || f.strategyAt(o.Cause) == r.strategy
 }
 
 // order says where a step was done before one that comes before it in chapter 1.

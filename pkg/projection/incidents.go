@@ -4,6 +4,7 @@ package projection
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"maps"
@@ -29,6 +30,8 @@ type Incidents struct {
 	ids     []string        // of the states of incidents, sorted
 	waiting map[string]bool // of those, the ones that may wait for somebody
 	touched map[string]bool // of those, the ones that changed since waiting was looked at
+
+	witnesses []Witness
 
 	changes     []string // ids, in the order of their changes
 	firstChange uint64   // cursor before the first of them
@@ -95,6 +98,12 @@ func (p *Incidents) applyOne(rec *Record) error {
 		}
 	}
 	p.touched[rec.Incident] = true
+	var unseen error
+	for _, w := range p.witnesses {
+		if err := w.Before(s, rec); err != nil {
+			unseen = errors.Join(unseen, fmt.Errorf("%s: %w", w.Name(), err))
+		}
+	}
 	if err := s.ApplyDecoded(rec.Record, rec.Events, rec.Hash); err != nil {
 		if rec.Incident == procedure.RuleBook {
 			return err
@@ -105,6 +114,12 @@ func (p *Incidents) applyOne(rec *Record) error {
 			p.ids = slices.Delete(p.ids, i, i+1)
 		}
 		return nil
+	}
+	if unseen != nil {
+		return unseen
+	}
+	for _, w := range p.witnesses {
+		w.After(rec)
 	}
 	return nil
 }

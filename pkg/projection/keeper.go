@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"slices"
 	"sync"
 	"time"
 
@@ -49,8 +48,9 @@ type KeeperStatus struct {
 //
 // The fold is in memory and starts from nothing with the process, so the rows are never read back: what the fold says up to
 // the stored position is there already and is left out, what comes after it is written in batches. A version that is not
-// complete yet is folded to the end of the stream first and then written in one go, unless its rows only grow. While the
-// store is away the changes wait, merged, and the keeper tries again: nobody else waits for it.
+// complete yet is written in one transaction, unless its rows only grow: what never changes while the fold goes on, the rest
+// at the end. While the store is away the changes wait, merged, and the keeper tries again, or begins its first build again:
+// nobody else waits for it.
 type Keeper struct {
 	cfg KeeperConfig
 
@@ -187,14 +187,13 @@ type keeping struct {
 	def        Definition
 	judge      *judge
 
-	stored  Position          // what the store has
-	folded  history.Mark      // what the fold has
-	waiting []history.Mark    // messages folded and not stored
-	changes []Change          // of those
-	batch   []history.Message // read and not folded
-	merged  map[string]int    // place in changes of the rows that may change again
-	grows   map[string]bool   // tables whose rows never change
+	stored  Position        // what the store has
+	folded  history.Mark    // what the fold has
+	changes []Change        // folded and not stored
+	merged  map[string]int  // place in changes of the rows that may change again
+	grows   map[string]bool // tables whose rows never change
 	keys    map[string]int
+	build   *building // while the first build of a version goes on
 }
 
 func (k *Keeper) open(ctx context.Context) (*keeping, error) {
@@ -228,62 +227,81 @@ func (x *keeping) rolledBack(detail string) error {
 	return &LogRolledBackError{ID: x.def.ID(), At: x.stored.Mark, Detail: detail}
 }
 
+// firstBatch is how many batches are one, while a version whose rows only grow is built: nobody waits for the first of them.
+const firstBatch = 16
+
 // catchUp folds everything that is in the log now and stores what is missing.
 func (k *Keeper) catchUp(ctx context.Context) (*keeping, error) {
 	x, err := k.open(ctx)
 	if err != nil {
 		return nil, err
 	}
-	err = k.cfg.Store.Scan(ctx, 0, func(m history.Message) error {
-		if err := x.take(m); err != nil {
-			return err
+	if !x.stored.Complete && !x.def.growsOnly() {
+		if x.build, err = x.begin(ctx); err != nil {
+			return nil, err
 		}
-		if len(x.batch) < k.cfg.Batch && m.Sequence != x.stored.Sequence && m.Sequence%history.BlockSize != 0 {
-			return nil
-		}
-		if err := x.fold(); err != nil {
-			return err
-		}
-		if m.Sequence < x.stored.Sequence || !x.stored.Complete && !x.def.growsOnly() {
-			return nil
-		}
-		return x.store(ctx, x.stored.Complete)
-	})
-	if err != nil {
-		return nil, err
+		defer x.build.close()
 	}
-	if err := x.fold(); err != nil {
+	if err := x.read(ctx); err != nil {
 		return nil, err
 	}
 	return x, x.store(ctx, true)
 }
 
-// take takes the next message.
-func (x *keeping) take(m history.Message) error {
-	mark := m.Mark()
-	if m.Sequence == x.stored.Sequence && mark != x.stored.Mark {
-		return x.rolledBack("another message is there")
+// read folds the log from its beginning. Some messages are folded while the next are judged.
+func (x *keeping) read(ctx context.Context) error {
+	from := x.stored
+	fold := newFolding(func(block []*Judged) error { return x.foldFrom(ctx, block) })
+	var batch []history.Message
+	err := x.cfg.Store.Scan(ctx, 0, func(m history.Message) error {
+		batch = append(batch, m)
+		if len(batch) < x.cfg.Batch && m.Sequence != from.Sequence && m.Sequence%history.BlockSize != 0 {
+			return nil
+		}
+		judged := x.judge.judgeAll(batch)
+		batch = batch[:0]
+		return fold.next(judged)
+	})
+	if err == nil && len(batch) > 0 {
+		err = fold.next(x.judge.judgeAll(batch))
 	}
-	x.batch = append(x.batch, m)
-	x.folded = mark
-	if m.Sequence > x.stored.Sequence {
-		x.waiting = append(x.waiting, mark)
+	return errors.Join(err, fold.end())
+}
+
+// foldFrom folds a block of a log that is read from its beginning, and stores what of it is not stored yet and can be.
+func (x *keeping) foldFrom(ctx context.Context, block []*Judged) error {
+	if err := x.fold(block); err != nil {
+		return err
 	}
-	return nil
+	switch {
+	case x.build != nil, x.folded.Sequence < x.stored.Sequence:
+		return nil
+	case !x.stored.Complete && x.folded.Sequence-x.stored.Sequence < uint64(firstBatch*x.cfg.Batch):
+		return nil
+	}
+	return x.store(ctx, x.stored.Complete)
 }
 
 // fold applies what was judged. Changes up to the stored position are there already.
-func (x *keeping) fold() error {
-	if len(x.batch) == 0 {
+func (x *keeping) fold(block []*Judged) error {
+	if len(block) == 0 {
 		return nil
 	}
-	if err := x.projection.Apply(x.judge.judgeAll(x.batch)); err != nil {
+	for _, m := range block {
+		if m.Sequence == x.stored.Sequence && m.Mark() != x.stored.Mark {
+			return x.rolledBack("another message is there")
+		}
+	}
+	x.folded = block[len(block)-1].Mark()
+	if err := x.projection.Apply(block); err != nil {
 		return &FoldError{x.def.ID(), err}
 	}
-	x.batch = nil
 	x.set(func(s *KeeperStatus) { s.Folded = x.folded.Sequence })
-	if x.folded.Sequence < x.stored.Sequence || !x.stored.Complete && !x.def.growsOnly() {
-		return nil // those rows are stored, or may change before the first of them is
+	switch {
+	case x.build != nil:
+		return x.build.add(x.projection)
+	case x.folded.Sequence < x.stored.Sequence:
+		return nil // those rows are stored
 	}
 	x.collect()
 	return nil
@@ -312,15 +330,12 @@ func (x *keeping) collect() {
 
 // store writes what waits, however long the store is away. complete is whether the version is complete then.
 func (x *keeping) store(ctx context.Context, complete bool) error {
-	if complete && !x.stored.Complete {
-		x.collect()
-	}
 	for failed := 0; ; failed++ {
 		to := Position{Mark: x.folded, Complete: complete || x.stored.Complete}
 		if to == x.stored || x.folded.Sequence < x.stored.Sequence {
 			return nil
 		}
-		err := x.cfg.Tables.Commit(ctx, x.def, Step{From: x.stored, To: to}, x.changes)
+		err := x.commit(ctx, to)
 		if err == nil {
 			x.done(to)
 			return nil
@@ -338,8 +353,15 @@ func (x *keeping) store(ctx context.Context, complete bool) error {
 	}
 }
 
+func (x *keeping) commit(ctx context.Context, to Position) error {
+	if x.build != nil {
+		return x.build.commit(ctx, to, x.projection.Take())
+	}
+	return x.cfg.Tables.Commit(ctx, x.def, Step{From: x.stored, To: to}, x.changes)
+}
+
 func (x *keeping) done(at Position) {
-	x.stored, x.waiting, x.changes, x.merged = at, nil, nil, map[string]int{}
+	x.stored, x.changes, x.merged, x.build = at, nil, map[string]int{}, nil
 	x.kept()
 }
 
@@ -348,29 +370,36 @@ func (x *keeping) outcome(ctx context.Context, to Position, failed error) (again
 	x.trouble(ctx, failed)
 	at, err := x.cfg.Tables.Open(ctx, x.def)
 	switch {
+	case err != nil && x.build != nil:
+		return false, err
 	case err != nil:
 		x.trouble(ctx, err)
 		return true, nil
 	case at == to:
 		x.done(at)
 		return false, nil
+	case x.build != nil: // its rows went with it
+		return false, fmt.Errorf("%w: the fold begins again", failed)
 	case at == x.stored:
 		return true, nil
 	case at.Sequence < x.stored.Sequence || at.Complete != x.stored.Complete:
 		return false, fmt.Errorf("%w: the fold begins again", &MovedError{x.def.ID(), at, x.stored})
 	}
-	return true, x.moved(at)
+	return true, x.moved(ctx, at)
 }
 
 // moved goes on from where another process has brought the rows meanwhile, after looking that it read the same log. Rows are
 // a function of the stream, so those that may change may be written twice; those that are only added are left out.
-func (x *keeping) moved(at Position) error {
-	i := slices.IndexFunc(x.waiting, func(m history.Mark) bool { return m.Sequence == at.Sequence })
-	if i >= 0 && x.waiting[i] != at.Mark {
+func (x *keeping) moved(ctx context.Context, at Position) error {
+	err := confirm(ctx, x.cfg.Store, at.Mark)
+	if errors.Is(err, history.ErrRolledBack) {
 		x.stored = at
 		return x.rolledBack("another process has read another message there")
 	}
-	x.stored, x.waiting = at, x.waiting[i+1:] // further on than this process: take compares when it comes there
+	if err != nil {
+		return err
+	}
+	x.stored = at
 	kept := x.changes
 	x.changes, x.merged = nil, map[string]int{}
 	for _, c := range kept {
@@ -435,17 +464,96 @@ func (x *keeping) keepUp(ctx context.Context, messages <-chan history.Message, e
 }
 
 func (x *keeping) takeAll(m history.Message, messages <-chan history.Message) error {
-	for {
-		if err := x.take(m); err != nil {
-			return err
-		}
-		if len(x.batch) >= x.cfg.Batch {
-			return x.fold()
-		}
+	batch := []history.Message{m}
+	for len(batch) < x.cfg.Batch {
 		select {
 		case m = <-messages:
+			batch = append(batch, m)
+			continue
 		default:
-			return x.fold()
 		}
+		break
 	}
+	return x.fold(x.judge.judgeAll(batch))
+}
+
+// building is the first build of a version: rows that never change are written while the fold goes on.
+type building struct {
+	Build
+	next    []Change
+	batches chan []Change
+	failed  chan struct{} // closed when err is there
+	done    chan struct{} // closed when all is written
+	err     error
+}
+
+// buildingBatch is about how many rows are written at once.
+const buildingBatch = 1 << 14
+
+func (x *keeping) begin(ctx context.Context) (*building, error) {
+	build, err := x.cfg.Tables.Build(ctx, x.def, x.stored)
+	if err != nil {
+		return nil, err
+	}
+	b := &building{Build: build, batches: make(chan []Change, 1), failed: make(chan struct{}), done: make(chan struct{})}
+	go func() {
+		defer close(b.done)
+		for rows := range b.batches {
+			if b.err = build.Add(ctx, rows); b.err != nil {
+				close(b.failed)
+				return
+			}
+		}
+	}()
+	return b, nil
+}
+
+// add takes what can be written already.
+func (b *building) add(p Tabular) error {
+	facts, ok := p.(Streaming)
+	if !ok {
+		return nil
+	}
+	if b.next == nil {
+		b.next = make([]Change, 0, buildingBatch+buildingBatch/4)
+	}
+	if b.next = append(b.next, facts.TakeFacts()...); len(b.next) < buildingBatch {
+		return nil
+	}
+	return b.write()
+}
+
+func (b *building) write() error {
+	select {
+	case b.batches <- b.next:
+		b.next = nil
+		return nil
+	case <-b.failed:
+		return b.err
+	}
+}
+
+// end waits until all is written.
+func (b *building) end() error {
+	if b.batches != nil {
+		close(b.batches)
+		<-b.done
+		b.batches = nil
+	}
+	return b.err
+}
+
+func (b *building) commit(ctx context.Context, to Position, changes []Change) error {
+	if err := b.write(); err != nil {
+		return err
+	}
+	if err := b.end(); err != nil {
+		return err
+	}
+	return b.Build.Commit(ctx, to, changes)
+}
+
+func (b *building) close() {
+	_ = b.end() // told by commit
+	b.Close()
 }

@@ -60,6 +60,17 @@ type Projection interface {
 	Dump(w io.Writer) error
 }
 
+// Witness is a projection that looks at each record between the states before and after it. The runner shows it those of Incidents, so that
+// each incident is folded once however many look at it.
+type Witness interface {
+	Projection
+	// Before is given the state of a record's history before that record, which it must neither keep nor write to. Its error stops the
+	// runner, as that of Apply does, unless the record cannot be folded.
+	Before(s *procedure.State, rec *Record) error
+	// After follows when the record was folded. If it could not be, the next call is about another history.
+	After(rec *Record)
+}
+
 // Parking is a projection that puts an incident aside which it cannot fold, instead of stopping all others for it.
 type Parking interface {
 	// Parked tells from which position on an incident is not folded, and why; a nil error if it is.
@@ -87,6 +98,7 @@ type Config struct {
 type Runner struct {
 	cfg   Config
 	judge *judge
+	fed   []Projection // those of Config, and Incidents before all
 	// stopped are the incidents that are not read further and of which the log was told.
 	stopped map[string]bool
 
@@ -109,13 +121,38 @@ func New(cfg Config) (*Runner, error) {
 	if cfg.Store == nil || cfg.Keys == nil || cfg.Log == nil || len(cfg.Projections) == 0 {
 		return nil, errors.New("projection: a dependency is missing")
 	}
-	return &Runner{cfg: cfg, judge: newJudge(cfg.Keys, cfg.Verified), position: map[string]uint64{}, stopped: map[string]bool{}, recentFrom: 1, changed: make(chan struct{})}, nil
+	return &Runner{cfg: cfg, fed: inOrder(cfg.Projections), judge: newJudge(cfg.Keys, cfg.Verified), position: map[string]uint64{}, stopped: map[string]bool{}, recentFrom: 1, changed: make(chan struct{})}, nil
+}
+
+// inOrder puts Incidents before all others, one of its own where there are witnesses and none is asked for, and makes them its witnesses.
+func inOrder(asked []Projection) []Projection {
+	var incidents *Incidents
+	var witnesses []Witness
+	var others []Projection
+	for _, p := range asked {
+		if x, ok := p.(*Incidents); ok && incidents == nil {
+			incidents = x
+			continue
+		}
+		if w, ok := p.(Witness); ok {
+			witnesses = append(witnesses, w)
+		}
+		others = append(others, p)
+	}
+	if incidents == nil && len(witnesses) > 0 {
+		incidents = NewIncidents()
+	}
+	if incidents == nil {
+		return others
+	}
+	incidents.witnesses = witnesses
+	return append([]Projection{incidents}, others...)
 }
 
 // CatchUp applies everything that is in the store now and returns. Call it before Run, so that the first answers are
 // already true.
 func (r *Runner) CatchUp(ctx context.Context) error {
-	fold := newFolding(r)
+	fold := newFolding(r.fold)
 	batch := make([]history.Message, 0, history.BlockSize)
 	take := func() error {
 		if len(batch) == 0 {
@@ -152,11 +189,11 @@ type folding struct {
 	done   chan error // how it ended; at the first error, or at end
 }
 
-func newFolding(r *Runner) *folding {
-	f := &folding{blocks: make(chan []*Judged), done: make(chan error, 1)}
+func newFolding(fold func([]*Judged) error) *folding {
+	f := &folding{blocks: make(chan []*Judged, 1), done: make(chan error, 1)}
 	go func() {
 		for block := range f.blocks {
-			if err := r.fold(block); err != nil {
+			if err := fold(block); err != nil {
 				f.done <- err
 				return
 			}
@@ -286,7 +323,7 @@ func (r *Runner) apply(batch []*Record) error {
 	if len(batch) == 0 {
 		return nil
 	}
-	for _, p := range r.cfg.Projections {
+	for _, p := range r.fed {
 		if err := p.Apply(batch); err != nil {
 			return fmt.Errorf("projection %s: %w", p.Name(), err)
 		}

@@ -315,11 +315,63 @@ func TestPoisonStopsOneIncidentAlone(t *testing.T) {
 					t.Errorf("a projection alone heard of %v: %v", alone.ids, alone.wrong)
 				}
 			}
+			looks := &witness{} // and no Incidents beside it
+			if err := projection.Rebuild(t.Context(), projection.Config{Store: r.Store, Keys: r.Keys.Ring, Log: r.Log}, looks); err != nil {
+				t.Fatal(err)
+			}
+			if len(looks.wrong) > 0 || slices.Contains(looks.after, incident+"/3") || !slices.Contains(looks.after, incident+"/2") || !slices.Contains(looks.after, "e20261124.9/3") {
+				t.Errorf("a witness saw %v: %v", looks.after, looks.wrong)
+			}
 			// Caught up in one batch, or followed one by one: the same is kept.
 			sameDump(t, x.Incidents, rebuilt(t, r))
 		})
 	}
 }
+
+// witness notes what it was shown.
+type witness struct {
+	seen
+	last  *projection.Record
+	after []string
+	wrong []string
+}
+
+func (w *witness) Apply([]*projection.Record) error { return nil }
+
+func (w *witness) Before(s *procedure.State, rec *projection.Record) error {
+	if s.Incident != rec.Incident || s.Position+1 != rec.Record.GetFirstPosition() {
+		w.wrong = append(w.wrong, fmt.Sprintf("%s/%d before %s", s.Incident, s.Position, rec.ID(rec.Events[0])))
+	}
+	w.last = rec
+	return nil
+}
+
+func (w *witness) After(rec *projection.Record) {
+	if rec != w.last {
+		w.wrong = append(w.wrong, "after "+rec.ID(rec.Events[0])+" without before")
+	}
+	for _, e := range rec.Events {
+		w.after = append(w.after, rec.ID(e))
+	}
+}
+
+// The error of a witness stops the runner, as that of any projection does.
+func TestFailingWitnessStopsTheRunner(t *testing.T) {
+	t.Parallel()
+	r := dispatchtest.Memory(t)
+	r.SeedStory(proceduretest.Called)
+	failing := &failingWitness{}
+	err := projection.Rebuild(t.Context(), projection.Config{Store: r.Store, Keys: r.Keys.Ring, Log: r.Log}, failing)
+	if !errors.Is(err, errWitness) || len(failing.after) > 0 {
+		t.Errorf("%v after %v", err, failing.after)
+	}
+}
+
+type failingWitness struct{ witness }
+
+var errWitness = errors.New("it cannot say what this is")
+
+func (*failingWitness) Before(*procedure.State, *projection.Record) error { return errWitness }
 
 func isUnreadable(err error) bool {
 	var u *history.UnreadableError

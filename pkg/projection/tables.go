@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"cacert.org/emergency/pkg/history"
 )
@@ -26,6 +27,14 @@ type Tabular interface {
 	Apply(batch []*Judged) error
 	// Take returns what changed since it was called last: for rows that change several times, once at the end.
 	Take() []Change
+}
+
+// Streaming is a Tabular that hands out its rows that never change as they come, so that the first build of a version need not keep all of
+// them until it has folded the whole stream.
+type Streaming interface {
+	Tabular
+	// TakeFacts returns the rows of AppendOnly tables since it or Take was called last.
+	TakeFacts() []Change
 }
 
 // Definition says what a projection keeps. A change of the fold or of its tables is a new version, which is built beside
@@ -46,13 +55,14 @@ func (d Definition) growsOnly() bool {
 	return !slices.ContainsFunc(d.Tables, func(t Table) bool { return !t.AppendOnly })
 }
 
-func (d Definition) table(name string) (Table, error) {
-	for _, t := range d.Tables {
-		if t.Name == name {
-			return t, nil
+// index is which of its tables one is; -1 if none.
+func (d Definition) index(table string) int {
+	for i := range d.Tables {
+		if d.Tables[i].Name == table {
+			return i
 		}
 	}
-	return Table{}, fmt.Errorf("%s has no table %q", d.ID(), name)
+	return -1
 }
 
 // Table is one table. The first Key of its columns are the primary key; where a key column is a text it is ordered by its
@@ -95,9 +105,43 @@ type Tables interface {
 	// A *MovedError tells that the position is not Step.From, and nothing was done. After any other error it is not known
 	// whether it was done: Open tells.
 	Commit(ctx context.Context, d Definition, step Step, changes []Change) error
+	// Build begins the first write of a version, from a position that is not complete. Its rows come in parts, but are there all at once.
+	// A *MovedError tells that the position is not from.
+	Build(ctx context.Context, d Definition, from Position) (Build, error)
 	// Dump writes all rows, table by table in the order of their keys, one JSON array a line: the same bytes in every store.
 	Dump(ctx context.Context, d Definition, w io.Writer) error
 }
+
+// Build is the first write of a version. It is for one goroutine at a time.
+type Build interface {
+	// Add takes rows of AppendOnly tables, in any order. After an error nothing of the build is there.
+	Add(ctx context.Context, rows []Change) error
+	// Commit takes the other rows, and does what Tables.Commit does. The build is over then.
+	Commit(ctx context.Context, to Position, changes []Change) error
+	// Close ends a build that was not committed, and nothing of it stays. After Commit it does nothing.
+	Close()
+}
+
+// AtOnce is a Build that keeps all rows and then commits them, for a store that gains nothing by parts.
+func AtOnce(t Tables, d Definition, from Position) Build { return &atOnce{tables: t, d: d, from: from} }
+
+type atOnce struct {
+	tables Tables
+	d      Definition
+	from   Position
+	rows   []Change
+}
+
+func (b *atOnce) Add(_ context.Context, rows []Change) error {
+	b.rows = append(b.rows, rows...)
+	return nil
+}
+
+func (b *atOnce) Commit(ctx context.Context, to Position, changes []Change) error {
+	return b.tables.Commit(ctx, b.d, Step{From: b.from, To: to}, append(b.rows, changes...))
+}
+
+func (b *atOnce) Close() {}
 
 // MovedError is returned by Commit when the rows stand elsewhere: another process keeps them, too, or it is another database.
 type MovedError struct {
@@ -113,37 +157,69 @@ func (e *MovedError) Error() string {
 // CheckChanges brings changes into the form in which all stores keep them, merges those of the same row, and refuses what
 // does not fit the definition. The result is in the order of tables and keys. For implementations.
 func CheckChanges(d Definition, changes []Change) (map[string][]Change, error) {
-	merged := map[string]map[string]Change{}
-	for _, c := range changes {
-		t, err := d.table(c.Table)
-		if err != nil {
-			return nil, err
+	out, err := CheckRows(d, changes)
+	if err != nil {
+		return nil, err
+	}
+	for _, t := range d.Tables {
+		list := out[t.Name]
+		byKey := func(a, b Change) int { return t.Compare(a.Row, b.Row) }
+		if !slices.IsSortedFunc(list, byKey) {
+			slices.SortStableFunc(list, byKey)
 		}
-		want := len(t.Columns)
+		merged := list[:0]
+		for _, c := range list {
+			twice := len(merged) > 0 && byKey(merged[len(merged)-1], c) == 0
+			switch {
+			case t.AppendOnly && (twice || c.Gone):
+				return nil, fmt.Errorf("a row of %s.%s changes: %s", d.ID(), t.Name, c.Row.key(t.Key))
+			case twice:
+				merged[len(merged)-1] = c // the later one
+			default:
+				merged = append(merged, c)
+			}
+		}
+		if len(merged) > 0 {
+			out[t.Name] = merged
+		}
+	}
+	return out, nil
+}
+
+// CheckRows brings changes into the form in which all stores keep them, by table and otherwise as they came, and refuses what does not fit
+// the definition. It does not look whether a row comes twice. For implementations.
+func CheckRows(d Definition, changes []Change) (map[string][]Change, error) {
+	tables, sizes := make([][]Change, len(d.Tables)), make([]int, len(d.Tables))
+	for _, c := range changes {
+		i := d.index(c.Table)
+		if i < 0 {
+			return nil, fmt.Errorf("%s has no table %q", d.ID(), c.Table)
+		}
+		sizes[i]++
+	}
+	for i, n := range sizes {
+		tables[i] = make([]Change, 0, n)
+	}
+	for _, c := range changes {
+		i := d.index(c.Table)
+		t, want := d.Tables[i], len(d.Tables[i].Columns)
 		if c.Gone {
 			want = t.Key
 		}
 		if len(c.Row) != want {
 			return nil, fmt.Errorf("a row of %s.%s has %d values instead of %d", d.ID(), t.Name, len(c.Row), want)
 		}
+		var err error
 		if c.Row, err = normal(c.Row); err != nil {
 			return nil, fmt.Errorf("a row of %s.%s: %w", d.ID(), t.Name, err)
 		}
-		if merged[t.Name] == nil {
-			merged[t.Name] = map[string]Change{}
-		}
-		key := c.Row.key(t.Key)
-		if _, twice := merged[t.Name][key]; t.AppendOnly && (twice || c.Gone) {
-			return nil, fmt.Errorf("a row of %s.%s changes: %s", d.ID(), t.Name, key)
-		}
-		merged[t.Name][key] = c
+		tables[i] = append(tables[i], c)
 	}
 	out := map[string][]Change{}
-	for _, t := range d.Tables {
-		for _, c := range merged[t.Name] {
-			out[t.Name] = append(out[t.Name], c)
+	for i, list := range tables {
+		if len(list) > 0 {
+			out[d.Tables[i].Name] = list
 		}
-		slices.SortFunc(out[t.Name], func(a, b Change) int { return compareRows(a.Row[:t.Key], b.Row[:t.Key]) })
 	}
 	return out, nil
 }
@@ -157,30 +233,45 @@ func (r Row) key(n int) string {
 	return b.String()
 }
 
-// normal is a row as every store gives it back: PostgreSQL knows no zero byte in a text and no nanoseconds.
+// normal is a row as every store gives it back: PostgreSQL knows no zero byte in a text and no nanoseconds. A row that is so already is
+// returned as it is.
 func normal(r Row) (Row, error) {
-	out := make(Row, len(r))
+	out, own := r, false
+	set := func(i int, v any) {
+		if !own {
+			out, own = slices.Clone(r), true
+		}
+		out[i] = v
+	}
 	for i, v := range r {
 		switch x := v.(type) {
 		case nil, bool, int64, []byte:
-			out[i] = x
 		case string:
-			out[i] = strings.ReplaceAll(strings.ToValidUTF8(x, "\uFFFD"), "\x00", "\uFFFD")
+			if !plainText(x) {
+				set(i, strings.ReplaceAll(strings.ToValidUTF8(x, "\uFFFD"), "\x00", "\uFFFD"))
+			}
 		case int:
-			out[i] = int64(x)
+			set(i, int64(x))
 		case uint32:
-			out[i] = int64(x)
+			set(i, int64(x))
 		case uint64:
-			out[i] = int64(x)
+			set(i, int64(x))
 		case time.Time:
-			if !x.IsZero() {
-				out[i] = x.UTC().Truncate(time.Microsecond)
+			if x.IsZero() {
+				set(i, nil)
+			} else if at := x.UTC().Truncate(time.Microsecond); at != x {
+				set(i, at)
 			}
 		default:
 			return nil, fmt.Errorf("value %d is a %T", i+1, v)
 		}
 	}
 	return out, nil
+}
+
+// plainText tells whether every store gives a text back as it is.
+func plainText(s string) bool {
+	return strings.IndexByte(s, 0) < 0 && utf8.ValidString(s)
 }
 
 func compareRows(a, b Row) int {

@@ -161,6 +161,8 @@ func hexHash(b []byte) string {
 type Log struct {
 	origin  Origin
 	entries []Entry
+	before  uint64             // entries that were forgotten
+	head    string             // hash of the last entry
 	threads map[string]*thread // by incident
 	text    []byte             // of the last entry, as it is hashed
 }
@@ -185,21 +187,19 @@ type said struct {
 type tally struct{ asked, declined int }
 
 // New returns an empty log.
-func New(o Origin) *Log { return &Log{origin: o, threads: map[string]*thread{}} }
+func New(o Origin) *Log { return &Log{origin: o, head: Genesis(o), threads: map[string]*thread{}} }
 
 // Origin says which log it is.
 func (l *Log) Origin() Origin { return l.origin }
 
-// Entries are the entries so far, oldest first. They are shared: never write to them.
+// Entries are the entries so far, oldest first, without those that were forgotten. They are shared: never write to them.
 func (l *Log) Entries() []Entry { return l.entries[:len(l.entries):len(l.entries)] }
 
+// Forget lets go of the entries so far, for who has put them elsewhere. Numbers and hashes go on from them.
+func (l *Log) Forget() { l.before, l.entries = l.before+uint64(len(l.entries)), nil }
+
 // Head is the hash of the last entry.
-func (l *Log) Head() string {
-	if len(l.entries) == 0 {
-		return Genesis(l.origin)
-	}
-	return l.entries[len(l.entries)-1].Hash
-}
+func (l *Log) Head() string { return l.head }
 
 // Add publishes what a record makes public, and returns those entries. before is the state before the record; hash is the
 // record's.
@@ -313,7 +313,7 @@ func (t *thread) complete(d *draft) bool {
 }
 
 func (l *Log) publish(t *thread, e Entry, d *draft) {
-	e.Seq, e.Prev = uint64(len(l.entries))+1, l.Head()
+	e.Seq, e.Prev = l.before+uint64(len(l.entries))+1, l.head
 	if person := d.person(); person != "" {
 		e.Role += " " + t.letter(person)
 	}
@@ -326,6 +326,7 @@ func (l *Log) publish(t *thread, e Entry, d *draft) {
 	}
 	l.text = e.appendCanonical(l.text[:0], l.origin)
 	e.Hash = hexHash(l.text)
+	l.head = e.Hash
 	if len(l.entries) == cap(l.entries) {
 		l.entries = slices.Grow(l.entries, 64+len(l.entries)/2) // a longer log is copied less often than append would
 	}

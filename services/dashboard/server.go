@@ -141,18 +141,23 @@ func (s *Server) ReadTimeline(ctx context.Context, req *dashboardv1.ReadTimeline
 	if _, err := s.recognise(ctx); err != nil {
 		return nil, err
 	}
-	all, ok := s.timeline.Entries(req.GetIncident(), 1, 0)
-	if !ok {
+	last := s.timeline.Last(req.GetIncident())
+	if last == 0 {
 		return nil, noIncident(req.GetIncident())
 	}
-	last := all[len(all)-1]
-	first, to := max(req.GetFrom(), 1), req.GetTo()
-	if to == 0 || to > last.GetPosition() {
-		to = last.GetPosition()
+	end, _, err := s.timeline.Entries(req.GetIncident(), last, last)
+	if err != nil {
+		return nil, err
 	}
-	out := &dashboardv1.ReadTimelineResponse{Freshness: s.freshness(last.GetPosition(), last.GetRecordedAt().AsTime())}
+	first, to := max(req.GetFrom(), 1), req.GetTo()
+	if to == 0 || to > last {
+		to = last
+	}
+	out := &dashboardv1.ReadTimelineResponse{Freshness: s.freshness(last, end[0].GetRecordedAt().AsTime())}
 	if first <= to {
-		out.Entries = all[first-1 : to]
+		if out.Entries, _, err = s.timeline.Entries(req.GetIncident(), first, to); err != nil {
+			return nil, err
+		}
 	}
 	return out, nil
 }

@@ -17,6 +17,7 @@ import (
 	"cacert.org/emergency/pkg/projection"
 	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
+	"cacert.org/emergency/services/dashboard/view"
 )
 
 // WatchIncident sends the state whenever it changes, beginning with the present one. What happened while the client was slow
@@ -59,7 +60,10 @@ func (s *Server) watched(ctx context.Context, id string, sent uint64) (*dashboar
 		return nil, noIncident(id)
 	}
 	if position := out.GetFreshness().GetPosition(); sent > 0 && sent < position {
-		entries, _ := s.timeline.Entries(id, sent+1, position)
+		entries, _, err := s.timeline.Entries(id, sent+1, position)
+		if err != nil {
+			return nil, err
+		}
 		if uint64(len(entries)) < position-sent {
 			return nil, nil
 		}
@@ -100,15 +104,15 @@ func (s *Server) ReadHistory(req *dashboardv1.ReadHistoryRequest, stream grpc.Se
 			return err
 		}
 		changed := reader.Changed()
-		records, ok := s.records.From(req.GetIncident(), next)
+		records, ok := s.records.Stored(req.GetIncident(), next)
 		if !ok {
 			return noIncident(req.GetIncident())
 		}
 		for _, rec := range records {
 			if err := sendRecord(stream, rec); err != nil {
-				return err
+				return fmt.Errorf("stored record of %s up to %d: %w", req.GetIncident(), rec.Last, err)
 			}
-			next = rec.Record.GetFirstPosition() + uint64(len(rec.Events))
+			next = rec.Last + 1
 		}
 		if !req.GetFollow() {
 			return nil
@@ -122,10 +126,10 @@ func (s *Server) ReadHistory(req *dashboardv1.ReadHistoryRequest, stream grpc.Se
 }
 
 // sendRecord only opens the envelope, which nobody signs; the record in it stays the bytes it is.
-func sendRecord(stream grpc.ServerStreamingServer[dashboardv1.ReadHistoryResponse], rec *projection.Record) error {
+func sendRecord(stream grpc.ServerStreamingServer[dashboardv1.ReadHistoryResponse], rec view.Stored) error {
 	signed := new(emergencyv1.SignedRecord)
 	if err := proto.Unmarshal(rec.Signed, signed); err != nil {
-		return fmt.Errorf("stored record of %s at %d: %w", rec.Incident, rec.Record.GetFirstPosition(), err)
+		return err
 	}
 	return stream.Send(&dashboardv1.ReadHistoryResponse{Record: signed})
 }

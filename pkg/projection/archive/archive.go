@@ -55,14 +55,18 @@ func (*Fold) Definition() projection.Definition { return Definition() }
 // Apply implements projection.Tabular.
 func (f *Fold) Apply(batch []*projection.Judged) error {
 	for _, m := range batch {
-		header, err := json.Marshal(m.Header) // in the order of names
-		if err != nil {
-			return fmt.Errorf("header of sequence %d: %w", m.Sequence, err)
+		header := "null" // as JSON has it
+		if m.Header != nil {
+			text, err := json.Marshal(m.Header) // in the order of names
+			if err != nil {
+				return fmt.Errorf("header of sequence %d: %w", m.Sequence, err)
+			}
+			header = string(text)
 		}
-		row := projection.Row{m.Sequence, m.Incident, m.Data, hexHash(m.Data), string(header), m.Time, Valid, "", nil, nil}
+		row := projection.Row{int64(m.Sequence), m.Incident, m.Data, hexHash(m.Data), header, m.Time, Valid, "", nil, nil}
 		switch {
 		case m.Record != nil:
-			row[8], row[9] = m.Record.Record.GetFirstPosition(), m.Record.Hash
+			row[8], row[9] = int64(m.Record.Record.GetFirstPosition()), m.Record.Hash
 			f.artefacts(m)
 		case m.Foreign != nil:
 			row[6], row[7] = string(m.Foreign.Reason), m.Foreign.Detail

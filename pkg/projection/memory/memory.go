@@ -77,6 +77,11 @@ func (t *Tables) Commit(ctx context.Context, d projection.Definition, step proje
 	return nil
 }
 
+// Build implements projection.Tables.
+func (t *Tables) Build(_ context.Context, d projection.Definition, from projection.Position) (projection.Build, error) {
+	return projection.AtOnce(t, d, from), nil
+}
+
 // merge is the rows after some changes, both in the order of keys.
 func merge(t projection.Table, rows []projection.Row, changes []projection.Change) ([]projection.Row, error) {
 	out := slices.Clone(rows)

@@ -58,7 +58,6 @@ func Definition() projection.Definition {
 // Fold is the projection's fold.
 type Fold struct {
 	trails map[string]*dossier.Trail
-	before map[string]*procedure.State // before the next record, for the public log
 	logs   map[publog.Origin]*publog.Log
 	parked map[string]bool
 
@@ -79,7 +78,7 @@ type sum [16]byte
 // New returns an empty fold.
 func New() projection.Tabular {
 	f := &Fold{
-		trails: map[string]*dossier.Trail{}, before: map[string]*procedure.State{}, logs: map[publog.Origin]*publog.Log{}, parked: map[string]bool{},
+		trails: map[string]*dossier.Trail{}, logs: map[publog.Origin]*publog.Log{}, parked: map[string]bool{},
 		changed: map[string]uint64{}, given: map[string]map[rowID]sum{},
 	}
 	for _, o := range publog.Origins() {
@@ -101,51 +100,50 @@ func (f *Fold) Apply(batch []*projection.Judged) error {
 			return err
 		}
 	}
+	for _, l := range f.logs {
+		l.Forget() // its entries are rows now
+	}
 	return nil
 }
 
 func (f *Fold) record(rec *projection.Record) error {
-	trail, before := f.trails[rec.Incident], f.before[rec.Incident]
+	trail := f.trails[rec.Incident]
 	if trail == nil {
-		trail, before = dossier.NewTrail(rec.Incident), procedure.NewState(rec.Incident)
-		f.trails[rec.Incident], f.before[rec.Incident] = trail, before
+		trail = dossier.NewTrail(rec.Incident)
+		f.trails[rec.Incident] = trail
 	}
-	if err := trail.Add(rec.Entry); err != nil { // first, so that nothing is published of what makes no sense
+	origin := publog.OriginOf(rec.Incident)
+	public, unsaid := f.logs[origin].Prepare(trail.State(), rec.Record, rec.Events)
+	if err := trail.Add(rec.Entry, rec.Events); err != nil { // before anything is published of what makes no sense
 		f.park(rec, err)
 		return nil
 	}
-	if err := f.publish(before, rec); err != nil {
-		return err
+	if unsaid != nil {
+		return fmt.Errorf("public log of %s: %w", rec.Incident, unsaid)
 	}
+	id := any(rec.Incident) // for all its rows
+	f.publish(rec.Sequence, id, origin, f.logs[origin].Publish(public, rec.Hash))
 	if !procedure.IsIncident(rec.Incident) {
 		return nil
 	}
+	actor, at := rec.Record.GetActor(), any(rec.Record.GetRecordedAt().AsTime())
 	for _, e := range rec.Events {
-		actor := rec.Record.GetActor()
-		f.fact("events", rec.Sequence, rec.Incident, e.Position, e.Type, rec.Record.GetRecordedAt().AsTime(), rec.Record.GetLate(), trail.State().Strategy,
-			actor.GetPerson(), role(actor.GetRole()), actor.GetSystemName())
+		f.fact("events", rec.Sequence, id, int64(e.Position), e.Type, at, rec.Record.GetLate(), int64(trail.State().Strategy), actor.GetPerson(), role(actor.GetRole()), actor.GetSystemName())
 	}
 	f.changed[rec.Incident] = rec.Sequence
 	return nil
 }
 
-// publish adds what a record makes public.
-func (f *Fold) publish(before *procedure.State, rec *projection.Record) error {
-	origin := publog.OriginOf(rec.Incident)
-	entries, err := f.logs[origin].Add(before, rec.Record, rec.Hash)
-	if err != nil {
-		return fmt.Errorf("public log of %s: %w", rec.Incident, err)
-	}
-	if err := before.Apply(rec.Record, rec.Hash); err != nil {
-		return err
-	}
+// publish adds rows of what a record makes public.
+func (f *Fold) publish(sequence uint64, id any, of publog.Origin, entries []publog.Entry) {
+	origin := any(string(of))
 	for _, e := range entries {
-		f.fact("emergency_log", rec.Sequence, string(origin), e.Seq, e.Incident, e.Kind, e.At, e.Late, e.Headline, e.Role, e.EventHash, e.Prev, e.Hash)
+		number := any(int64(e.Seq))
+		f.fact("emergency_log", sequence, origin, number, id, e.Kind, e.At, e.Late, e.Headline, e.Role, e.EventHash, e.Prev, e.Hash)
 		for i, x := range e.Fields {
-			f.fact("emergency_log_fields", rec.Sequence, string(origin), e.Seq, i+1, x.Name, x.Value)
+			f.fact("emergency_log_fields", sequence, origin, number, int64(i+1), x.Name, x.Value)
 		}
 	}
-	return nil
 }
 
 // park puts an incident aside. Its rows stay as they were at the last record that made sense.
@@ -160,10 +158,16 @@ func (f *Fold) fact(table string, sequence uint64, row ...any) {
 	f.facts = append(f.facts, projection.Change{Table: table, Sequence: sequence, Row: row})
 }
 
+// TakeFacts implements projection.Streaming.
+func (f *Fold) TakeFacts() []projection.Change {
+	list := f.facts
+	f.facts = make([]projection.Change, 0, len(list)+len(list)/8) // about as many come next
+	return list
+}
+
 // Take implements projection.Tabular: the rows of every incident that changed, as far as they differ from what was taken before.
 func (f *Fold) Take() []projection.Change {
-	list := f.facts
-	f.facts = nil
+	list := f.TakeFacts()
 	for _, id := range slices.Sorted(maps.Keys(f.changed)) {
 		list = append(list, f.differences(id, f.changed[id])...)
 	}

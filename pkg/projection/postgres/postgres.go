@@ -196,12 +196,8 @@ func (t *Tables) Commit(ctx context.Context, d projection.Definition, step proje
 }
 
 func (t *Tables) commit(ctx context.Context, tx pgx.Tx, d projection.Definition, step projection.Step, changes map[string][]projection.Change) error {
-	at, err := t.position(ctx, tx, d, " FOR UPDATE")
-	if err != nil {
+	if err := t.standsAt(ctx, tx, d, step.From); err != nil {
 		return err
-	}
-	if at != step.From {
-		return &projection.MovedError{ID: d.ID(), Stored: at, Wanted: step.From}
 	}
 	for _, table := range d.Tables {
 		write := upsert
@@ -212,7 +208,23 @@ func (t *Tables) commit(ctx context.Context, tx pgx.Tx, d projection.Definition,
 			return fmt.Errorf("table %s: %w", table.Name, err)
 		}
 	}
-	_, err = tx.Exec(ctx, `UPDATE projections.positions SET sequence = $3, hash = $4, complete = $5, committed_at = clock_timestamp() WHERE name = $1 AND version = $2`,
+	return move(ctx, tx, d, step)
+}
+
+// standsAt keeps others from moving a position that is from until the transaction ends.
+func (t *Tables) standsAt(ctx context.Context, tx pgx.Tx, d projection.Definition, from projection.Position) error {
+	at, err := t.position(ctx, tx, d, " FOR UPDATE")
+	if err != nil {
+		return err
+	}
+	if at != from {
+		return &projection.MovedError{ID: d.ID(), Stored: at, Wanted: from}
+	}
+	return nil
+}
+
+func move(ctx context.Context, tx pgx.Tx, d projection.Definition, step projection.Step) error {
+	_, err := tx.Exec(ctx, `UPDATE projections.positions SET sequence = $3, hash = $4, complete = $5, committed_at = clock_timestamp() WHERE name = $1 AND version = $2`,
 		d.Name, d.Version, int64(step.To.Sequence), step.To.Hash, step.To.Complete)
 	if err != nil {
 		return err

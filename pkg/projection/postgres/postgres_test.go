@@ -263,8 +263,29 @@ func (c *crashing) Open(ctx context.Context, d projection.Definition) (projectio
 }
 
 func (c *crashing) Commit(ctx context.Context, d projection.Definition, step projection.Step, changes []projection.Change) error {
+	return c.crash(ctx, func() error { return c.Tables.Commit(ctx, d, step, changes) })
+}
+
+func (c *crashing) Build(ctx context.Context, d projection.Definition, from projection.Position) (projection.Build, error) {
+	b, err := c.Tables.Build(ctx, d, from)
+	if err != nil {
+		return nil, err
+	}
+	return &crashingBuild{b, c}, nil
+}
+
+type crashingBuild struct {
+	projection.Build
+	c *crashing
+}
+
+func (b *crashingBuild) Commit(ctx context.Context, to projection.Position, changes []projection.Change) error {
+	return b.c.crash(ctx, func() error { return b.Build.Commit(ctx, to, changes) })
+}
+
+func (c *crashing) crash(ctx context.Context, commit func() error) error {
 	if c.n++; c.n != c.at {
-		return c.Tables.Commit(ctx, d, step, changes)
+		return commit()
 	}
 	// Somebody holds the last table, so the transaction has written all others and waits there when the server goes.
 	holder, err := pgx.Connect(ctx, c.address)
@@ -276,7 +297,7 @@ func (c *crashing) Commit(ctx context.Context, d projection.Definition, step pro
 		return err
 	}
 	ended := make(chan error, 1)
-	go func() { ended <- c.Tables.Commit(ctx, d, step, changes) }()
+	go func() { ended <- commit() }()
 	for waits := false; !waits; {
 		if err := holder.QueryRow(ctx, `SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)`).Scan(&waits); err != nil {
 			return err

@@ -26,6 +26,10 @@ func (p *plain) Commit(_ context.Context, _ projection.Definition, step projecti
 	return nil
 }
 
+func (p *plain) Build(_ context.Context, d projection.Definition, from projection.Position) (projection.Build, error) {
+	return projection.AtOnce(p, d, from), nil
+}
+
 func (p *plain) Dump(_ context.Context, d projection.Definition, w io.Writer) error {
 	for _, t := range d.Tables {
 		var rows []projection.Row

@@ -88,6 +88,20 @@ func (s *Sample) head(m *projection.Judged) {
 	}
 }
 
+// TakeFacts implements projection.Streaming.
+func (s *Sample) TakeFacts() []projection.Change {
+	var facts, rest []projection.Change
+	for _, c := range s.changes {
+		if c.Table == "messages" {
+			facts = append(facts, c)
+		} else {
+			rest = append(rest, c)
+		}
+	}
+	s.changes = rest
+	return facts
+}
+
 // Take implements projection.Tabular.
 func (s *Sample) Take() []projection.Change {
 	list := s.changes
@@ -178,12 +192,47 @@ type faulty struct {
 	mu     sync.Mutex
 	before int // commits to fail before they are done
 	after  int // commits to do and to answer with an error
+	adds   int // parts of a build to take and to answer with an error
 	asked  []projection.Step
 }
 
 var errCut = errors.New("the connection was cut")
 
 func (f *faulty) Commit(ctx context.Context, d projection.Definition, step projection.Step, changes []projection.Change) error {
+	return f.try(step, func() error { return f.Tables.Commit(ctx, d, step, changes) })
+}
+
+func (f *faulty) Build(ctx context.Context, d projection.Definition, from projection.Position) (projection.Build, error) {
+	b, err := f.Tables.Build(ctx, d, from)
+	if err != nil {
+		return nil, err
+	}
+	return &hooked{b, func(to projection.Position, commit func() error) error {
+		return f.try(projection.Step{From: from, To: to}, commit)
+	}, &f.adds}, nil
+}
+
+// hooked is a build whose commit goes through a test's hands.
+type hooked struct {
+	projection.Build
+	hook func(to projection.Position, commit func() error) error
+	adds *int
+}
+
+func (h *hooked) Add(ctx context.Context, rows []projection.Change) error {
+	err := h.Build.Add(ctx, rows)
+	if err == nil && *h.adds > 0 {
+		*h.adds--
+		return errCut
+	}
+	return err
+}
+
+func (h *hooked) Commit(ctx context.Context, to projection.Position, changes []projection.Change) error {
+	return h.hook(to, func() error { return h.Build.Commit(ctx, to, changes) })
+}
+
+func (f *faulty) try(step projection.Step, commit func() error) error {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	f.asked = append(f.asked, step)
@@ -191,7 +240,7 @@ func (f *faulty) Commit(ctx context.Context, d projection.Definition, step proje
 		f.before--
 		return errCut
 	}
-	err := f.Tables.Commit(ctx, d, step, changes)
+	err := commit()
 	if err == nil && f.after > 0 {
 		f.after--
 		return errCut
@@ -204,7 +253,7 @@ func Suite(t *testing.T, open func(testing.TB) (tables projection.Tables, shown 
 	t.Helper()
 	for name, test := range map[string]func(*testing.T, *Stream, projection.Tables, func() int){
 		"batches, and the same dump": batches, "resumes from its own position": resumes, "a failed commit leaves nothing": failedCommit,
-		"an unknown outcome is read again": unknownOutcome, "another process": anotherProcess, "a log that was rolled back": rolledBack,
+		"an unknown outcome is read again": unknownOutcome, "a build that is cut": buildCut, "another process": anotherProcess, "a log that was rolled back": rolledBack,
 		"a version beside the old one": versions, "a fold that cannot": cannotFold, "refuses": refuses, "an empty log": emptyLog, "follows": follows,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -295,6 +344,35 @@ func failedCommit(t *testing.T, s *Stream, tables projection.Tables, _ func() in
 	Same(t, Dump(t, tables, d), s.expected(1))
 }
 
+// buildCut: of a build that is cut in the middle nothing stays, and it begins again.
+func buildCut(t *testing.T, s *Stream, tables projection.Tables, _ func() int) {
+	s.Write(9)
+	f := &faulty{Tables: tables, adds: 2}
+	s.CatchUp(s.Keeper(f, 1, nil))
+	if f.adds != 0 || len(f.asked) != 1 {
+		t.Errorf("%d parts were not cut, and %d commits", f.adds, len(f.asked))
+	}
+	Same(t, Dump(t, tables, NewSample(1).Definition()), s.expected(1))
+	at, err := tables.Open(t.Context(), NewSample(2).Definition())
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := tables.Build(t.Context(), NewSample(2).Definition(), at)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, rows := range [][]projection.Change{
+		{{Table: "messages", Sequence: 1, Row: projection.Row{1, "", []byte{}, false, nil, "", 0}}}, {{Table: "messages", Sequence: 1, Row: projection.Row{1, ""}}},
+	} {
+		if err := b.Add(t.Context(), rows); err != nil {
+			break
+		}
+	}
+	b.Close()
+	s.CatchUp(s.Keeper(tables, 2, nil))
+	Same(t, Dump(t, tables, NewSample(2).Definition()), s.expected(2))
+}
+
 func unknownOutcome(t *testing.T, s *Stream, tables projection.Tables, _ func() int) {
 	for range 3 { // the first build, and batches after it
 		s.Write(9)
@@ -321,6 +399,14 @@ type meddling struct {
 func (m *meddling) Commit(ctx context.Context, d projection.Definition, step projection.Step, changes []projection.Change) error {
 	m.Do(m.once)
 	return m.Tables.Commit(ctx, d, step, changes)
+}
+
+func (m *meddling) Build(ctx context.Context, d projection.Definition, from projection.Position) (projection.Build, error) {
+	b, err := m.Tables.Build(ctx, d, from)
+	if err != nil {
+		return nil, err
+	}
+	return &hooked{b, func(_ projection.Position, commit func() error) error { m.Do(m.once); return commit() }, new(int)}, nil
 }
 
 func anotherProcess(t *testing.T, s *Stream, tables projection.Tables, _ func() int) {

@@ -211,11 +211,11 @@ func (p *Pages) result(v *viewer, st *procedure.State, team emergencyv1.Team) dr
 
 // recordedAt is when an event was recorded.
 func (p *Pages) recordedAt(incident string, position uint64) time.Time {
-	records, _ := p.cfg.Records.From(incident, position)
-	if len(records) == 0 {
+	rec := p.cfg.Records.At(incident, position)
+	if rec == nil {
 		return time.Time{}
 	}
-	return records[0].Record.GetRecordedAt().AsTime()
+	return rec.Record.GetRecordedAt().AsTime()
 }
 
 // reachRecords are the newest results, the newest first.

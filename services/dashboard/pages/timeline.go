@@ -197,8 +197,7 @@ func (p *Pages) event(v *viewer, r *http.Request) (*content, error) {
 	}
 	e := answer.GetEntries()[0]
 	d := eventView{entry: v.entry(id, e), Last: st.Position, Authority: e.GetAuthority(), Payload: flatten(e.GetPayloadJson()), Session: during(st, e.GetRecordedAt().AsTime(), position)}
-	if records, _ := p.cfg.Records.From(id, position); len(records) > 0 {
-		rec := records[0]
+	if rec := p.cfg.Records.At(id, position); rec != nil {
 		d.Hash, d.First, d.End = rec.Hash, rec.Events[0].Position, rec.Events[len(rec.Events)-1].Position
 	}
 	wanted := ""
@@ -292,10 +291,9 @@ func (p *Pages) slider(v *viewer, r *http.Request) (*content, error) {
 // then describes the record that holds a position: a command is atomic, so its events became history together.
 // What changed is said as of then.
 func (p *Pages) then(v, asThen *viewer, st *procedure.State, last, position uint64) (*then, error) {
-	records, _ := p.cfg.Records.From(st.Incident, position)
 	t := &then{Position: position, Last: last, First: position, At: v.when(st.RecordedAt), Since: v.took(st.RecordedAt.Sub(st.Declared.At))}
-	if len(records) > 0 {
-		t.First = records[0].Events[0].Position
+	if rec := p.cfg.Records.At(st.Incident, position); rec != nil {
+		t.First = rec.Events[0].Position
 	}
 	if t.First > 1 {
 		t.Before = t.First - 1

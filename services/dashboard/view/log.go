@@ -15,14 +15,16 @@ import (
 
 // Log is the public emergency log, that of the drills, and that of the archive.
 type Log struct {
-	mu     sync.RWMutex
-	states map[string]*procedure.State // before the next record
-	logs   map[publog.Origin]*publog.Log
+	mu       sync.RWMutex // guards what logs say; they are only written by the runner
+	logs     map[publog.Origin]*publog.Log
+	prepared *publog.Prepared // by Before, of the record that After is about
 }
+
+var _ projection.Witness = (*Log)(nil)
 
 // NewLog returns an empty log.
 func NewLog() *Log {
-	l := &Log{states: map[string]*procedure.State{}, logs: map[publog.Origin]*publog.Log{}}
+	l := &Log{logs: map[publog.Origin]*publog.Log{}}
 	for _, o := range publog.Origins() {
 		l.logs[o] = publog.New(o)
 	}
@@ -36,28 +38,30 @@ func (*Log) Name() string { return "log" }
 // log of the archive.
 func (*Log) Version() int { return 3 }
 
-// Apply folds records in. The rule book's history is no part of the log.
-func (l *Log) Apply(batch []*projection.Record) error {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for _, rec := range batch {
-		if rec.Incident == procedure.RuleBook {
-			continue
-		}
-		s, ok := l.states[rec.Incident]
-		if !ok {
-			s = procedure.NewState(rec.Incident)
-			l.states[rec.Incident] = s
-		}
-		if _, err := l.logs[publog.OriginOf(rec.Incident)].Add(s, rec.Record, rec.Hash); err != nil {
-			return fmt.Errorf("public log of %s: %w", rec.Incident, err)
-		}
-		if err := s.ApplyDecoded(rec.Record, rec.Events, rec.Hash); err != nil {
-			return err
-		}
+// Before implements projection.Witness. The rule book's history is no part of the log.
+func (l *Log) Before(s *procedure.State, rec *projection.Record) (err error) {
+	l.prepared = nil
+	if rec.Incident == procedure.RuleBook {
+		return nil
+	}
+	if l.prepared, err = l.logs[publog.OriginOf(rec.Incident)].Prepare(s, rec.Record, rec.Events); err != nil {
+		return fmt.Errorf("public log of %s: %w", rec.Incident, err)
 	}
 	return nil
 }
+
+// After implements projection.Witness: it publishes what Before has prepared.
+func (l *Log) After(rec *projection.Record) {
+	if l.prepared == nil {
+		return
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.logs[publog.OriginOf(rec.Incident)].Publish(l.prepared, rec.Hash)
+}
+
+// Apply implements projection.Projection. There is nothing left to do.
+func (*Log) Apply([]*projection.Record) error { return nil }
 
 // Entries are all entries of one of the logs, oldest first. They are shared: never write to them.
 func (l *Log) Entries(o publog.Origin) []publog.Entry {

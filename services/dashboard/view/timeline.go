@@ -7,9 +7,6 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"maps"
-	"slices"
-	"sync"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protojson"
@@ -22,20 +19,11 @@ import (
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 )
 
-// Timeline is every event in words.
-type Timeline struct {
-	mu    sync.RWMutex
-	lines map[string]*line
-}
-
-// line is the timeline of one incident.
-type line struct {
-	declared time.Time
-	entries  []*dashboardv1.TimelineEntry // position n is entries[n-1]
-}
+// Timeline is every event in words. The words are made when somebody reads them, from the records.
+type Timeline struct{ records *Records }
 
 // NewTimeline returns an empty timeline.
-func NewTimeline() *Timeline { return &Timeline{lines: map[string]*line{}} }
+func NewTimeline() *Timeline { return &Timeline{NewRecords()} }
 
 // Name is "timeline".
 func (*Timeline) Name() string { return "timeline" }
@@ -44,34 +32,17 @@ func (*Timeline) Name() string { return "timeline" }
 func (*Timeline) Version() int { return 1 }
 
 // Apply folds records in.
-func (t *Timeline) Apply(batch []*projection.Record) error {
-	t.mu.Lock()
-	defer t.mu.Unlock()
-	for _, rec := range batch {
-		l, ok := t.lines[rec.Incident]
-		if !ok {
-			l = &line{declared: rec.Record.GetRecordedAt().AsTime()}
-			t.lines[rec.Incident] = l
-		}
-		for _, e := range rec.Events {
-			entry, err := l.entry(rec, e)
-			if err != nil {
-				return fmt.Errorf("%s: %w", rec.ID(e), err)
-			}
-			l.entries = append(l.entries, entry)
-		}
-	}
-	return nil
-}
+func (t *Timeline) Apply(batch []*projection.Record) error { return t.records.Apply(batch) }
 
-func (l *line) entry(rec *projection.Record, e projection.Event) (*dashboardv1.TimelineEntry, error) {
+// entry is an event in words, in a history that began at declared.
+func entry(declared time.Time, rec *projection.Record, e projection.Event) (*dashboardv1.TimelineEntry, error) {
 	payload, err := payloadJSON(e.Payload)
 	if err != nil {
 		return nil, err
 	}
 	out := &dashboardv1.TimelineEntry{
 		Position: e.Position, Type: e.Type, RecordedAt: rec.Record.GetRecordedAt(),
-		SinceDeclaredMs: rec.Record.GetRecordedAt().AsTime().Sub(l.declared).Milliseconds(),
+		SinceDeclaredMs: rec.Record.GetRecordedAt().AsTime().Sub(declared).Milliseconds(),
 		Actor:           rec.Record.GetActor(), Text: dossier.Words(e.Payload), Authority: rec.Record.GetAuthority(), Deviations: e.Deviations, PayloadJson: payload,
 	}
 	for _, f := range procedure.RestrictedFields(e.Payload) {
@@ -93,26 +64,41 @@ func payloadJSON(m proto.Message) (string, error) {
 	return b.String(), nil
 }
 
-// Entries are the entries of an incident from one position to another, both included; to 0 is the last. They are shared:
-// never write to them. ok is false if there is no such incident.
-func (t *Timeline) Entries(incident string, from, to uint64) (list []*dashboardv1.TimelineEntry, ok bool) {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
-	l, ok := t.lines[incident]
-	if !ok {
-		return nil, false
+// Entries are the entries of an incident from one position to another, both included; to 0 is the last. ok is false if there is no such
+// incident.
+func (t *Timeline) Entries(incident string, from, to uint64) (list []*dashboardv1.TimelineEntry, ok bool, err error) {
+	first := t.records.At(incident, 1)
+	if first == nil {
+		return nil, false, nil
 	}
-	last := uint64(len(l.entries))
-	if to == 0 || to > last {
-		to = last
+	declared := first.Record.GetRecordedAt().AsTime()
+	stored, _ := t.records.Stored(incident, from)
+	for _, s := range stored {
+		rec := s.decoded()
+		for _, e := range rec.Events {
+			if e.Position < from || to != 0 && e.Position > to {
+				continue
+			}
+			words, err := entry(declared, rec, e)
+			if err != nil {
+				return nil, true, fmt.Errorf("%s: %w", rec.ID(e), err)
+			}
+			list = append(list, words)
+		}
+		if to != 0 && s.Last >= to {
+			break
+		}
 	}
-	if from == 0 {
-		from = 1
+	return list, true, nil
+}
+
+// Last is an incident's last position; 0 if there is no such incident.
+func (t *Timeline) Last(incident string) uint64 {
+	stored, _ := t.records.Stored(incident, 0)
+	if len(stored) == 0 {
+		return 0
 	}
-	if from > to {
-		return nil, true
-	}
-	return l.entries[from-1 : to : to], true
+	return stored[len(stored)-1].Last
 }
 
 // dumped is the shape of a line of the dump.
@@ -133,11 +119,13 @@ type dumped struct {
 
 // Dump writes every entry as a JSON line, incidents in order.
 func (t *Timeline) Dump(w io.Writer) error {
-	t.mu.RLock()
-	defer t.mu.RUnlock()
 	enc := json.NewEncoder(w)
-	for _, id := range slices.Sorted(maps.Keys(t.lines)) {
-		for _, e := range t.lines[id].entries {
+	for _, id := range t.records.incidents() {
+		entries, _, err := t.Entries(id, 1, 0)
+		if err != nil {
+			return fmt.Errorf("dump %w", err)
+		}
+		for _, e := range entries {
 			d := dumped{
 				Incident: id, Position: e.GetPosition(), Type: e.GetType(), At: e.GetRecordedAt().AsTime().Format(time.RFC3339Nano), SinceMs: e.GetSinceDeclaredMs(),
 				Actor: actorText(e.GetActor()), Text: e.GetText(), Ground: e.GetAuthority(), Deviations: e.GetDeviations(), Payload: json.RawMessage(e.GetPayloadJson()),

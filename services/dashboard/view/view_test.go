@@ -69,7 +69,8 @@ func TestPayloadJSON(t *testing.T) {
 	t.Parallel()
 	store, keys := told(t)
 	timeline := built(t, store, keys)[0].(*view.Timeline)
-	entries, ok := timeline.Entries("e20261124.1", 0, 0)
+	entries, ok, err := timeline.Entries("e20261124.1", 0, 0)
+	check(t, err)
 	if !ok || len(entries) < 30 {
 		t.Fatalf("%d entries, %t", len(entries), ok)
 	}
@@ -82,10 +83,10 @@ func TestPayloadJSON(t *testing.T) {
 	if got := entries[0].GetPayloadJson(); !strings.Contains(got, `"reason_class":"REASON_CLASS_`) {
 		t.Errorf("declaration: %s", got)
 	}
-	if _, ok := timeline.Entries("e20991231.1", 0, 0); ok {
+	if _, ok, _ := timeline.Entries("e20991231.1", 0, 0); ok || timeline.Last("e20991231.1") != 0 {
 		t.Error("an incident that never was has a timeline")
 	}
-	if book, ok := timeline.Entries(procedure.RuleBook, 1, 3); !ok || len(book) != 3 {
+	if book, ok, err := timeline.Entries(procedure.RuleBook, 1, 3); err != nil || !ok || len(book) != 3 {
 		t.Errorf("rule book: %d entries, %t", len(book), ok)
 	}
 }
