@@ -20,14 +20,7 @@ import (
 // written to the disk. The same question to a server with the default of NATS must find some, else it proves nothing.
 func TestSyncAlways(t *testing.T) {
 	t.Parallel()
-	dir := t.TempDir()
-	var fs unix.Statfs_t
-	if err := unix.Statfs(dir, &fs); err != nil {
-		t.Fatal(err)
-	}
-	if fs.Type == unix.TMPFS_MAGIC {
-		cannotTell(t, "the temporary folder is in memory: set TMPDIR to a folder on a disk")
-	}
+	dir := onDisk(t)
 	s := start(t, dir)
 	js := connect(t, s)
 	if err := natsd.Provision(t.Context(), js, small); err != nil {
@@ -40,7 +33,7 @@ func TestSyncAlways(t *testing.T) {
 		}
 	}
 
-	control := t.TempDir()
+	control := onDisk(t)
 	js = unsynced(t, control)
 	if _, err := js.CreateStream(t.Context(), jetstream.StreamConfig{Name: natsd.Stream, Subjects: []string{natsd.Subjects}}); err != nil {
 		t.Fatal(err)
@@ -52,6 +45,29 @@ func TestSyncAlways(t *testing.T) {
 		}
 	}
 	t.Fatal("no waiting page without syncing either: this file system does not tell")
+}
+
+// onDisk is a folder that is not in memory, where nothing would ever wait to be written.
+func onDisk(t *testing.T) string {
+	t.Helper()
+	var fs unix.Statfs_t
+	for _, parent := range []string{os.TempDir(), "/var/tmp"} {
+		if err := unix.Statfs(parent, &fs); err != nil || fs.Type == unix.TMPFS_MAGIC {
+			continue
+		}
+		dir, err := os.MkdirTemp(parent, "sync-")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() {
+			if err := os.RemoveAll(dir); err != nil {
+				t.Error(err)
+			}
+		})
+		return dir
+	}
+	cannotTell(t, "the temporary folders are in memory: set TMPDIR to a folder on a disk")
+	return ""
 }
 
 // unsynced starts a server as NATS comes.

@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc"
 
 	"cacert.org/emergency/pkg/history"
+	"cacert.org/emergency/pkg/procedure"
 	"cacert.org/emergency/pkg/projection"
 	"cacert.org/emergency/pkg/projection/pulse"
 	"cacert.org/emergency/pkg/service"
@@ -119,7 +120,10 @@ func (s *Server) Projections() []projection.Projection {
 
 // Follow names the runner that feeds Config.Incidents and Projections. Call it when the runner has caught up, so that the
 // first answers are already true.
-func (s *Server) Follow(r *projection.Runner) { s.reader.Store(r) }
+func (s *Server) Follow(r *projection.Runner) {
+	s.cfg.Incidents.EachWaiting(func(*procedure.State) {}) // which of all incidents wait is found once: not while the first person waits for it
+	s.reader.Store(r)
+}
 
 // Register adds the query service to a gRPC server. ReadLog is for everybody: name LogMethod among the anonymous methods.
 func (s *Server) Register(r grpc.ServiceRegistrar) { dashboardv1.RegisterQueryServiceServer(r, s) }
