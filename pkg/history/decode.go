@@ -108,15 +108,21 @@ func decodeFast(raw []byte) *emergencyv1.Record {
 			w.record.RequestDigest = f.text()
 		case 7:
 			w.record.Actor = &w.actor
-			f.sub(func(f *fields) { actor(f, &w.actor) })
+			in := f.enter()
+			actor(&in, &w.actor)
+			f.leave(&in)
 		case 8:
 			w.record.Authority = f.word()
 		case 9:
 			w.record.OccurredAt = &w.occurredAt
-			f.sub(func(f *fields) { timestamp(f, &w.occurredAt) })
+			in := f.enter()
+			timestamp(&in, &w.occurredAt)
+			f.leave(&in)
 		case 10:
 			w.record.RecordedAt = &w.recorded
-			f.sub(func(f *fields) { timestamp(f, &w.recorded) })
+			in := f.enter()
+			timestamp(&in, &w.recorded)
+			f.leave(&in)
 		case 11:
 			w.record.SkewMs = int64(f.varint())
 		case 12:
@@ -142,7 +148,9 @@ func decodeFast(raw []byte) *emergencyv1.Record {
 				e = new(emergencyv1.Event)
 			}
 			w.record.Events = append(w.record.Events, e)
-			f.sub(func(f *fields) { event(f, e) })
+			in := f.enter()
+			event(&in, e)
+			f.leave(&in)
 		default:
 			return nil
 		}
@@ -265,14 +273,14 @@ func (f *fields) bytes() []byte {
 	return b[:len(b):len(b)]
 }
 
-// sub walks through a message in the message.
-func (f *fields) sub(read func(*fields)) {
+// enter begins to walk through a message in the message, and leave ends it.
+func (f *fields) enter() fields {
 	in := fields{rest: f.bytes(), words: f.words}
-	if !f.bad {
-		read(&in)
-	}
-	f.bad = f.bad || in.bad
+	in.bad = f.bad
+	return in
 }
+
+func (f *fields) leave(in *fields) { f.bad = f.bad || in.bad }
 
 // text is a text that is in this record alone.
 func (f *fields) text() string {

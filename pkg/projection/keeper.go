@@ -251,21 +251,22 @@ func (k *Keeper) catchUp(ctx context.Context) (*keeping, error) {
 // read folds the log from its beginning. Some messages are folded while the next are judged.
 func (x *keeping) read(ctx context.Context) error {
 	from := x.stored
-	fold := newFolding(func(block []*Judged) error { return x.foldFrom(ctx, block) })
+	fold := newStage(func(block []*Judged) error { return x.foldFrom(ctx, block) })
+	judge := newStage(func(block []history.Message) error { return fold.next(x.judge.judgeAll(block)) })
 	var batch []history.Message
 	err := x.cfg.Store.Scan(ctx, 0, func(m history.Message) error {
 		batch = append(batch, m)
 		if len(batch) < x.cfg.Batch && m.Sequence != from.Sequence && m.Sequence%history.BlockSize != 0 {
 			return nil
 		}
-		judged := x.judge.judgeAll(batch)
-		batch = batch[:0]
-		return fold.next(judged)
+		block := batch
+		batch = make([]history.Message, 0, len(block))
+		return judge.next(block)
 	})
 	if err == nil && len(batch) > 0 {
-		err = fold.next(x.judge.judgeAll(batch))
+		err = judge.next(batch)
 	}
-	return errors.Join(err, fold.end())
+	return errors.Join(err, judge.end(), fold.end())
 }
 
 // foldFrom folds a block of a log that is read from its beginning, and stores what of it is not stored yet and can be.

@@ -152,15 +152,16 @@ func inOrder(asked []Projection) []Projection {
 // CatchUp applies everything that is in the store now and returns. Call it before Run, so that the first answers are
 // already true.
 func (r *Runner) CatchUp(ctx context.Context) error {
-	fold := newFolding(r.fold)
+	fold := newStage(r.fold)
+	judge := newStage(func(block []history.Message) error { return fold.next(r.judge.judgeAll(block)) })
 	batch := make([]history.Message, 0, history.BlockSize)
 	take := func() error {
 		if len(batch) == 0 {
 			return nil
 		}
-		judged := r.judge.judgeAll(batch)
-		batch = batch[:0]
-		return fold.next(judged)
+		block := batch
+		batch = make([]history.Message, 0, history.BlockSize)
+		return judge.next(block)
 	}
 	err := r.cfg.Store.Scan(ctx, r.Sequence(), func(m history.Message) error {
 		if len(batch) > 0 && history.BlockOf(m.Sequence) != history.BlockOf(batch[0].Sequence) {
@@ -174,7 +175,7 @@ func (r *Runner) CatchUp(ctx context.Context) error {
 	if err == nil {
 		err = take()
 	}
-	if err := errors.Join(err, fold.end()); err != nil {
+	if err := errors.Join(err, judge.end(), fold.end()); err != nil {
 		return fmt.Errorf("catch up: %w", err)
 	}
 	if err := r.cfg.Verified.Save(); err != nil {
@@ -183,40 +184,40 @@ func (r *Runner) CatchUp(ctx context.Context) error {
 	return nil
 }
 
-// folding folds one block while the next is judged.
-type folding struct {
-	blocks chan []*Judged
+// stage does something with each block while the stages before it are at the next ones: reading, judging and folding a long log.
+type stage[T any] struct {
+	blocks chan T
 	done   chan error // how it ended; at the first error, or at end
 }
 
-func newFolding(fold func([]*Judged) error) *folding {
-	f := &folding{blocks: make(chan []*Judged, 1), done: make(chan error, 1)}
+func newStage[T any](do func(T) error) *stage[T] {
+	s := &stage[T]{blocks: make(chan T, 1), done: make(chan error, 1)}
 	go func() {
-		for block := range f.blocks {
-			if err := fold(block); err != nil {
-				f.done <- err
+		for block := range s.blocks {
+			if err := do(block); err != nil {
+				s.done <- err
 				return
 			}
 		}
-		f.done <- nil
+		s.done <- nil
 	}()
-	return f
+	return s
 }
 
-// next hands over a block, once the one before is folded or could not be.
-func (f *folding) next(block []*Judged) error {
+// next hands over a block, once there is room for it; after the first error never.
+func (s *stage[T]) next(block T) error {
 	select {
-	case f.blocks <- block:
+	case s.blocks <- block:
 		return nil
-	case err := <-f.done:
-		f.done <- nil // told once
+	case err := <-s.done:
+		s.done <- nil // told once
 		return err
 	}
 }
 
-func (f *folding) end() error {
-	close(f.blocks)
-	return <-f.done
+func (s *stage[T]) end() error {
+	close(s.blocks)
+	return <-s.done
 }
 
 func (r *Runner) fold(block []*Judged) error {

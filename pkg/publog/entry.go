@@ -139,7 +139,6 @@ type draft struct {
 	named           []string                    // persons and machines that the incident has named before
 
 	namedHere []string // once asked for: those that the event names
-	covers    veil     // once asked for
 }
 
 func (d *draft) head(format string, args ...any) { d.headline = fmt.Sprintf(format, args...) }

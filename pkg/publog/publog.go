@@ -85,7 +85,7 @@ type Entry struct {
 }
 
 // Field returns the value of a field, empty if the entry has none of that name.
-func (e Entry) Field(name string) string {
+func (e *Entry) Field(name string) string {
 	for _, f := range e.Fields {
 		if f.Name == name {
 			return f.Value

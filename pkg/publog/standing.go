@@ -24,10 +24,17 @@ type Dispute struct {
 // Waiting lists the disputes without an arbitrator, the oldest first, from nothing but the entries.
 func Waiting(entries []Entry) []Dispute {
 	list := []Dispute{}
-	for _, e := range entries {
+	for n := range entries {
+		e := &entries[n]
+		_, kind, _ := strings.Cut(e.Kind, ".")
+		switch kind {
+		case "DisputeFiled", "ReviewRequested", "ArbitratorProposed", "ArbitratorDeclined", "DisputeClosedDeclined", "ArbitratorAccepted":
+		default:
+			continue // most entries
+		}
 		id := e.Field(fieldDispute)
 		i := slices.IndexFunc(list, func(d Dispute) bool { return d.Incident == e.Incident && d.Dispute == id })
-		switch _, kind, _ := strings.Cut(e.Kind, "."); {
+		switch {
 		case kind == "DisputeFiled" || kind == "ReviewRequested":
 			d := Dispute{Incident: e.Incident, Dispute: id, Concern: e.Field("concern"), FiledAt: e.At}
 			if kind == "ReviewRequested" {
@@ -64,7 +71,8 @@ func takeOver(list []Dispute, old string) []Dispute {
 // Owed counts the obligations that the entries show as open, and those of them that they show as overdue.
 func Owed(entries []Entry) (open, overdue int) {
 	late := map[string]bool{}
-	for _, e := range entries {
+	for n := range entries {
+		e := &entries[n]
 		key := e.Incident + " " + e.Field(fieldObligation)
 		switch _, kind, _ := strings.Cut(e.Kind, "."); kind {
 		case "ObligationOpened", "ObligationDueChanged":

@@ -12,27 +12,31 @@ import (
 )
 
 // veil covers persons and hosts that somebody wrote into a public text: the entry may hold neither (procedure.md 8.2, 8.4).
-type veil struct{ hidden []string } // in any order, some of them twice or too short
+type veil struct{ d *draft }
 
-// veil knows everybody who has a part in the incident, and its machines.
-func (d *draft) veil() veil {
-	if d.covers.hidden != nil {
-		return d.covers
+func (d *draft) veil() veil { return veil{d} }
+
+// hides calls fn with everybody who has a part in the incident, and its machines: in any order, some of them twice or empty.
+func (v veil) hides(fn func(string)) {
+	s, rec := v.d.before, v.d.rec
+	for _, h := range []string{rec.GetActor().GetPerson(), s.Declared.By, s.Host(), s.TestEnvironment()} {
+		fn(h)
 	}
-	s, rec := d.before, d.rec
-	hidden := append([]string{rec.GetActor().GetPerson(), s.Declared.By, s.Host(), s.TestEnvironment()}, s.Acted...)
-	hidden = append(append(hidden, d.named...), d.names()...)
-	for _, p := range s.Pages {
-		hidden = append(hidden, p.Person)
+	for _, list := range [][]string{s.Acted, v.d.named, v.d.names()} {
+		for _, h := range list {
+			fn(h)
+		}
 	}
-	for _, sl := range s.Slots {
-		hidden = append(hidden, sl.Person, sl.HandoverTo)
+	for i := range s.Pages {
+		fn(s.Pages[i].Person)
 	}
-	for _, r := range s.Revisions {
-		hidden = append(hidden, r.Author)
+	for i := range s.Slots {
+		fn(s.Slots[i].Person)
+		fn(s.Slots[i].HandoverTo)
 	}
-	d.covers = veil{hidden}
-	return d.covers
+	for i := range s.Revisions {
+		fn(s.Revisions[i].Author)
+	}
 }
 
 // names are the persons and machines that the event names.
@@ -84,11 +88,11 @@ func namesOf(m protoreflect.Message, list []string) []string {
 func (v veil) pattern(text string) *regexp.Regexp {
 	folded := fold(text)
 	var found []string
-	for _, h := range v.hidden {
+	v.hides(func(h string) {
 		if len(h) > 1 && strings.Contains(folded, fold(h)) {
 			found = append(found, h)
 		}
-	}
+	})
 	if len(found) == 0 {
 		return nil
 	}

@@ -62,8 +62,8 @@ func (s *Site) IncidentJSON(id string) ([]byte, error) {
 		return nil, nil
 	}
 	doc := partDocument{Log: i.Origin, Development: s.cfg.Development, Incident: id, Head: s.Head(i.Origin)}
-	for _, e := range i.Entries {
-		doc.Entries = append(doc.Entries, e.Entry)
+	for _, e := range i.entries {
+		doc.Entries = append(doc.Entries, *e)
 	}
 	return encode(doc)
 }

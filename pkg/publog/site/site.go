@@ -20,6 +20,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 
 	"cacert.org/emergency/pkg/publog"
 )
@@ -76,7 +77,8 @@ func New(cfg Config) *Site {
 	cfg.Base = strings.TrimSuffix(cfg.Base, "/")
 	s := &Site{cfg: cfg, incidents: map[publog.Origin][]*incident{}, byID: map[string]*incident{}}
 	for _, o := range []publog.Origin{publog.Real, publog.Drills} {
-		for _, e := range cfg.Entries[o] {
+		for n := range cfg.Entries[o] {
+			e := &cfg.Entries[o][n]
 			i, ok := s.byID[e.Incident]
 			if !ok {
 				i = &incident{ID: e.Incident, Origin: o, declaredAt: e.At}
@@ -332,17 +334,18 @@ func (s *Site) Search(query string) ([]byte, error) {
 	pg.Query = query
 	words := strings.Fields(fold(query))
 	words = words[:min(len(words), wordLimit)]
+	var text []byte
 	if len(words) == 0 {
 		return render("search.html", pg)
 	}
 	for _, o := range publog.Origins() {
 		for i := len(s.cfg.Entries[o]) - 1; i >= 0; i-- {
-			e := s.cfg.Entries[o][i]
-			if !holds(e, words) {
+			e := &s.cfg.Entries[o][i]
+			if text = foldedText(text[:0], e); !holds(text, words) {
 				continue
 			}
 			if pg.Found++; pg.Found <= foundLimit {
-				v := viewOf(e, time.Time{})
+				v := viewOf(*e, time.Time{})
 				v.Origin = o
 				pg.Entries = append(pg.Entries, v)
 			}
@@ -351,17 +354,30 @@ func (s *Site) Search(query string) ([]byte, error) {
 	return render("search.html", pg)
 }
 
-// holds tells whether everything that an entry says, together, has all words.
-func holds(e publog.Entry, words []string) bool {
-	var b strings.Builder
-	for _, part := range []string{e.Incident, e.Kind, e.Headline, e.Role, e.At.UTC().Format("2006-01-02"), e.Hash} {
-		b.WriteString(part + "\n")
+// holds tells whether a text, folded, has all words.
+func holds(text []byte, words []string) bool {
+	return !slices.ContainsFunc(words, func(w string) bool { return !bytes.Contains(text, []byte(w)) })
+}
+
+// foldedText adds everything that an entry says, together and folded, to a buffer: every entry is looked at in every search.
+func foldedText(b []byte, e *publog.Entry) []byte {
+	for _, part := range []string{e.Incident, e.Kind, e.Headline, e.Role} {
+		b = append(append(b, part...), '\n')
 	}
+	b = append(e.At.UTC().AppendFormat(b, "2006-01-02"), '\n')
+	b = append(append(b, e.Hash...), '\n')
 	for _, f := range e.Fields {
-		b.WriteString(f.Name + " " + f.Value + "\n")
+		b = append(append(append(append(b, f.Name...), ' '), f.Value...), '\n')
 	}
-	text := fold(b.String())
-	return !slices.ContainsFunc(words, func(w string) bool { return !strings.Contains(text, w) })
+	for i, c := range b {
+		switch {
+		case c >= utf8.RuneSelf:
+			return bytes.ToLower(bytes.ToUpper(b))
+		case 'A' <= c && c <= 'Z':
+			b[i] = c + 'a' - 'A'
+		}
+	}
+	return b
 }
 
 func fold(s string) string { return strings.ToLower(strings.ToUpper(s)) }

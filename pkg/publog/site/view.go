@@ -59,12 +59,23 @@ type incident struct {
 	Due, Outcome, TimeToFix  string
 	Breached, Ended          bool
 	MergedInto               string
-	Last                     *entry
-	Entries                  []*entry
 	Debts                    []Debt
 	Open, Overdue            int
 	declaredAt               time.Time
+	entries                  []*publog.Entry
 }
+
+// Entries are its entries, oldest first. Most pages show those of no incident, or of one.
+func (i *incident) Entries() []*entry {
+	list := make([]*entry, len(i.entries))
+	for n, e := range i.entries {
+		list[n] = viewOf(*e, i.declaredAt)
+	}
+	return list
+}
+
+// Last is its newest entry.
+func (i *incident) Last() *entry { return viewOf(*i.entries[len(i.entries)-1], i.declaredAt) }
 
 // Year is the year in the incident's id.
 func (i *incident) Year() string { return i.ID[min(1, len(i.ID)):min(5, len(i.ID))] }
@@ -127,15 +138,14 @@ func viewOf(e publog.Entry, declared time.Time) *entry {
 	return v
 }
 
-func (i *incident) add(e publog.Entry) {
-	v := viewOf(e, i.declaredAt)
+func (i *incident) add(e *publog.Entry) {
 	switch e.Kind {
 	case "incident.EmergencyDeclared":
 		i.System, i.Severity, i.Reason, i.Declared = e.Field("system"), e.Field("severity"), e.Field("reason"), full(e.At)
 	case "incident.IncidentClosed":
 		i.Outcome, i.TimeToFix = e.Field("outcome"), e.Field("time to fix")
 	}
-	i.Entries, i.Last = append(i.Entries, v), v
+	i.entries = append(i.entries, e)
 }
 
 // alarming entries stand out: what chapter 5 prints in bold, what failed and what is late.
@@ -152,11 +162,13 @@ func alarming(e publog.Entry) bool {
 
 // stand adds how the incident stands: as its entries say, or as is known better.
 func (i *incident) stand(cfg Config) {
-	st := standingOf(i.Entries)
+	var st Standing
+	known := false
 	if cfg.Standing != nil {
-		if now, ok := cfg.Standing(i.ID); ok {
-			st = now
-		}
+		st, known = cfg.Standing(i.ID)
+	}
+	if !known {
+		st = standingOf(i.entries)
 	}
 	i.Status, i.Ended, i.Strategy, i.MergedInto, i.Breached, i.Debts = st.Status, st.Ended, st.Strategy, st.MergedInto, st.Breached, st.Debts
 	i.Class = "open"
@@ -180,7 +192,7 @@ func (i *incident) stand(cfg Config) {
 }
 
 // standingOf is how an incident stands from nothing but its entries.
-func standingOf(entries []*entry) Standing {
+func standingOf(entries []*publog.Entry) Standing {
 	st := Standing{Status: "open", Strategy: 1}
 	var debts []*debt
 	for _, e := range entries {
@@ -218,7 +230,7 @@ type debt struct {
 }
 
 // owed is the list of obligations after one more entry.
-func owed(list []*debt, e *entry) []*debt {
+func owed(list []*debt, e *publog.Entry) []*debt {
 	id := e.Field("obligation")
 	if id == "" {
 		return list

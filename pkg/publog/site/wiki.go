@@ -68,7 +68,8 @@ func (s *Site) wikiIncidents(line func(string, ...any), o publog.Origin) {
 		if i.Open == 0 {
 			owed = "nothing"
 		}
-		wikiRow(line, Moin(i.Declared), s.wikiLink(links{}.Incident(i.ID), i.ID), Moin(i.System+": "+i.Reason), fmt.Sprint(i.Strategy), Moin(stands), Moin(owed), Moin(i.Last.Full+" "+i.Last.Headline))
+		last := i.Last()
+		wikiRow(line, Moin(i.Declared), s.wikiLink(links{}.Incident(i.ID), i.ID), Moin(i.System+": "+i.Reason), fmt.Sprint(i.Strategy), Moin(stands), Moin(owed), Moin(last.Full+" "+last.Headline))
 	}
 	line("")
 }

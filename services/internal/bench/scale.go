@@ -12,11 +12,13 @@ import (
 	"net/http/httptest"
 	"path/filepath"
 	"runtime"
+	"syscall"
 	"time"
 
 	"github.com/jackc/pgx/v5"
 
 	"cacert.org/emergency/pkg/history"
+	"cacert.org/emergency/pkg/history/memory"
 	"cacert.org/emergency/pkg/identity"
 	"cacert.org/emergency/pkg/natsd"
 	"cacert.org/emergency/pkg/procedure"
@@ -28,6 +30,7 @@ import (
 	"cacert.org/emergency/pkg/timer"
 	dashboardv1 "cacert.org/emergency/proto/emergency/dashboard/v1"
 	"cacert.org/emergency/services/dashboard"
+	"cacert.org/emergency/services/dashboard/view"
 )
 
 // Records of an incident in the filled log, and of the small log that the large one is compared with.
@@ -99,7 +102,7 @@ func scale(ctx context.Context, r *rig, opt Options) ([]Figure, error) {
 	defer large.close()
 	g.store, g.dispatch = nil, nil // what is in memory from here on is what a reader keeps
 	var figures []Figure
-	for _, measure := range []func(context.Context, *generated, *filled, *filled, []string, Options) ([]Figure, error){coldLoads, readModels, tables} {
+	for _, measure := range []func(context.Context, *generated, *filled, *filled, []string, Options) ([]Figure, error){coldLoads, readModels, rebuildParts, tables} {
 		f, err := measure(ctx, g, small, large, short, opt)
 		if err != nil {
 			return nil, err
@@ -193,6 +196,12 @@ func readModels(ctx context.Context, g *generated, _, large *filled, ids []strin
 	if err != nil {
 		return nil, err
 	}
+	scan, rawScan, err := sideBySide(ctx, Options{Slice: opt.Slice, Rounds: opt.Rounds}, 1, func(ctx context.Context, _ int) error {
+		return large.store.Scan(ctx, 0, func(history.Message) error { return nil })
+	}, read)
+	if err != nil {
+		return nil, err
+	}
 	of := func(what string) string {
 		return fmt.Sprintf("%s from %d records against a bare consumer", what, large.last)
 	}
@@ -200,6 +209,7 @@ func readModels(ctx context.Context, g *generated, _, large *filled, ids []strin
 	figures := []Figure{
 		figure(desktop+", first", "records/s", first, raw.perSecond*n), figure(desktop+", next", "records/s", again.perSecond*n, raw.perSecond*n),
 		figure(of("start of a service: the incidents alone")+", next", "records/s", service.perSecond*n, rawAgain.perSecond*n),
+		figure(of("the log read, and nothing made of it"), "records/s", scan.perSecond*n, rawScan.perSecond*n),
 		figure("memory of all read models", "bytes/record", kept, 0),
 	}
 	desk.Follow(runner)
@@ -241,6 +251,98 @@ func heap() uint64 {
 	var m runtime.MemStats
 	runtime.ReadMemStats(&m)
 	return m.HeapAlloc
+}
+
+// rebuildParts measures what a rebuild does with a record, part by part and with no log to wait for: each line is the time of one more part, so the
+// parts add up. Signatures were verified before.
+func rebuildParts(ctx context.Context, g *generated, _, large *filled, _ []string, opt Options) ([]Figure, error) {
+	store := &memory.Store{}
+	last := map[string]uint64{}
+	err := large.store.Scan(ctx, 0, func(m history.Message) (err error) {
+		last[m.Incident], err = store.Append(ctx, m.Incident, last[m.Incident], m.Data, m.Header)
+		return err
+	})
+	if err != nil {
+		return nil, err
+	}
+	known, err := history.OpenVerified(filepath.Join(large.dir, "verified"))
+	if err != nil {
+		return nil, err
+	}
+	n := float64(large.last)
+	var figures []Figure
+	for _, x := range []struct {
+		name string
+		run  func(context.Context, *history.Keyring) error
+	}{
+		{"verified and decoded", func(ctx context.Context, keys *history.Keyring) error {
+			return projection.Rebuild(ctx, projection.Config{Store: store, Keys: keys, Log: slog.New(slog.DiscardHandler), Verified: known}, view.NewRecords())
+		}},
+		{"and folded into the incidents", func(ctx context.Context, keys *history.Keyring) error {
+			return projection.Rebuild(ctx, projection.Config{Store: store, Keys: keys, Log: slog.New(slog.DiscardHandler), Verified: known}, projection.NewIncidents())
+		}},
+		{"and into the public log", func(ctx context.Context, keys *history.Keyring) error {
+			return projection.Rebuild(ctx, projection.Config{Store: store, Keys: keys, Log: slog.New(slog.DiscardHandler), Verified: known}, view.NewLog())
+		}},
+		{"and made into the operators' rows", func(ctx context.Context, keys *history.Keyring) error {
+			k, err := projection.NewKeeper(projection.KeeperConfig{Store: store, Keys: keys, Tables: nowhere{}, New: operators.New, Log: slog.New(slog.DiscardHandler), Verified: known})
+			if err != nil {
+				return err
+			}
+			return k.CatchUp(ctx)
+		}},
+	} {
+		var took, processor []float64
+		for range opt.Rounds {
+			keys, err := history.NewKeyring(g.keys.Keys()...)
+			if err != nil {
+				return nil, err
+			}
+			runtime.GC()
+			before, begun := processorTime(), time.Now()
+			if err := x.run(ctx, keys); err != nil {
+				return nil, err
+			}
+			took = append(took, float64(time.Since(begun).Microseconds())/n)
+			processor = append(processor, float64((processorTime()-before).Microseconds())/n)
+		}
+		figures = append(figures, ranged("a record of a rebuild, "+x.name+": time against processor time", "us", took, processor))
+	}
+	return figures, nil
+}
+
+// nowhere is a store that throws rows away.
+type nowhere struct{ projection.Tables }
+
+func (nowhere) Open(context.Context, projection.Definition) (projection.Position, error) {
+	return projection.Position{}, nil
+}
+
+func (n nowhere) Build(_ context.Context, d projection.Definition, from projection.Position) (projection.Build, error) {
+	return nowhereBuild{d}, nil
+}
+
+type nowhereBuild struct{ d projection.Definition }
+
+func (b nowhereBuild) Add(_ context.Context, rows []projection.Change) error {
+	_, err := projection.CheckRows(b.d, rows)
+	return err
+}
+
+func (b nowhereBuild) Commit(_ context.Context, _ projection.Position, changes []projection.Change) error {
+	_, err := projection.CheckChanges(b.d, changes)
+	return err
+}
+
+func (nowhereBuild) Close() {}
+
+// processorTime is what this process has used of all processors.
+func processorTime() time.Duration {
+	var u syscall.Rusage
+	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
+		return 0
+	}
+	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
 }
 
 // tables builds each projection that is kept in PostgreSQL from nothing, with the signatures verified before as in a service that has run, and
