@@ -50,14 +50,23 @@ func EffectKey(kind, owner string) string {
 	return kind + "." + base64.RawURLEncoding.EncodeToString([]byte(owner))
 }
 
-// instances is how many instances of a service find a consumer each. A process that starts while another ends needs one more.
+// instances is how many instances of a service find their consumers. A process that starts while another ends needs one more.
 const instances = 3
+
+// readings are how many readings of the histories go on in an instance at once: of the reader, its projections, and the keepers of what is in
+// PostgreSQL.
+func readings(service string) int {
+	if service == Reader {
+		return 3
+	}
+	return 1
+}
 
 // Consumers are the names of the consumers of the histories that one service's instances read by: no service may create one, and reading
 // record by record through questions is slow.
 func Consumers(service string) []string {
 	var names []string
-	for i := range instances {
+	for i := range instances * readings(service) {
 		names = append(names, fmt.Sprintf("%s-%d", service, i+1))
 	}
 	return names

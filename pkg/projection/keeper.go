@@ -194,6 +194,7 @@ type keeping struct {
 	grows   map[string]bool // tables whose rows never change
 	keys    map[string]int
 	build   *building // while the first build of a version goes on
+	second  bool      // another process was faster: it is let go first
 }
 
 func (k *Keeper) open(ctx context.Context) (*keeping, error) {
@@ -332,6 +333,11 @@ func (x *keeping) collect() {
 // store writes what waits, however long the store is away. complete is whether the version is complete then.
 func (x *keeping) store(ctx context.Context, complete bool) error {
 	for failed := 0; ; failed++ {
+		if x.second && x.folded.Sequence > x.stored.Sequence {
+			if err := x.standBy(ctx); err != nil {
+				return err
+			}
+		}
 		to := Position{Mark: x.folded, Complete: complete || x.stored.Complete}
 		if to == x.stored || x.folded.Sequence < x.stored.Sequence {
 			return nil
@@ -368,7 +374,9 @@ func (x *keeping) done(at Position) {
 
 // outcome looks what became of a commit that was answered by an error: it may be there all the same.
 func (x *keeping) outcome(ctx context.Context, to Position, failed error) (again bool, err error) {
-	x.trouble(ctx, failed)
+	if !errors.As(failed, new(*MovedError)) { // everyday where several processes keep the same rows
+		x.trouble(ctx, failed)
+	}
 	at, err := x.cfg.Tables.Open(ctx, x.def)
 	switch {
 	case err != nil && x.build != nil:
@@ -383,15 +391,29 @@ func (x *keeping) outcome(ctx context.Context, to Position, failed error) (again
 		return false, fmt.Errorf("%w: the fold begins again", failed)
 	case at == x.stored:
 		return true, nil
-	case at.Sequence < x.stored.Sequence || at.Complete != x.stored.Complete:
-		return false, fmt.Errorf("%w: the fold begins again", &MovedError{x.def.ID(), at, x.stored})
 	}
 	return true, x.moved(ctx, at)
+}
+
+// standBy gives another process that keeps the same rows the time to store what came. If it does not, this one does.
+func (x *keeping) standBy(ctx context.Context) error {
+	if err := x.cfg.Pause(ctx, 0); err != nil {
+		return err
+	}
+	at, err := x.cfg.Tables.Open(ctx, x.def)
+	if err != nil || at == x.stored {
+		x.second = false // what is wrong, the commit tells
+		return nil
+	}
+	return x.moved(ctx, at)
 }
 
 // moved goes on from where another process has brought the rows meanwhile, after looking that it read the same log. Rows are
 // a function of the stream, so those that may change may be written twice; those that are only added are left out.
 func (x *keeping) moved(ctx context.Context, at Position) error {
+	if at.Sequence < x.stored.Sequence || at.Complete != x.stored.Complete {
+		return fmt.Errorf("%w: the fold begins again", &MovedError{x.def.ID(), at, x.stored})
+	}
 	err := confirm(ctx, x.cfg.Store, at.Mark)
 	if errors.Is(err, history.ErrRolledBack) {
 		x.stored = at
@@ -400,7 +422,7 @@ func (x *keeping) moved(ctx context.Context, at Position) error {
 	if err != nil {
 		return err
 	}
-	x.stored = at
+	x.stored, x.second = at, true
 	kept := x.changes
 	x.changes, x.merged = nil, map[string]int{}
 	for _, c := range kept {

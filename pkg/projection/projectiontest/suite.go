@@ -253,7 +253,7 @@ func Suite(t *testing.T, open func(testing.TB) (tables projection.Tables, shown 
 	t.Helper()
 	for name, test := range map[string]func(*testing.T, *Stream, projection.Tables, func() int){
 		"batches, and the same dump": batches, "resumes from its own position": resumes, "a failed commit leaves nothing": failedCommit,
-		"an unknown outcome is read again": unknownOutcome, "a build that is cut": buildCut, "another process": anotherProcess, "a log that was rolled back": rolledBack,
+		"an unknown outcome is read again": unknownOutcome, "a build that is cut": buildCut, "another process": anotherProcess, "two processes": twoProcesses, "a log that was rolled back": rolledBack,
 		"a version beside the old one": versions, "a fold that cannot": cannotFold, "refuses": refuses, "an empty log": emptyLog, "follows": follows,
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -422,6 +422,48 @@ func anotherProcess(t *testing.T, s *Stream, tables projection.Tables, _ func() 
 		s.CatchUp(s.Keeper(tables, 1, nil))
 		Same(t, Dump(t, tables, NewSample(1).Definition()), s.expected(1))
 	}
+}
+
+// twoProcesses keep the same rows all the time, as two instances of a service do. Whoever comes second to a commit is in no trouble.
+func twoProcesses(t *testing.T, s *Stream, tables projection.Tables, _ func() int) {
+	s.Write(5)
+	s.CatchUp(s.Keeper(tables, 1, nil))
+	ctx, stop := context.WithCancel(t.Context())
+	changed := make(chan projection.KeeperStatus)
+	var both sync.WaitGroup
+	for range 2 {
+		k := s.Keeper(tables, 1, func(c *projection.KeeperConfig) {
+			c.Changed = func(st projection.KeeperStatus) {
+				if st.Trouble != "" {
+					t.Errorf("trouble: %s", st.Trouble)
+				}
+				select {
+				case changed <- st:
+				case <-ctx.Done():
+				}
+			}
+		})
+		both.Go(func() {
+			if err := k.Run(ctx); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	for range 20 {
+		s.Write(2)
+		last := uint64(0)
+		if err := s.Store.Scan(ctx, 0, func(m history.Message) error { last = m.Sequence; return nil }); err != nil {
+			t.Fatal(err)
+		}
+		for st := range changed {
+			if st.Kept == last {
+				break
+			}
+		}
+	}
+	stop()
+	both.Wait()
+	Same(t, Dump(t, tables, NewSample(1).Definition()), s.expected(1))
 }
 
 func rolledBack(t *testing.T, s *Stream, tables projection.Tables, _ func() int) {
