@@ -419,7 +419,7 @@ func decideConnect(d *decision, c *emergencyv1.ConnectRequest) *Refusal {
 	case g.Consumed.Position > 0:
 		return refuse(ReasonCredentialConsumed, "the credential of %s was used at %s", g.ID, stamp(g.Consumed.At)).allow("GrantAccess", "", "a new grant is needed; this one is for a single connection")
 	}
-	d.emit(&emergencyv1.CredentialConsumed{Grant: g.ID, SourceAddress: d.seal(c.GetSourceAddress()), KeyFingerprint: d.seal(c.GetKeyFingerprint())})
+	d.emit(&emergencyv1.CredentialConsumed{Grant: g.ID, SourceAddress: d.seal(c.GetSourceAddress()), KeyFingerprint: d.seal(c.GetKeyFingerprint()), TargetKey: d.console().TargetKey})
 	return nil
 }
 

@@ -26,6 +26,8 @@ type ConsoleFacts struct {
 	// KeyProven: the other side signed with the key of the certificate that was issued for this grant, which is valid here
 	// and now; SourceAllowed: it comes from the address that certificate and grant name; Connect.
 	KeyProven, SourceAllowed bool
+	// TargetKey is the public key that the gateway will use at the host; Connect.
+	TargetKey string
 	// What the recording and the counters say; ArmWatch, Freeze, Resume, MarkSession, Terminate, Disable.
 	OutputOffset, InputBytes, InputDiscarded uint64
 	// FreezeMode is what the freeze holds; Freeze.

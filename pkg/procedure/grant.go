@@ -61,6 +61,8 @@ type Grant struct {
 	Consumed Mark
 	Opened   Mark
 	HostKey  string // fingerprint
+	// TargetKey is the gateway's public key for the host, one authorized_keys line; empty in histories that do not name it.
+	TargetKey string
 	// Frozen is the last freeze.
 	Frozen      Mark
 	FreezeCause emergencyv1.SessionCause

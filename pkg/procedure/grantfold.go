@@ -66,7 +66,7 @@ func (g *Grant) apply(f fact, payload proto.Message) bool {
 			g.State = GrantWatcherReady
 		}
 	case *emergencyv1.CredentialConsumed:
-		g.Consumed = f.mark(g.Subject, "", "")
+		g.Consumed, g.TargetKey = f.mark(g.Subject, "", ""), e.GetTargetKey()
 	case *emergencyv1.ConnectionOpened:
 		g.State, g.Opened, g.HostKey, g.Agent = GrantLive, f.mark(g.Subject, "", ""), e.GetHostKeyFingerprint(), e.GetAgent()
 	case *emergencyv1.SessionFrozen:

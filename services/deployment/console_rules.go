@@ -9,6 +9,7 @@ import (
 	"errors"
 	"net/netip"
 	"os"
+	"strings"
 	"time"
 
 	"golang.org/x/crypto/ssh"
@@ -55,6 +56,9 @@ func (r consoleRules) Grant(ctx context.Context, ref broker.Ref) (broker.Grant, 
 		return broker.Grant{}, &broker.Refusal{Reason: string(procedure.ReasonGrant), Text: "there is no grant " + ref.String()}
 	}
 	out := broker.Grant{Ref: ref, Subject: g.Subject, Watcher: g.Watcher, ArmedAt: g.Armed.At, Host: g.Host, FirstUse: g.FirstUseUntil, Consumed: g.Consumed.Position > 0}
+	if key, _, _, _, err := ssh.ParseAuthorizedKey([]byte(g.TargetKey)); err == nil { // one that is none keeps nobody from ending the access
+		out.TargetKey = key
+	}
 	p := st.Policy
 	out.Limits = broker.Limits{
 		Lease: p.Duration("watch.lease"), Silence: p.Duration("watch.freeze_within"), Grace: p.Duration("watch.grace"),
@@ -115,7 +119,9 @@ func (r consoleRules) Connect(ctx context.Context, ref broker.Ref, a broker.Atte
 	}
 	a.Present = a.Present || r.soonPresent(ctx, ref)
 	cmd := &emergencyv1.ConnectRequest{Meta: gatewayMeta(ref, "connect"), Grant: ref.Grant, SourceAddress: a.Source, KeyFingerprint: a.Fingerprint}
-	return r.do(ctx, actor, cmd, &procedure.ConsoleFacts{LeaseAlive: a.Present, KeyProven: true, SourceAllowed: within(a.Source, source)})
+	return r.do(ctx, actor, cmd, &procedure.ConsoleFacts{
+		LeaseAlive: a.Present, KeyProven: true, SourceAllowed: within(a.Source, source), TargetKey: strings.TrimSpace(string(ssh.MarshalAuthorizedKey(a.TargetKey))),
+	})
 }
 
 // viewOpens is how long a subject who comes as soon as the watch is armed waits until the watcher's view has opened.

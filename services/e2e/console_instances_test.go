@@ -349,7 +349,9 @@ func (d *desks) throughTheOther(t *testing.T) {
 	s := d.open(t, d.two)
 	s.types("echo > " + s.path("here"))
 
+	began := time.Now()
 	s.do(d.two, "carl", &emergencyv1.FreezeRequest{Grant: "G1"})
+	t.Logf("frozen, recorded and answered within %s", time.Since(began).Round(time.Millisecond))
 	never := s.ignored()
 	g := s.await("frozen", func(g *procedure.Grant) bool { return g.State == procedure.GrantFrozen })
 	if g.FreezeCause != emergencyv1.SessionCause_SESSION_CAUSE_WATCHER || g.FreezeMode == emergencyv1.FreezeMode_FREEZE_MODE_INPUT {
@@ -439,7 +441,10 @@ func (d *desks) killed(t *testing.T) {
 	eventually(t, "what bert has detached runs no more", left.gone)
 	s.await("what the session left and changed", func(g *procedure.Grant) bool { return g.Diff.Position > 0 && len(g.LeftoversReported) > 0 })
 	s.do(d.two, "carla", &emergencyv1.DisableRequest{Grant: "G1"})
-	s.do(d.two, "carla", &emergencyv1.ProveUnusableRequest{Grant: "G1"})
+	s.do(d.two, "carla", &emergencyv1.ProveUnusableRequest{Grant: "G1"}) // at the host by the public half of a key that nobody has any more
+	if g := s.now(); g.State != procedure.GrantProvenUnusable || g.TargetKey == "" {
+		t.Errorf("the access is %s", g.State)
+	}
 	// Nobody says that there is no recording while the instance that has it is only away.
 	if err := s.sealSoon(); status.Code(err) != codes.Unavailable && status.Code(err) != codes.DeadlineExceeded {
 		t.Errorf("sealed without the recording: %v", err)

@@ -1448,8 +1448,11 @@ type CredentialConsumed struct {
 	SourceAddress *Restricted `protobuf:"bytes,2,opt,name=source_address,json=sourceAddress,proto3" json:"source_address,omitempty"`
 	// Fingerprint of the verified key.
 	KeyFingerprint *Restricted `protobuf:"bytes,3,opt,name=key_fingerprint,json=keyFingerprint,proto3" json:"key_fingerprint,omitempty"`
-	unknownFields  protoimpl.UnknownFields
-	sizeCache      protoimpl.SizeCache
+	// Public key that the gateway made to log in to the host for this session, in one authorized_keys line. Whoever has to prove later that the
+	// host takes it no more can offer it, also when the gateway that had the private key is lost.
+	TargetKey     string `protobuf:"bytes,4,opt,name=target_key,json=targetKey,proto3" json:"target_key,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
 }
 
 func (x *CredentialConsumed) Reset() {
@@ -1501,6 +1504,13 @@ func (x *CredentialConsumed) GetKeyFingerprint() *Restricted {
 		return x.KeyFingerprint
 	}
 	return nil
+}
+
+func (x *CredentialConsumed) GetTargetKey() string {
+	if x != nil {
+		return x.TargetKey
+	}
+	return ""
 }
 
 // ReportConnectionRequest reports that the connection to the target is open; by the broker.
@@ -4361,11 +4371,13 @@ const file_emergency_v1_console_proto_rawDesc = "" +
 	"\x0fkey_fingerprint\x18\x04 \x01(\tR\x0ekeyFingerprint\x12 \n" +
 	"\vcertificate\x18\x05 \x01(\fR\vcertificate\"H\n" +
 	"\x0fConnectResponse\x125\n" +
-	"\tcommitted\x18\x01 \x01(\v2\x17.emergency.v1.CommittedR\tcommitted\"\xae\x01\n" +
+	"\tcommitted\x18\x01 \x01(\v2\x17.emergency.v1.CommittedR\tcommitted\"\xcd\x01\n" +
 	"\x12CredentialConsumed\x12\x14\n" +
 	"\x05grant\x18\x01 \x01(\tR\x05grant\x12?\n" +
 	"\x0esource_address\x18\x02 \x01(\v2\x18.emergency.v1.RestrictedR\rsourceAddress\x12A\n" +
-	"\x0fkey_fingerprint\x18\x03 \x01(\v2\x18.emergency.v1.RestrictedR\x0ekeyFingerprint\"\xa6\x01\n" +
+	"\x0fkey_fingerprint\x18\x03 \x01(\v2\x18.emergency.v1.RestrictedR\x0ekeyFingerprint\x12\x1d\n" +
+	"\n" +
+	"target_key\x18\x04 \x01(\tR\ttargetKey\"\xa6\x01\n" +
 	"\x17ReportConnectionRequest\x12-\n" +
 	"\x04meta\x18\x01 \x01(\v2\x19.emergency.v1.CommandMetaR\x04meta\x12\x14\n" +
 	"\x05grant\x18\x02 \x01(\tR\x05grant\x120\n" +

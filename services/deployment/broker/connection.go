@@ -5,6 +5,7 @@ package broker
 import (
 	"context"
 	"errors"
+	"fmt"
 	"sync"
 	"time"
 
@@ -22,6 +23,7 @@ type connection struct {
 	surface  surface
 
 	channel ssh.Channel // the one session channel; set before anything else can use it
+	target  ssh.Signer  // made for the target before the credential is consumed
 	notes   chan note
 
 	mu        sync.Mutex
@@ -211,6 +213,11 @@ func (c *connection) admit(ctx context.Context) (*session, error) {
 	defer cancel()
 	a, s := c.attempt, c.b.find(c.ref)
 	a.At = c.b.cfg.Clock.Now()
+	var err error
+	if c.target, err = newTargetKey(); err != nil {
+		return nil, fmt.Errorf("key for the target: %w", err)
+	}
+	a.TargetKey = c.target.PublicKey()
 	if s != nil {
 		defer s.admits()()
 		s.mu.Lock()

@@ -445,6 +445,37 @@ func TestRecoverEndsWhatIsLeft(t *testing.T) {
 	}
 }
 
+// A gateway that never had the session's key for the host offers the public half, which the history names: whether the host takes it is
+// found all the same. Where it is not named nothing is proven.
+func TestProofWithoutTheKey(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	g := r.Grant(broker.Ref{Incident: "e20261124.7", Grant: "G2"})
+	g.Consumed = true
+	r.Rules.Put(g)
+	r.Broker.Recover(t.Context(), "the other gateway is gone", []broker.Grant{g})
+	host := func() broker.Trial {
+		t.Helper()
+		p, err := r.Broker.Prove(t.Context(), g.Ref)
+		must(t, err)
+		return p.Host
+	}
+	if x := host(); x.Tried || x.Refused {
+		t.Errorf("nobody knows the key: %+v", x)
+	}
+	key, err := broker.LoadKey(filepath.Join(t.TempDir(), "lost"))
+	must(t, err)
+	g.TargetKey = key.PublicKey()
+	r.Rules.Put(g)
+	if x := host(); !x.Tried || !x.Refused {
+		t.Errorf("the host does not know the key: %+v", x)
+	}
+	must(t, os.WriteFile(r.Host.Keys, ssh.MarshalAuthorizedKey(g.TargetKey), 0o600))
+	if x := host(); !x.Tried || x.Refused {
+		t.Errorf("the host lets the key in: %+v", x)
+	}
+}
+
 // A gateway that stops ends its sessions and records that.
 func TestClosingEndsSessions(t *testing.T) {
 	t.Parallel()

@@ -86,10 +86,7 @@ func (s *session) openLine(ctx context.Context, c *connection) error {
 	if err != nil {
 		return fmt.Errorf("target %s: %w", s.grant.Host, err)
 	}
-	a, err := newAccess(s.grant, target, now.Add(s.grant.Max))
-	if err != nil {
-		return fmt.Errorf("key for the target: %w", err)
-	}
+	a := newAccess(s.grant, target, now.Add(s.grant.Max), c.target)
 	s.mu.Lock()
 	s.access, s.agent = a, true // until the host says otherwise
 	s.mu.Unlock()

@@ -50,7 +50,7 @@ func (b *Broker) Prove(ctx context.Context, ref Ref) (Proof, error) {
 	}
 	p := Proof{At: b.cfg.Clock.Now()}
 	p.Gateway = b.tryGateway(ctx, grant)
-	p.Host = b.tryHost(ctx, ref)
+	p.Host = b.tryHost(ctx, grant)
 	if s := b.find(ref); s != nil && p.Gateway.Refused && p.Host.Refused {
 		b.forget(s)
 	}
@@ -149,22 +149,34 @@ func knock(conn net.Conn, login string, signer ssh.Signer, hostKey ssh.PublicKey
 	return Trial{Tried: true, Answer: "the gateway accepts a credential of the grant"}
 }
 
-// tryHost logs in to the target with the key of the session.
-func (b *Broker) tryHost(ctx context.Context, ref Ref) Trial {
-	s := b.find(ref)
-	if s == nil {
-		return Trial{Answer: "the gateway that had the key for the target does not run any more, and the key was only in its memory: " +
-			"nobody has it; that its line is gone is for the host's agent to prove"}
+// tryHost logs in to the target with the key of the session. A gateway that does not have it, because another one had the session and
+// is lost, offers the public half that the history names: whether the target takes it, it says before it wants a signature.
+func (b *Broker) tryHost(ctx context.Context, g Grant) Trial {
+	var a *access
+	if s := b.find(g.Ref); s != nil {
+		s.mu.Lock()
+		a = s.access
+		s.mu.Unlock()
 	}
-	s.mu.Lock()
-	a := s.access
-	s.mu.Unlock()
-	if a == nil {
+	switch {
+	case a != nil:
+	case !g.Consumed:
 		return Trial{Tried: true, Refused: true, Answer: "no key for the target was ever made"}
+	case g.TargetKey == nil:
+		return Trial{Answer: "the gateway that had the key for the target does not run any more, and nobody knows the key: that its line is gone is for the host's agent to prove"}
+	default:
+		target, err := b.cfg.Targets.Target(g.Host)
+		if err != nil {
+			return Trial{Answer: oneLine(err.Error(), 500)}
+		}
+		a = newAccess(g, target, time.Time{}, offer{g.TargetKey})
 	}
 	client, err := b.dial(ctx, a)
 	if errors.Is(err, errTargetRefused) {
 		return Trial{Tried: true, Refused: true, Answer: oneLine(err.Error(), 500)}
+	}
+	if errors.Is(err, errOfferTaken) {
+		return Trial{Tried: true, Answer: "the target's sshd takes the key"}
 	}
 	if err != nil {
 		return Trial{Answer: oneLine(err.Error(), 500)}

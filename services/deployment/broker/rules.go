@@ -44,8 +44,9 @@ type Grant struct {
 	Source string
 	// FirstUse is until when the credential may be used.
 	FirstUse time.Time
-	// Consumed is whether the credential was used.
-	Consumed bool
+	// Consumed is whether the credential was used, and TargetKey the public key that was made for the host then; nil if it is not known.
+	Consumed  bool
+	TargetKey ssh.PublicKey
 	// Over is why the grant cannot be used any more (terminated, expired ...); empty while it can.
 	Over string
 	Limits
@@ -140,6 +141,8 @@ type Attempt struct {
 	Fingerprint string
 	// Source is the client's address, without a port; Client its version text, one line.
 	Source, Client string
+	// TargetKey is the key that will be let in on the target.
+	TargetKey ssh.PublicKey
 	// Present is whether the watcher is present at this moment.
 	Present bool
 	At      time.Time

@@ -8,6 +8,7 @@ import (
 	"crypto/rand"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"strings"
 	"time"
@@ -15,24 +16,37 @@ import (
 	"golang.org/x/crypto/ssh"
 )
 
-// access is the broker's own credential for the target: made when the subject's is consumed, and only in memory.
+// access is the broker's own credential for the target: made when the subject's is consumed, and its private half only in memory.
 type access struct {
 	Access
 	signer ssh.Signer
 	target Target
 }
 
-func newAccess(g Grant, target Target, until time.Time) (*access, error) {
+// newTargetKey makes the key of one session.
+func newTargetKey() (ssh.Signer, error) {
 	_, private, err := ed25519.GenerateKey(rand.Reader)
 	if err != nil {
 		return nil, err
 	}
-	signer, err := ssh.NewSignerFromKey(private)
-	if err != nil {
-		return nil, err
-	}
-	return &access{Access: Access{Grant: g, Key: signer.PublicKey(), Until: until}, signer: signer, target: target}, nil
+	return ssh.NewSignerFromKey(private)
 }
+
+func newAccess(g Grant, target Target, until time.Time, signer ssh.Signer) *access {
+	return &access{Access: Access{Grant: g, Key: signer.PublicKey(), Until: until}, signer: signer, target: target}
+}
+
+// offer is a key of which only the public half is known: enough to ask a server whether it would take it.
+type offer struct{ key ssh.PublicKey }
+
+// errOfferTaken means that a server would take a key, if somebody had its private half.
+var errOfferTaken = errors.New("the server takes the key")
+
+// PublicKey is the key.
+func (o offer) PublicKey() ssh.PublicKey { return o.key }
+
+// Sign is reached when a server takes the key.
+func (o offer) Sign(io.Reader, []byte) (*ssh.Signature, error) { return nil, errOfferTaken }
 
 // errTargetRefused is returned where the target's sshd was reached, proved its host key, and did not accept the key.
 var errTargetRefused = errors.New("the target's sshd does not accept the key")

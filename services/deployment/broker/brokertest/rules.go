@@ -110,7 +110,7 @@ func (r *Rules) with(ctx context.Context, ref broker.Ref, f func(*history) (any,
 func (r *Rules) Grant(ctx context.Context, ref broker.Ref) (g broker.Grant, err error) {
 	err = r.with(ctx, ref, func(h *history) (any, error) {
 		g = h.Grant
-		g.Consumed = h.consumed
+		g.Consumed = h.consumed || g.Consumed
 		if h.ended {
 			g.Over = "terminated"
 		}
@@ -136,7 +136,7 @@ func (r *Rules) Connect(ctx context.Context, ref broker.Ref, a broker.Attempt) e
 		if reason != "" {
 			return ConnectRefused{a, reason}, &broker.Refusal{Reason: reason, Text: "the rules refuse the connection"}
 		}
-		h.consumed = true
+		h.consumed, h.TargetKey = true, a.TargetKey
 		if r.lost {
 			return Consumed{a}, ErrDown
 		}
