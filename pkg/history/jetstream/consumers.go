@@ -21,9 +21,10 @@ const findTime = 500 * time.Millisecond
 
 var errNoReader = errors.New("none of the consumers made for this service is free")
 
-// consumerLevel is how loud it is said that a consumer does not serve. That none is free is everyday while instances start and end.
-func consumerLevel(err error) slog.Level {
-	if errors.Is(err, errNoReader) {
+// consumerLevel is how loud it is said that a consumer does not serve. That none is free, or that two have taken the same, is everyday while
+// instances start and end.
+func (s *Store) consumerLevel(err error) slog.Level {
+	if !s.cfg.Consumers && (errors.Is(err, errNoReader) || errors.Is(err, errSkipped)) {
 		return slog.LevelInfo
 	}
 	return slog.LevelWarn

@@ -80,7 +80,7 @@ func (f *following) run(ctx context.Context) error {
 			if errors.As(err, new(calledError)) || errors.Is(err, history.ErrRolledBack) || ctx.Err() != nil {
 				return err
 			}
-			f.cfg.Logger.Log(ctx, consumerLevel(err), "following the history without a consumer for a moment", "after", f.at.Sequence, "error", err)
+			f.cfg.Logger.Log(ctx, f.consumerLevel(err), "following the history without a consumer for a moment", "after", f.at.Sequence, "error", err)
 			f.alone = time.Now().Add(aloneFor(err))
 			if last, err = f.check(ctx); err != nil {
 				return err

@@ -101,7 +101,7 @@ func (s *Store) read(ctx context.Context, filter string, from, upTo uint64, fn f
 		if ctx.Err() != nil {
 			return unavailable(ctx, err)
 		}
-		s.cfg.Logger.Log(ctx, consumerLevel(err), "history is read without a consumer", "from", next, "error", err)
+		s.cfg.Logger.Log(ctx, s.consumerLevel(err), "history is read without a consumer", "from", next, "error", err)
 		from = next
 	}
 	return s.getAll(ctx, filter, from, upTo, fn)
