@@ -154,6 +154,13 @@ func TestAccountsAreEnough(t *testing.T) {
 		if err := store.Scan(t.Context(), 0, func(history.Message) error { scanned++; return nil }); err != nil || scanned != records {
 			t.Errorf("%s scans %d records (%v)", owner, scanned, err)
 		}
+		// Where the accounts are of a version that had no consumers, everything is there, too.
+		without, err := historystore.New(t.Context(), historystore.Config{JS: js, Logger: slog.New(slog.DiscardHandler), Readers: natsd.Consumers("none")})
+		must(t, err)
+		scanned = 0
+		if err := without.Scan(t.Context(), 0, func(history.Message) error { scanned++; return nil }); err != nil || scanned != records {
+			t.Errorf("%s scans %d records without a consumer (%v)", owner, scanned, err)
+		}
 		if n := s.delivered(t, owner); n != records {
 			t.Errorf("the consumers of %s delivered %d messages of %d", owner, n, records)
 		}

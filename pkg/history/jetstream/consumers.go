@@ -19,7 +19,10 @@ const few = 32
 // findTime is how long a reader is looked for: what is read waits meanwhile.
 const findTime = 500 * time.Millisecond
 
-var errNoReader = errors.New("none of the consumers made for this service is free")
+var (
+	errNoReader = errors.New("none of the consumers made for this service is free")
+	errUnusable = errors.New("the consumers made for this service cannot be used (docs/upgrade.md)")
+)
 
 // consumerLevel is how loud it is said that a consumer does not serve. That none is free, or that two have taken the same, is everyday while
 // instances start and end.
@@ -90,7 +93,7 @@ func (s *Store) reader(ctx context.Context, from uint64) (jetstream.Consumer, fu
 		}
 		s.taken.Delete(name)
 		if !errors.Is(err, errNoReader) {
-			last = fmt.Errorf("consumer %s: %w", name, err)
+			last = fmt.Errorf("%w: %s: %w", errUnusable, name, err)
 		}
 		if limited.Err() != nil {
 			break

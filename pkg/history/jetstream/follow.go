@@ -60,10 +60,13 @@ type following struct {
 const lookout = time.Second
 
 // aloneFor is how long a follower goes on without a consumer until it looks for one again. Two that had taken the same look again soon, and
-// not together.
+// not together; where there are none, to look costs more than it brings.
 func aloneFor(err error) time.Duration {
-	if errors.Is(err, errSkipped) {
+	switch {
+	case errors.Is(err, errSkipped):
 		return 100*time.Millisecond + rand.N(900*time.Millisecond) //nolint:gosec // no secret
+	case errors.Is(err, errUnusable):
+		return 30 * time.Second
 	}
 	return 5 * time.Second
 }
