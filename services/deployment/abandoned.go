@@ -109,9 +109,12 @@ func (s *Server) makeOneTrue(ctx context.Context, ref broker.Ref, frozen map[bro
 	nothing := func(context.Context, broker.Ending) error { return nil } // it is recorded
 	switch {
 	case g.Terminated.Position > 0:
-		if _, err := s.broker.Terminate(ctx, ref, broker.CauseGateway, "", "the history says that it has ended", nothing); err != nil {
+		e, err := s.broker.Terminate(ctx, ref, broker.CauseGateway, "", "the history says that it has ended", nothing)
+		if err != nil {
 			s.Log.ErrorContext(ctx, "a session that has ended by the history could not be ended", "grant", ref.String(), "error", err)
+			return
 		}
+		consoleRules{s, nil}.anchorEnd(ctx, ref, e)
 	case g.Frozen.Position > frozen[ref]:
 		frozen[ref] = g.Frozen.Position
 		s.freezeAsRecorded(ctx, ref, &g)

@@ -244,11 +244,12 @@ func clipped(text string, most int) string {
 // Terminate implements broker.Rules.
 func (r consoleRules) Terminate(ctx context.Context, ref broker.Ref, e broker.Ending) error {
 	cmd := &emergencyv1.TerminateRequest{Meta: gatewayMeta(ref, "terminate"), Grant: ref.Grant, Cause: causes()[e.Cause]}
-	if err := r.do(ctx, r.self(), cmd, ending(e)); err != nil {
-		return err
+	err := r.do(ctx, r.self(), cmd, ending(e))
+	var no *broker.Refusal
+	if err == nil || errors.As(err, &no) { // refused: another has recorded the end before, which has not the recording
+		r.anchorEnd(ctx, ref, e)
 	}
-	r.anchorEnd(ctx, ref, e)
-	return nil
+	return err
 }
 
 // anchorEnd puts the recording's last place into the history, so that nothing can be taken from its end or written anew. The end

@@ -105,7 +105,7 @@ func (s *Server) counters(ref broker.Ref) *procedure.ConsoleFacts {
 
 // ArmWatch confirms that the watcher watches.
 func (s *Server) ArmWatch(ctx context.Context, req *emergencyv1.ArmWatchRequest) (*emergencyv1.ArmWatchResponse, error) {
-	if to, err := s.owner(ctx, refOf(req)); to != nil || err != nil {
+	if to, err := s.other(ctx, refOf(req)); to != nil || err != nil {
 		return handOn(ctx, to, err, req, (*sibling).ArmWatch)
 	}
 	if s.broker == nil {
@@ -160,7 +160,7 @@ func (s *Server) untold(ctx context.Context, cmd procedure.Command, c *emergency
 
 // Resume ends a freeze.
 func (s *Server) Resume(ctx context.Context, req *emergencyv1.ResumeRequest) (*emergencyv1.ResumeResponse, error) {
-	if to, err := s.owner(ctx, refOf(req)); to != nil || err != nil {
+	if to, err := s.other(ctx, refOf(req)); to != nil || err != nil {
 		return handOn(ctx, to, err, req, (*sibling).Resume)
 	}
 	if s.broker == nil {
@@ -179,7 +179,7 @@ func (s *Server) Resume(ctx context.Context, req *emergencyv1.ResumeRequest) (*e
 
 // MarkSession marks a place in a session.
 func (s *Server) MarkSession(ctx context.Context, req *emergencyv1.MarkSessionRequest) (*emergencyv1.MarkSessionResponse, error) {
-	if to, err := s.owner(ctx, refOf(req)); to != nil || err != nil {
+	if to, err := s.other(ctx, refOf(req)); to != nil || err != nil {
 		return handOn(ctx, to, err, req, (*sibling).MarkSession)
 	}
 	if s.broker == nil {
@@ -200,7 +200,7 @@ func (s *Server) MarkSession(ctx context.Context, req *emergencyv1.MarkSessionRe
 
 // ExtendSession extends a session once.
 func (s *Server) ExtendSession(ctx context.Context, req *emergencyv1.ExtendSessionRequest) (*emergencyv1.ExtendSessionResponse, error) {
-	if to, err := s.owner(ctx, refOf(req)); to != nil || err != nil {
+	if to, err := s.other(ctx, refOf(req)); to != nil || err != nil {
 		return handOn(ctx, to, err, req, (*sibling).ExtendSession)
 	}
 	if s.broker == nil {
@@ -279,7 +279,7 @@ func (s *Server) Disable(ctx context.Context, req *emergencyv1.DisableRequest) (
 
 // ProveUnusable has the broker try the disabled credential again, at its own door and at the host's.
 func (s *Server) ProveUnusable(ctx context.Context, req *emergencyv1.ProveUnusableRequest) (*emergencyv1.ProveUnusableResponse, error) {
-	if to, err := s.owner(ctx, refOf(req)); to != nil || err != nil {
+	if to, err := s.other(ctx, refOf(req)); to != nil || err != nil {
 		return handOn(ctx, to, err, req, (*sibling).ProveUnusable)
 	}
 	if s.broker == nil {

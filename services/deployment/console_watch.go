@@ -24,7 +24,7 @@ import (
 
 // FetchCredential certifies the subject's fresh key for the one use.
 func (s *Server) FetchCredential(ctx context.Context, req *deploymentv1.FetchCredentialRequest) (*deploymentv1.FetchCredentialResponse, error) {
-	if to, err := s.owner(ctx, broker.Ref{Incident: req.GetIncident(), Grant: req.GetGrant()}); to != nil || err != nil {
+	if to, err := s.other(ctx, broker.Ref{Incident: req.GetIncident(), Grant: req.GetGrant()}); to != nil || err != nil {
 		return handOn(ctx, to, err, req, (*sibling).FetchCredential)
 	}
 	if s.broker == nil {
@@ -93,7 +93,7 @@ func (s *Server) Watch(stream grpc.BidiStreamingServer[deploymentv1.WatchRequest
 		return refused(procedure.InvalidArgument, procedure.ReasonField, "G2", "the first message of a watch says which session", "send a hello")
 	}
 	ref := broker.Ref{Incident: hello.GetIncident(), Grant: hello.GetGrant()}
-	to, err := s.owner(ctx, ref)
+	to, err := s.other(ctx, ref)
 	if err != nil {
 		return err
 	}

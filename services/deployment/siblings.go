@@ -160,9 +160,9 @@ func (s *Server) gateway(ctx context.Context, ref broker.Ref) (name string, g *p
 // mine is whether a session is for this instance to have. One of which no instance is named was granted where there was one alone.
 func (s *Server) mine(g *procedure.Grant) bool { return g.Gateway == "" || g.Gateway == s.Instance }
 
-// owner is the other instance that a call about a grant has to be handed on to; nil if it is for this one. What can be answered by the
+// other is the other instance that a call about a grant has to be handed on to; nil if it is for this one. What can be answered by the
 // history alone, because the grant is over, is answered here if the other is not there.
-func (s *Server) owner(ctx context.Context, ref broker.Ref) (*sibling, error) {
+func (s *Server) other(ctx context.Context, ref broker.Ref) (*sibling, error) {
 	name, g, err := s.gateway(ctx, ref)
 	if err != nil || name == "" {
 		return nil, err
@@ -221,7 +221,7 @@ func (s *Server) ender(ctx context.Context, ref broker.Ref) (*sibling, *absence,
 	return nil, &absence{is != silent}, nil
 }
 
-// handOn makes a call on the instance that owner or ender found.
+// handOn makes a call on the instance that other, ender or keeper found.
 func handOn[Q, R any](ctx context.Context, to *sibling, err error, req *Q, call func(*sibling, context.Context, *Q, ...grpc.CallOption) (*R, error)) (*R, error) {
 	if err != nil {
 		return nil, err

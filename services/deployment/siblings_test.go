@@ -295,6 +295,39 @@ func TestInstanceAway(t *testing.T) {
 	}
 }
 
+// TestRecordingOfALostInstance: the recording of a session that is not sealed lies with the instance that made it. While that is only away nobody
+// says that there is none; once another instance has its place in the service, what is sealed is that it is missing.
+func TestRecordingOfALostInstance(t *testing.T) {
+	t.Parallel()
+	x := serveInstances(t)
+	x.sessionAgent()
+	incident := x.granted()
+	x.open(incident)
+	seal := func() error {
+		return give(x.two, deploymenttest.Granter, incident, &emergencyv1.SealSessionRequest{Grant: deploymenttest.Grant}, deploymentv1.DeploymentServiceClient.SealSession)
+	}
+	read := func(id string) error {
+		stream, err := x.two.console(deploymenttest.Granter).ReadRecording(t.Context(), &deploymentv1.ReadRecordingRequest{Incident: incident, Grant: deploymenttest.Grant, RequestId: id})
+		x.Must(err)
+		_, err = stream.Recv()
+		return err
+	}
+	x.stop()
+	if err := seal(); status.Code(err) != codes.Unavailable {
+		t.Errorf("sealed while the recording is away: %v", err)
+	}
+	if err := read("play-away"); status.Code(err) != codes.Unavailable {
+		t.Errorf("read while the recording is away: %v", err)
+	}
+	lis, err := new(net.ListenConfig).Listen(t.Context(), "tcp", x.addr)
+	x.Must(err)
+	another, err := x.TryInstance("instance-3", deployment.Config{Repository: x.Bare, StateDir: t.TempDir()})
+	x.Must(err)
+	x.ServeOn(lis, another.Register)
+	wantRefusal(t, seal(), procedure.ReasonNotProvenUnusable) // by the rules: the session goes on, for all that they know
+	wantRefusal(t, read("play-lost"), procedure.ReasonEntry)
+}
+
 // TestNotHandedOnTwice: an instance that is handed a call about another's session refuses it, and does not pass it on.
 func TestNotHandedOnTwice(t *testing.T) {
 	t.Parallel()

@@ -488,6 +488,9 @@ func (d *desks) silent(t *testing.T) {
 	}
 	must(t, d.one.Process().Signal(syscall.SIGCONT))
 	s.closed()
+	s.await("the end of the recording is anchored by the instance that has it", func(g *procedure.Grant) bool {
+		return len(g.Checkpoints) > 0 && g.Last().Position > g.Terminated.Position
+	})
 	if exists(never) {
 		t.Error("what was typed while the instance stood still has run")
 	}
