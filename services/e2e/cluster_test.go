@@ -70,6 +70,11 @@ func TestCluster(t *testing.T) {
 			healthy()
 		}
 	}
+	for _, s := range c.Servers { // as at night, while everything goes on
+		if _, err := natsd.ExamineRunning(t.Context(), s.Store); err != nil {
+			t.Errorf("%s: %v", s.Name, err)
+		}
+	}
 	var pages *pageReader
 	for _, i := range c.Instances {
 		if i.Service == "dashboard" && pages == nil {
