@@ -79,11 +79,64 @@ func TestRestore(t *testing.T) {
 		// Whoever kept a mark of the old log goes on with the new one.
 		s.Store = to
 		keep(t, s, kept)
-		if _, err := archive.Restore(t.Context(), kept, s.Keys.Ring, to); !errors.Is(err, archive.ErrNotEmpty) {
-			t.Errorf("into a log that has messages: %v", err)
+		again, err := archive.Restore(t.Context(), kept, s.Keys.Ring, to)
+		if err != nil || again.Before != got.Messages || again.Messages != got.Messages || again.Last != got.Last {
+			t.Errorf("into a log that has it all: %+v, %v", again, err)
 		}
 	})
 }
+
+// A log that has what the archive begins with is gone on with, whether a restore was interrupted or an old copy was put back. One that has
+// anything else is left as it is.
+func TestRestoreGoesOn(t *testing.T) {
+	t.Parallel()
+	s := projectiontest.NewStream(t)
+	s.Write(9) // and a stranger's
+	s.Write(9)
+	kept := &memory.Tables{}
+	keep(t, s, kept)
+	all := messages(t, s.Store)
+	for cut := range len(all) {
+		to := &historymemory.Store{}
+		copied := 0
+		err := s.Store.Scan(t.Context(), 0, func(m history.Message) error {
+			if copied++; copied > cut {
+				return errEnough
+			}
+			subject, err := history.Subject(m.Incident)
+			if err != nil {
+				subject = "emergency.Nothing_Of_Ours"
+			}
+			to.Publish(subject, m.Data)
+			return nil
+		})
+		if err != nil && !errors.Is(err, errEnough) {
+			t.Fatal(err)
+		}
+		got, err := archive.Restore(t.Context(), kept, s.Keys.Ring, to)
+		if err != nil || got.Before != uint64(cut) || got.Before+uint64(len(all)-cut) != got.Messages+got.LeftOut {
+			t.Errorf("after %d messages: %+v, %v", cut, got, err)
+		}
+	}
+	for name, spoil := range map[string]func(*historymemory.Store){
+		"another message": func(to *historymemory.Store) { to.Publish("emergency.e20261124-1", []byte("junk")) },
+		"more than the archive has": func(to *historymemory.Store) {
+			if _, err := archive.Restore(t.Context(), kept, s.Keys.Ring, to); err != nil {
+				t.Fatal(err)
+			}
+			to.Publish("emergency.e20261124-1", []byte("junk"))
+		},
+	} {
+		to := &historymemory.Store{}
+		spoil(to)
+		before := messages(t, to)
+		if _, err := archive.Restore(t.Context(), kept, s.Keys.Ring, to); !errors.Is(err, archive.ErrNotEmpty) || !slices.Equal(before, messages(t, to)) {
+			t.Errorf("%s: %v, and %d messages are %d", name, err, len(before), len(messages(t, to)))
+		}
+	}
+}
+
+var errEnough = errors.New("enough")
 
 func messages(t *testing.T, from history.Store) []string {
 	t.Helper()

@@ -4,6 +4,7 @@ package archive
 
 import (
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -33,8 +34,9 @@ func messageOf(row projection.Row) (stored, error) {
 
 // Restored is what Restore wrote.
 type Restored struct {
-	// Messages were written, of which Foreign are strangers'; LeftOut were strangers' on subjects that name no incident.
-	Messages, Foreign, LeftOut uint64
+	// Messages are in the log now, of which Foreign are strangers' and Before were there already; LeftOut were strangers' on subjects that name
+	// no incident.
+	Messages, Foreign, Before, LeftOut uint64
 	// SameSequences: every message has the sequence that it had, so that whoever kept a mark goes on from there.
 	SameSequences bool
 	// Last is the mark of the last message of the new log.
@@ -43,8 +45,8 @@ type Restored struct {
 	Heads map[string]history.Head
 }
 
-// ErrNotEmpty is returned by Restore for a log that has messages: nothing is ever written over.
-var ErrNotEmpty = errors.New("the log is not empty")
+// ErrNotEmpty is returned by Restore for a log that has other messages than the archive begins with: nothing is ever written over.
+var ErrNotEmpty = errors.New("the log is not empty, and what it has is not what the archive begins with")
 
 // DamagedError is returned by Restore when the archive itself is not whole; nothing was written.
 type DamagedError struct{ Problems []string }
@@ -53,14 +55,16 @@ func (e *DamagedError) Error() string {
 	return fmt.Sprintf("the archive is not whole, nothing was written: %d problems, the first: %s", len(e.Problems), e.Problems[0])
 }
 
-// Restore fills an empty log from the archive. Before it writes anything it proves the archive whole: digests of all bytes, no
+// Restore fills a log from the archive: an empty one, or one that has the archive's first messages and nothing else, as a restore that was
+// interrupted leaves it, or an old copy of the log. Before it writes anything it proves the archive whole: digests of all bytes, no
 // gap in the sequences, chain and signatures of every history. Then it appends the same bytes in the same order, and proves
 // the new log by reading it from the start and comparing the heads. Strangers' messages are written back as well, so that
-// sequences stay, except where their subject names no incident.
+// sequences stay, except where their subject names no incident. Nothing else may write to the log meanwhile.
 //
-// After an error in the middle the log has a part of the messages: begin again with an empty one.
+// After an error in the middle the log has a part of the messages: do it again.
 func Restore(ctx context.Context, from Reader, keys *history.Keyring, to history.Store) (*Restored, error) {
-	if err := to.Scan(ctx, 0, func(history.Message) error { return ErrNotEmpty }); err != nil {
+	there, err := presentIn(ctx, to)
+	if err != nil {
 		return nil, err
 	}
 	want, err := prove(ctx, from, keys)
@@ -74,13 +78,21 @@ func Restore(ctx context.Context, from Reader, keys *history.Keyring, to history
 		if err != nil {
 			return err
 		}
-		if m.Incident == "" || len(m.Data) == 0 {
+		var sequence uint64
+		more := out.Before < uint64(len(there))
+		switch {
+		case more && there[out.Before].of == digestOf(m.Message):
+			sequence = there[out.Before].sequence
+			out.Before++
+		case m.Incident == "" || len(m.Data) == 0:
 			out.LeftOut++
 			return nil
-		}
-		sequence, err := to.Append(ctx, m.Incident, last[m.Incident], m.Data, ownHeaders(m.Header))
-		if err != nil {
-			return err
+		case more:
+			return fmt.Errorf("%w: see its sequence %d", ErrNotEmpty, there[out.Before].sequence)
+		default:
+			if sequence, err = to.Append(ctx, m.Incident, last[m.Incident], m.Data, ownHeaders(m.Header)); err != nil {
+				return err
+			}
 		}
 		last[m.Incident] = sequence
 		out.Last = history.Message{Sequence: sequence, Data: m.Data}.Mark()
@@ -91,6 +103,9 @@ func Restore(ctx context.Context, from Reader, keys *history.Keyring, to history
 		out.SameSequences = out.SameSequences && sequence == m.Sequence
 		return nil
 	})
+	if err == nil && out.Before < uint64(len(there)) {
+		err = fmt.Errorf("%w: it goes on with sequence %d", ErrNotEmpty, there[out.Before].sequence)
+	}
 	if err != nil {
 		return out, fmt.Errorf("restore: %w", err)
 	}
@@ -107,6 +122,25 @@ func Restore(ctx context.Context, from Reader, keys *history.Keyring, to history
 		}
 	}
 	return out, nil
+}
+
+// present is a message that the log has already.
+type present struct {
+	sequence uint64
+	of       [sha256.Size]byte
+}
+
+func presentIn(ctx context.Context, log history.Store) (list []present, err error) {
+	err = log.Scan(ctx, 0, func(m history.Message) error {
+		list = append(list, present{m.Sequence, digestOf(m)})
+		return nil
+	})
+	return list, err
+}
+
+// digestOf tells a message of a history from every other.
+func digestOf(m history.Message) [sha256.Size]byte {
+	return sha256.Sum256(append(append([]byte(m.Incident), 0), m.Data...)) // an id has no zero byte
 }
 
 // ownHeaders leaves out what only a store sets.

@@ -91,9 +91,10 @@ func reconcileCommand(environ []string) *cobra.Command {
 
 func restoreCommand(environ []string) *cobra.Command {
 	o := &archived{user: ""}
-	cmd := o.command("restore", "Fill a log that is empty from the archive, and prove it whole",
+	cmd := o.command("restore", "Fill a log from the archive, and prove it whole",
 		"With --nats the log of an installation, whose streams were provisioned and whose services do not run yet, by the provisioner's user. Else that of\n"+
-			"a data folder that has none. What was under way outside when the log was lost, such as a call, is not done again by itself.",
+			"a data folder that has none. A log that has the beginning of the archive, as after an interruption, is gone on with; with anything else nothing\n"+
+			"is written. What was under way outside when the log was lost, such as a call, is not done again by itself.",
 		o.restore)
 	o.set.Cluster.copyFlags(cmd.Flags())
 	o.load = loads(cmd, environ)
@@ -290,6 +291,9 @@ func (o *archived) restore(ctx context.Context) error {
 			return err
 		}
 		fmt.Fprintf(o.out, "%d messages restored, %d of them strangers', %d left out\n", r.Messages, r.Foreign, r.LeftOut)
+		if r.Before > 0 {
+			fmt.Fprintf(o.out, "%d of them were there before\n", r.Before)
+		}
 		for _, id := range slices.Sorted(maps.Keys(r.Heads)) {
 			fmt.Fprintf(o.out, "%s ends at %d with %s\n", id, r.Heads[id].Position, r.Heads[id].Hash)
 		}
