@@ -228,7 +228,8 @@ func (x *keeping) rolledBack(detail string) error {
 	return &LogRolledBackError{ID: x.def.ID(), At: x.stored.Mark, Detail: detail}
 }
 
-// firstBatch is how many batches are one, while a version whose rows only grow is built: nobody waits for the first of them.
+// firstBatch is how many batches are one, while a version whose rows only grow is built: nobody waits for the first of them. As many are judged
+// meanwhile.
 const firstBatch = 16
 
 // catchUp folds everything that is in the log now and stores what is missing.
@@ -252,8 +253,8 @@ func (k *Keeper) catchUp(ctx context.Context) (*keeping, error) {
 // read folds the log from its beginning. Some messages are folded while the next are judged.
 func (x *keeping) read(ctx context.Context) error {
 	from := x.stored
-	fold := newStage(func(block []*Judged) error { return x.foldFrom(ctx, block) })
-	judge := newStage(func(block []history.Message) error { return fold.next(x.judge.judgeAll(block)) })
+	fold := newStage(firstBatch, func(block []*Judged) error { return x.foldFrom(ctx, block) })
+	judge := newStage(1, func(block []history.Message) error { return fold.next(x.judge.judgeAll(block)) })
 	var batch []history.Message
 	err := x.cfg.Store.Scan(ctx, 0, func(m history.Message) error {
 		batch = append(batch, m)

@@ -152,8 +152,8 @@ func inOrder(asked []Projection) []Projection {
 // CatchUp applies everything that is in the store now and returns. Call it before Run, so that the first answers are
 // already true.
 func (r *Runner) CatchUp(ctx context.Context) error {
-	fold := newStage(r.fold)
-	judge := newStage(func(block []history.Message) error { return fold.next(r.judge.judgeAll(block)) })
+	fold := newStage(1, r.fold)
+	judge := newStage(1, func(block []history.Message) error { return fold.next(r.judge.judgeAll(block)) })
 	batch := make([]history.Message, 0, history.BlockSize)
 	take := func() error {
 		if len(batch) == 0 {
@@ -190,8 +190,9 @@ type stage[T any] struct {
 	done   chan error // how it ended; at the first error, or at end
 }
 
-func newStage[T any](do func(T) error) *stage[T] {
-	s := &stage[T]{blocks: make(chan T, 1), done: make(chan error, 1)}
+// newStage has room for some blocks that it has not begun with.
+func newStage[T any](room int, do func(T) error) *stage[T] {
+	s := &stage[T]{blocks: make(chan T, room), done: make(chan error, 1)}
 	go func() {
 		for block := range s.blocks {
 			if err := do(block); err != nil {

@@ -322,11 +322,17 @@ func (t *Tables) Each(ctx context.Context, d projection.Definition, table string
 	return fmt.Errorf("%s has no table %q", d.ID(), table)
 }
 
-func each(ctx context.Context, tx pgx.Tx, d projection.Definition, table projection.Table, where string, args []any, fn func(projection.Row) error) error {
+// columns are the names of a table's columns as SQL.
+func columns(table projection.Table) []string {
 	names := make([]string, len(table.Columns))
 	for i, c := range table.Columns {
 		names[i] = quote(c)
 	}
+	return names
+}
+
+func each(ctx context.Context, tx pgx.Tx, d projection.Definition, table projection.Table, where string, args []any, fn func(projection.Row) error) error {
+	names := columns(table)
 	rows, err := tx.Query(ctx, fmt.Sprintf("SELECT %s FROM %s%s ORDER BY %s", strings.Join(names, ", "), quote(d.ID(), table.Name), where, strings.Join(names[:table.Key], ", ")), args...)
 	if err != nil {
 		return err

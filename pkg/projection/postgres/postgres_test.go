@@ -263,7 +263,8 @@ func (c *crashing) Open(ctx context.Context, d projection.Definition) (projectio
 }
 
 func (c *crashing) Commit(ctx context.Context, d projection.Definition, step projection.Step, changes []projection.Change) error {
-	return c.crash(ctx, func() error { return c.Tables.Commit(ctx, d, step, changes) })
+	// Somebody holds the last table, so the transaction has written all others and waits there when the server goes.
+	return c.crash(ctx, `LOCK TABLE sample_v1.last IN ACCESS EXCLUSIVE MODE`, func() error { return c.Tables.Commit(ctx, d, step, changes) })
 }
 
 func (c *crashing) Build(ctx context.Context, d projection.Definition, from projection.Position) (projection.Build, error) {
@@ -280,20 +281,20 @@ type crashingBuild struct {
 }
 
 func (b *crashingBuild) Commit(ctx context.Context, to projection.Position, changes []projection.Change) error {
-	return b.c.crash(ctx, func() error { return b.Build.Commit(ctx, to, changes) })
+	// A build has its tables to itself; somebody is about to make the schema of the views, which comes last.
+	return b.c.crash(ctx, `CREATE SCHEMA sample`, func() error { return b.Build.Commit(ctx, to, changes) })
 }
 
-func (c *crashing) crash(ctx context.Context, commit func() error) error {
+func (c *crashing) crash(ctx context.Context, hold string, commit func() error) error {
 	if c.n++; c.n != c.at {
 		return commit()
 	}
-	// Somebody holds the last table, so the transaction has written all others and waits there when the server goes.
 	holder, err := pgx.Connect(ctx, c.address)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = holder.Close(ctx) }() // the server is gone
-	if _, err := holder.Exec(ctx, `BEGIN; LOCK TABLE sample_v1.last IN ACCESS EXCLUSIVE MODE`); err != nil {
+	if _, err := holder.Exec(ctx, "BEGIN; "+hold); err != nil {
 		return err
 	}
 	ended := make(chan error, 1)
