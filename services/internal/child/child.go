@@ -129,6 +129,9 @@ func (p *Process) Done() <-chan struct{} { return p.done }
 // Err tells how the process ended. Only after Done.
 func (p *Process) Err() error { return p.err }
 
+// PID is its number.
+func (p *Process) PID() int { return p.cmd.Process.Pid }
+
 // Signal sends a signal, such as SIGSTOP. One to a process that has ended does nothing.
 func (p *Process) Signal(s syscall.Signal) error {
 	if err := p.cmd.Process.Signal(s); err != nil && !errors.Is(err, os.ErrProcessDone) {
