@@ -303,8 +303,11 @@ func (x *keeping) fold(block []*Judged) error {
 	switch {
 	case x.build != nil:
 		return x.build.add(x.projection)
-	case x.folded.Sequence < x.stored.Sequence:
-		return nil // those rows are stored
+	case x.folded.Sequence < x.stored.Sequence: // those rows are stored
+		if facts, ok := x.projection.(Streaming); ok {
+			facts.TakeFacts() // or all of a long log would be in memory
+		}
+		return nil
 	}
 	x.collect()
 	return nil

@@ -29,8 +29,8 @@ type Tabular interface {
 	Take() []Change
 }
 
-// Streaming is a Tabular that hands out its rows that never change as they come, so that the first build of a version need not keep all of
-// them until it has folded the whole stream.
+// Streaming is a Tabular that hands out its rows that never change as they come, so that neither the first build of a version nor a start, at
+// which most of them are stored already, needs to keep all of them until the stream is folded.
 type Streaming interface {
 	Tabular
 	// TakeFacts returns the rows of AppendOnly tables since it or Take was called last.

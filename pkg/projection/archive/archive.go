@@ -95,6 +95,9 @@ func (f *Fold) Take() []projection.Change {
 	return list
 }
 
+// TakeFacts implements projection.Streaming: no row of the archive ever changes.
+func (f *Fold) TakeFacts() []projection.Change { return f.Take() }
+
 // artefactsIn are the artefacts that a payload names, however deep, in the order of its fields.
 func artefactsIn(payload proto.Message) []*emergencyv1.Artefact {
 	var list []*emergencyv1.Artefact

@@ -150,18 +150,18 @@ func (r *Records) BookAt(at time.Time) (*rulebook.Book, error) {
 	return book, nil
 }
 
-// incidents are the ids of all histories, sorted.
-func (r *Records) incidents() []string {
+// now are all records of this moment: what comes later is in none of the lists.
+func (r *Records) now() map[string][]Stored {
 	r.mu.RLock()
 	defer r.mu.RUnlock()
-	return slices.Sorted(maps.Keys(r.kept))
+	return maps.Clone(r.kept)
 }
 
 // Dump writes every record as a line of incident, first position, hash and stored bytes.
 func (r *Records) Dump(w io.Writer) error {
-	for _, id := range r.incidents() {
-		all, _ := r.Stored(id, 1)
-		for _, stored := range all {
+	all := r.now()
+	for _, id := range slices.Sorted(maps.Keys(all)) {
+		for _, stored := range all[id] {
 			rec := stored.decoded()
 			if _, err := fmt.Fprintf(w, "%s %d %s %s\n", id, rec.Record.GetFirstPosition(), rec.Hash, base64.StdEncoding.EncodeToString(rec.Signed)); err != nil {
 				return fmt.Errorf("dump records of %s: %w", id, err)

@@ -7,6 +7,9 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
+	"sort"
 	"time"
 
 	"google.golang.org/protobuf/encoding/protojson"
@@ -67,13 +70,18 @@ func payloadJSON(m proto.Message) (string, error) {
 // Entries are the entries of an incident from one position to another, both included; to 0 is the last. ok is false if there is no such
 // incident.
 func (t *Timeline) Entries(incident string, from, to uint64) (list []*dashboardv1.TimelineEntry, ok bool, err error) {
-	first := t.records.At(incident, 1)
-	if first == nil {
+	all, ok := t.records.Stored(incident, 0)
+	if !ok {
 		return nil, false, nil
 	}
-	declared := first.Record.GetRecordedAt().AsTime()
-	stored, _ := t.records.Stored(incident, from)
-	for _, s := range stored {
+	list, err = entries(all, from, to)
+	return list, true, err
+}
+
+// entries are those of a history from one position to another.
+func entries(all []Stored, from, to uint64) (list []*dashboardv1.TimelineEntry, err error) {
+	declared := all[0].decoded().Record.GetRecordedAt().AsTime()
+	for _, s := range all[sort.Search(len(all), func(i int) bool { return all[i].Last >= from }):] {
 		rec := s.decoded()
 		for _, e := range rec.Events {
 			if e.Position < from || to != 0 && e.Position > to {
@@ -81,7 +89,7 @@ func (t *Timeline) Entries(incident string, from, to uint64) (list []*dashboardv
 			}
 			words, err := entry(declared, rec, e)
 			if err != nil {
-				return nil, true, fmt.Errorf("%s: %w", rec.ID(e), err)
+				return nil, fmt.Errorf("%s: %w", rec.ID(e), err)
 			}
 			list = append(list, words)
 		}
@@ -89,7 +97,7 @@ func (t *Timeline) Entries(incident string, from, to uint64) (list []*dashboardv
 			break
 		}
 	}
-	return list, true, nil
+	return list, nil
 }
 
 // Last is an incident's last position; 0 if there is no such incident.
@@ -120,12 +128,13 @@ type dumped struct {
 // Dump writes every entry as a JSON line, incidents in order.
 func (t *Timeline) Dump(w io.Writer) error {
 	enc := json.NewEncoder(w)
-	for _, id := range t.records.incidents() {
-		entries, _, err := t.Entries(id, 1, 0)
+	all := t.records.now()
+	for _, id := range slices.Sorted(maps.Keys(all)) {
+		list, err := entries(all[id], 1, 0)
 		if err != nil {
 			return fmt.Errorf("dump %w", err)
 		}
-		for _, e := range entries {
+		for _, e := range list {
 			d := dumped{
 				Incident: id, Position: e.GetPosition(), Type: e.GetType(), At: e.GetRecordedAt().AsTime().Format(time.RFC3339Nano), SinceMs: e.GetSinceDeclaredMs(),
 				Actor: actorText(e.GetActor()), Text: e.GetText(), Ground: e.GetAuthority(), Deviations: e.GetDeviations(), Payload: json.RawMessage(e.GetPayloadJson()),
