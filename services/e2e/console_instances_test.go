@@ -417,15 +417,27 @@ func (d *desks) throughTheOther(t *testing.T) {
 	}
 }
 
+// goesOn checks that the session goes on for longer than an instance that starts takes to end what it finds (its effects have 5 s): until the
+// history has anchored the recording twice more, which happens every 5 s.
+func (s *shared) goesOn() {
+	s.t.Helper()
+	for range 2 {
+		anchored := len(s.now().Checkpoints)
+		s.types("echo still here")
+		s.await("a checkpoint of a session that goes on", func(g *procedure.Grant) bool { return len(g.Checkpoints) > anchored })
+	}
+	s.types("echo and here")
+}
+
 // otherRestarts: an instance that stops and starts, in order or killed, ends no session but its own.
 func (d *desks) otherRestarts(t *testing.T) {
 	s := d.open(t, d.one)
 	must(t, d.two.Process().Stop())
 	must(t, d.c.StartInstance(t.Context(), d.two))
-	s.types("echo > " + s.path("after a restart"))
+	s.goesOn()
 	must(t, d.two.Process().Kill())
 	must(t, d.c.StartInstance(t.Context(), d.two))
-	s.types("echo > " + s.path("after a kill"))
+	s.goesOn()
 	if g := s.now(); g.State != procedure.GrantLive {
 		t.Errorf("the session is %s", g.State)
 	}
