@@ -60,8 +60,16 @@ func TestDatabase(t *testing.T) {
 	if said, err := tryCompare(t, "reconcile", "--data", to, "--keyring", env.Data("services.keys.json"), "--database", address); err == nil || !strings.Contains(said, "ARTEFACT_MISSING") || strings.Contains(said, "MISSING_IN") || strings.Contains(said, "DIFFERENT") {
 		t.Errorf("reconcile said %s, %v", said, err)
 	}
-	if _, err := tryCompare(t, "restore", "--data", to, "--keyring", env.Data("services.keys.json"), "--database", address); err == nil {
-		t.Error("a log that has messages was restored over")
+	// Doing it again writes nothing; a log that has anything else is left alone.
+	again := compareLog(t, "restore", "--data", to, "--keyring", env.Data("services.keys.json"), "--database", address)
+	if !strings.Contains(again, "of them were there before") || !strings.Contains(again, st.HeadHash) {
+		t.Errorf("restore said %s when all was there", again)
+	}
+	other := testenv.Start(t, testenv.Options{NoAgents: true})
+	other.Play(testenv.Declared)
+	other.Stop()
+	if said, err := tryCompare(t, "restore", "--data", other.Data(), "--keyring", env.Data("services.keys.json"), "--database", address); err == nil || !strings.Contains(said+err.Error(), "is not empty") {
+		t.Errorf("into another log: %s, %v", said, err)
 	}
 }
 
