@@ -413,7 +413,8 @@ func (x *keeping) standBy(ctx context.Context) error {
 }
 
 // moved goes on from where another process has brought the rows meanwhile, after looking that it read the same log. Rows are
-// a function of the stream, so those that may change may be written twice; those that are only added are left out.
+// a function of the stream: what this one has folded no further is all there, and would bring back what is gone since. Of what it has folded
+// further, rows that may change may be written twice; those that are only added are left out.
 func (x *keeping) moved(ctx context.Context, at Position) error {
 	if at.Sequence < x.stored.Sequence || at.Complete != x.stored.Complete {
 		return fmt.Errorf("%w: the fold begins again", &MovedError{x.def.ID(), at, x.stored})
@@ -430,7 +431,10 @@ func (x *keeping) moved(ctx context.Context, at Position) error {
 	kept := x.changes
 	x.changes, x.merged = nil, map[string]int{}
 	for _, c := range kept {
-		if x.grows[c.Table] {
+		switch {
+		case x.folded.Sequence <= at.Sequence:
+			continue
+		case x.grows[c.Table]:
 			if c.Sequence > at.Sequence {
 				x.changes = append(x.changes, c)
 			}
