@@ -237,7 +237,7 @@ func (m *matrixRun) callers() []caller {
 func (m *matrixRun) readings(callers []caller) {
 	const public = "/emergency.dashboard.v1.QueryService/ReadLog"
 	among := []string{ // the services among each other
-		"/emergency.deployment.v1.AgentService/RunJob", "/emergency.restricted.v1.RestrictedService/Reveal", "/emergency.restricted.v1.RestrictedService/Erase",
+		"/emergency.deployment.v1.AgentService/RunJob", "/emergency.deployment.v1.ConsoleService/ReadInstance", "/emergency.restricted.v1.RestrictedService/Reveal", "/emergency.restricted.v1.RestrictedService/Erase",
 		"/emergency.review.v1.ReviewReaderService/ComputePatch",
 	}
 	strangers := []procedure.Reason{procedure.ReasonNoIdentity, procedure.ReasonKeyUnknown, procedure.ReasonKeyRevoked}
