@@ -259,16 +259,17 @@ type walked struct {
 	Skip, Loop     bool
 }
 
-// listens notes at each Tab where the focus is, and whether that is to be seen: it has an outline, is inside the window, and nothing
+// listens notes at each Tab where the focus is, what of the page as it was at first is not reached (a live part may be drawn anew behind the
+// focus), and whether each is to be seen: it has an outline, is inside the window, and nothing
 // that stays in place lies over it.
 const listens = `(() => {
 	const name = e => e.tagName + ' ' + (e.innerText || e.value || e.getAttribute('aria-label') || e.name || '').trim().slice(0, 40);
 	const reachable = e => e.checkVisibility({visibilityProperty: true}) && !e.disabled && !(e.closest('details:not([open])') && !(e.tagName === 'SUMMARY' && e.parentElement.closest('details:not([open])') === e.parentElement && !e.parentElement.parentElement.closest('details:not([open])')));
 	const want = () => [...document.querySelectorAll('a[href], button, summary, select, textarea, input:not([type=hidden]), [tabindex="0"]')].filter(reachable)
 		.filter(e => e.type !== 'radio' || e === ([...document.getElementsByName(e.name)].find(r => r.checked) || document.getElementsByName(e.name)[0]));
-	const skip = document.querySelector('a.skip'), seen = new Set([skip]), w = window.walk = {stops: 1, unseen: [], left: false};
+	const skip = document.querySelector('a.skip'), seen = new Set([skip]), first = new Set(want()), w = window.walk = {stops: 1, unseen: [], left: false};
 	skip.focus(); // from where the walk begins: by a script, so that whether it is to be seen is checked elsewhere
-	w.report = () => ({Skip: want()[0] === skip && document.querySelector(skip.getAttribute('href'))?.tagName === 'MAIN', Stops: w.stops, Want: want().length, Missed: want().filter(e => !seen.has(e)).map(name), Unseen: w.unseen, Loop: w.left});
+	w.report = () => ({Skip: want()[0] === skip && document.querySelector(skip.getAttribute('href'))?.tagName === 'MAIN', Stops: w.stops, Want: want().length, Missed: want().filter(e => first.has(e) && !seen.has(e)).map(name), Unseen: w.unseen, Loop: w.left});
 	w.note = () => {
 		const e = document.activeElement;
 		if (w.left || e === w.last) return; // a date has three stops
