@@ -18,6 +18,7 @@ import (
 	"github.com/nats-io/nats-server/v2/server"
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"cacert.org/emergency/pkg/dispatch"
 	"cacert.org/emergency/pkg/history"
@@ -32,14 +33,16 @@ import (
 )
 
 // generated are histories as long as wanted: each record is decided, sealed and read back by what a service decides with, but into memory,
-// because a synced log would take an hour for a million of them. All incidents are drills by one person who writes notes.
+// because a synced log would take an hour for a million of them. All incidents are drills by one person who writes notes, and the team's lead
+// does what is owed.
 type generated struct {
-	store    *memory.Store
-	keys     *history.Keyring
-	dispatch *dispatch.Dispatcher // of the incident service
-	carla    procedure.Actor
-	numbers  known
-	at       time.Time
+	store       *memory.Store
+	keys        *history.Keyring
+	dispatch    *dispatch.Dispatcher // of the incident service
+	arbitration *dispatch.Dispatcher
+	carla, lead procedure.Actor
+	numbers     known
+	at          time.Time
 }
 
 // known counts the incidents that were declared.
@@ -88,20 +91,22 @@ func newGenerated(ctx context.Context, dir string) (*generated, error) {
 		return nil, err
 	}
 	for _, k := range people {
-		if k.GetPerson() == "carla" {
+		switch k.GetPerson() {
+		case "carla":
 			g.carla = procedure.Actor{KeyID: k.GetKeyId()}
+		case "clara":
+			g.lead = procedure.Actor{KeyID: k.GetKeyId()}
 		}
 	}
 	founding, err := demobook.Founding(people, g.at)
 	if err != nil {
 		return nil, err
 	}
-	arbitration, err := of(procedure.OwnerArbitration)
-	if err != nil {
+	if g.arbitration, err = of(procedure.OwnerArbitration); err != nil {
 		return nil, err
 	}
 	system := procedure.Actor{System: emergencyv1.SystemKind_SYSTEM_KIND_SERVICE, SystemName: procedure.OwnerArbitration}
-	if _, err := arbitration.Do(ctx, founding, dispatch.Input{Actor: system}); err != nil {
+	if _, err := g.arbitration.Do(ctx, founding, dispatch.Input{Actor: system}); err != nil {
 		return nil, err
 	}
 	g.dispatch, err = of(procedure.OwnerIncident)
@@ -126,22 +131,44 @@ func (g *generated) declare(ctx context.Context) (string, error) {
 
 func (g *generated) note(ctx context.Context, incident string) error {
 	_, err := g.dispatch.Do(ctx, &emergencyv1.AnnotateLogRequest{
-		Meta: &emergencyv1.CommandMeta{Incident: incident, RequestId: "bench-" + rand.Text()}, Entry: 1, Text: "a note of about the length that people write at night",
+		Meta: meta(incident), Entry: 1, Text: "a note of about the length that people write at night",
 	}, dispatch.Input{Actor: g.carla})
 	return err
 }
 
-func (g *generated) standDown(ctx context.Context, incident string) error {
-	_, err := g.dispatch.Do(ctx, &emergencyv1.StandDownRequest{
-		Meta: &emergencyv1.CommandMeta{Incident: incident, RequestId: "bench-" + rand.Text()}, Reason: "measuring the system is over",
-	}, dispatch.Input{Actor: g.carla})
-	return err
+func meta(incident string) *emergencyv1.CommandMeta {
+	return &emergencyv1.CommandMeta{Incident: incident, RequestId: "bench-" + rand.Text()}
 }
 
-// stillOpen is how many of the incidents that are grown at a time are not stood down, where the others are.
+// last are the last records of an incident that is over: nobody owes anything or is waited for.
+func (g *generated) last() []func(context.Context, string) error {
+	why := "measuring the system is over"
+	return []func(context.Context, string) error{
+		func(ctx context.Context, incident string) error {
+			_, err := g.dispatch.Do(ctx, &emergencyv1.StandDownRequest{Meta: meta(incident), Reason: why}, dispatch.Input{Actor: g.carla})
+			return err
+		},
+		func(ctx context.Context, incident string) error {
+			approve := emergencyv1.LeadDecision_LEAD_DECISION_APPROVE
+			_, err := g.dispatch.Do(ctx, &emergencyv1.RecordLeadDecisionRequest{Meta: meta(incident), Decision: approve, Reason: why}, dispatch.Input{Actor: g.lead})
+			return err
+		},
+		func(ctx context.Context, incident string) error {
+			from, until := timestamppb.New(g.at.Add(-time.Hour)), timestamppb.New(g.at.Add(time.Hour))
+			_, err := g.arbitration.Do(ctx, &emergencyv1.RecordBoardSummaryRequest{Meta: meta(incident), From: from, Until: until, BoardReference: "bench"}, dispatch.Input{Actor: g.lead})
+			return err
+		},
+		func(ctx context.Context, incident string) error {
+			_, err := g.dispatch.Do(ctx, &emergencyv1.CloseRequest{Meta: meta(incident), Outcome: emergencyv1.Outcome_OUTCOME_NOT_NEEDED, Summary: why}, dispatch.Input{Actor: g.carla})
+			return err
+		},
+	}
+}
+
+// stillOpen is how many of the incidents that are grown at a time are not over, where the others are.
 const stillOpen = 10
 
-// grow makes incidents of so many records each, and returns their ids. Where all are to be over but a few, the last record says so.
+// grow makes incidents of so many records each, and returns their ids. Where all are to be over but a few, the last records say so.
 func (g *generated) grow(ctx context.Context, incidents, records int, over bool) ([]string, error) {
 	var ids []string
 	for range incidents {
@@ -156,6 +183,7 @@ func (g *generated) grow(ctx context.Context, incidents, records int, over bool)
 		next <- i
 	}
 	close(next)
+	last := g.last()
 	workers := runtime.GOMAXPROCS(0)
 	failed := make(chan error, workers)
 	var group sync.WaitGroup
@@ -164,8 +192,8 @@ func (g *generated) grow(ctx context.Context, incidents, records int, over bool)
 			for i := range next {
 				for n := range records - 1 {
 					give := g.note
-					if over && i >= stillOpen && n == records-2 {
-						give = g.standDown
+					if k := n - (records - 1 - len(last)); over && i >= stillOpen && k >= 0 {
+						give = last[k]
 					}
 					if err := give(ctx, ids[i]); err != nil {
 						failed <- err
