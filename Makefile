@@ -35,7 +35,7 @@ test: ## all tests
 	go test -timeout 40m work
 
 race: ## all tests with the race detector
-	go test -race -timeout 40m work
+	GORACE=atexit_sleep_ms=20 go test -race -timeout 40m work
 
 e2e: ## the scenarios alone
 	go test ./services/e2e/...

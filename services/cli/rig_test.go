@@ -90,6 +90,7 @@ func start(env *testscript.Env, n node, besides func(*app.Settings)) error {
 	env.Setenv("SERVER", n.addr)
 	env.Setenv("EPATCH_DATA", n.data)
 	env.Setenv("HOME", filepath.Join(env.WorkDir, "home"))
+	env.Setenv("GORACE", os.Getenv("GORACE"))
 	for _, who := range []string{"AUTHOR", "COMMITTER"} {
 		env.Setenv("GIT_"+who+"_NAME", "dora")
 		env.Setenv("GIT_"+who+"_EMAIL", "dora@example.org")
