@@ -85,7 +85,7 @@ func (s *Server) Watch(stream grpc.BidiStreamingServer[deploymentv1.WatchRequest
 		return err
 	}
 	first, err := stream.Recv()
-	if err != nil {
+	if err != nil && !errors.Is(err, io.EOF) {
 		return err
 	}
 	hello := first.GetHello()
@@ -260,11 +260,11 @@ func (s *Server) show(ctx context.Context, stream grpc.BidiStreamingServer[deplo
 			err = v.tell(ctx, e)
 		case err = <-failed:
 			stop()
-			if errors.Is(err, io.EOF) {
-				return nil
+			if cause := context.Cause(ctx); cause != nil {
+				err = cause
 			}
-			if cause := context.Cause(ctx); cause != nil && !errors.Is(cause, io.EOF) {
-				return cause
+			if errors.Is(err, io.EOF) { // of the session, or the client has said that no more comes from it
+				return nil
 			}
 			return consoleError("4.4 ArmWatch", err)
 		case <-beat:

@@ -253,7 +253,15 @@ func TestWatchThroughTheOther(t *testing.T) {
 	for err = nil; err == nil; {
 		_, err = stream.Recv()
 	}
+	if !errors.Is(err, io.EOF) {
+		t.Errorf("a watch that its client has ended ends with %v", err)
+	}
 	watched(false)
+	silent, err := x.console(deploymenttest.Watcher).Watch(t.Context())
+	x.Must(err)
+	x.Must(silent.CloseSend())
+	_, err = silent.Recv()
+	wantRefusal(t, err, procedure.ReasonField)
 }
 
 // TestInstanceAway: an instance that has a grant and is gone, with its process, or only silent. Nobody else lets anybody in, and nobody says what
