@@ -147,8 +147,12 @@ const minBeat = 100 * time.Millisecond
 func (h *hub) hello(ctx context.Context, in <-chan received) (*attached, error) {
 	late := time.NewTimer(helloWithin)
 	defer late.Stop()
+	nameless := refused(procedure.InvalidArgument, procedure.ReasonField, "G2", "an agent says its name first", "send hello with the name in your key's entry")
 	select {
 	case r := <-in:
+		if errors.Is(r.err, io.EOF) {
+			return nil, nameless
+		}
 		if r.err != nil {
 			return nil, r.err
 		}
@@ -159,7 +163,7 @@ func (h *hub) hello(ctx context.Context, in <-chan received) (*attached, error) 
 		}
 		return &attached{agentID: id, key: key, beat: beat}, err
 	case <-late.C:
-		return nil, refused(procedure.InvalidArgument, procedure.ReasonField, "G2", "an agent says its name first", "send hello with the name in your key's entry")
+		return nil, nameless
 	case <-ctx.Done():
 		return nil, context.Cause(ctx)
 	}

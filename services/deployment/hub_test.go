@@ -128,6 +128,11 @@ func TestWhoMayAttach(t *testing.T) {
 			t.Errorf("%s as %q: %s, want %s", c.who, c.name, got, c.want)
 		}
 	}
+	silent, err := deploymentv1.NewAgentServiceClient(w.Conn(w.addr, deploymenttest.Host)).Attach(t.Context())
+	w.Must(err)
+	w.Must(silent.CloseSend())
+	_, err = silent.Recv()
+	wantRefusal(t, err, procedure.ReasonField)
 }
 
 // TestWhoMayRunJobs: services only, and of what changes a critical host not even they.
