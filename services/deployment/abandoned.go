@@ -4,6 +4,7 @@ package deployment
 
 import (
 	"context"
+	"sync"
 	"time"
 
 	"cacert.org/emergency/pkg/procedure"
@@ -78,28 +79,69 @@ func (s *Server) takeOver(ctx context.Context) error {
 	}
 }
 
+// retryTruth is when an instance looks once more at a session of which it could not make true what the history says, by the machine's clock.
+const retryTruth = 200 * time.Millisecond
+
 // makeTrue makes what the history says of this instance's sessions true: another may have ended or frozen one, or the clock, while this one
-// did not answer or did not do it. It never opens anything.
+// did not answer or did not do it. It never opens anything. Each session is looked at by itself, so that none waits for another's host or disk.
 func (s *Server) makeTrue(ctx context.Context) error {
-	frozen := map[broker.Ref]uint64{} // the last freeze that was looked at
+	settled := map[broker.Ref]uint64{} // the last freeze that needs no look any more
+	busy := map[broker.Ref]bool{}      // a look is under way
+	missed := map[broker.Ref]bool{}    // and the history has changed since it began
+	type look struct {
+		ref    broker.Ref
+		freeze uint64
+		done   bool
+	}
+	looked := make(chan look)
+	var looks sync.WaitGroup
+	defer looks.Wait()
 	for {
 		changed := s.Reader.Changed()
 		for _, ref := range s.broker.Refs() {
-			if st, ok := s.broker.Status(ref); ok && st.State != broker.StateEnded {
-				s.makeOneTrue(ctx, ref, frozen)
-			} else {
-				delete(frozen, ref)
+			st, ok := s.broker.Status(ref)
+			if !ok || st.State == broker.StateEnded {
+				delete(settled, ref)
+				continue
 			}
+			if busy[ref] {
+				missed[ref] = true
+				continue
+			}
+			busy[ref] = true
+			before := settled[ref]
+			looks.Go(func() {
+				freeze, done := s.makeOneTrue(ctx, ref, before)
+				if !done {
+					select {
+					case <-time.After(retryTruth):
+					case <-ctx.Done():
+					}
+				}
+				select {
+				case looked <- look{ref, freeze, done}:
+				case <-ctx.Done():
+				}
+			})
 		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-changed:
+		for wait := true; wait; {
+			select {
+			case <-ctx.Done():
+				return nil
+			case l := <-looked:
+				settled[l.ref] = l.freeze
+				wait = l.done && !missed[l.ref]
+				delete(busy, l.ref)
+				delete(missed, l.ref)
+			case <-changed:
+				wait = false
+			}
 		}
 	}
 }
 
-func (s *Server) makeOneTrue(ctx context.Context, ref broker.Ref, frozen map[broker.Ref]uint64) {
+// makeOneTrue returns the last freeze that needs no look any more, and whether there is nothing left to do until the history changes.
+func (s *Server) makeOneTrue(ctx context.Context, ref broker.Ref, settled uint64) (uint64, bool) {
 	var g procedure.Grant
 	s.Incidents.View(ref.Incident, func(st *procedure.State) {
 		if x, ok := st.Grant(ref.Grant); ok {
@@ -112,38 +154,43 @@ func (s *Server) makeOneTrue(ctx context.Context, ref broker.Ref, frozen map[bro
 		e, err := s.broker.Terminate(ctx, ref, broker.CauseGateway, "", "the history says that it has ended", nothing)
 		if err != nil {
 			s.Log.ErrorContext(ctx, "a session that has ended by the history could not be ended", "grant", ref.String(), "error", err)
-			return
+			return settled, false
 		}
 		consoleRules{s, nil}.anchorEnd(ctx, ref, e)
-	case g.Frozen.Position > frozen[ref]:
-		frozen[ref] = g.Frozen.Position
-		s.freezeAsRecorded(ctx, ref, &g)
+	case g.Frozen.Position > settled:
+		if !s.freezeAsRecorded(ctx, ref, &g) {
+			return settled, false
+		}
+		return g.Frozen.Position, true
 	}
+	return settled, true
 }
 
 // freezeAsRecorded freezes a session that the history has frozen, unless it went on since. That is asked twice: who resumes
-// records that first, and may do so between the question and the freeze, which is then recorded as one more.
-func (s *Server) freezeAsRecorded(ctx context.Context, ref broker.Ref, as *procedure.Grant) {
-	holds := func() bool {
+// records that first, and may do so between the question and the freeze, which is then recorded as one more. False if it has to be tried again.
+func (s *Server) freezeAsRecorded(ctx context.Context, ref broker.Ref, as *procedure.Grant) bool {
+	holds := func() (bool, error) {
 		_, g, err := consoleHost{s}.grant(ctx, ref)
-		return err == nil && g.State == procedure.GrantFrozen && g.Frozen.Position == as.Frozen.Position
+		return err == nil && g.State == procedure.GrantFrozen && g.Frozen.Position == as.Frozen.Position, err
 	}
-	if st, ok := s.broker.Status(ref); !ok || st.State != broker.StateLive || !holds() {
-		return
+	if is, err := holds(); !is {
+		return err == nil
 	}
-	s.Log.WarnContext(ctx, "a session is frozen by the history, and was not here", "grant", ref.String())
 	cause := broker.CausePresence
 	if as.FreezeCause == emergencyv1.SessionCause_SESSION_CAUSE_WATCHER {
 		cause = broker.CauseWatcher
 	}
 	_, err := s.broker.Freeze(ctx, ref, cause, func(ctx context.Context, f broker.Freezing) error {
-		if holds() {
+		s.Log.WarnContext(ctx, "a session was frozen by the history, and not here", "grant", ref.String())
+		if is, _ := holds(); is {
 			return nil
 		}
 		f.Cause = broker.CausePresence // by the gateway itself
 		return (consoleRules{s, nil}).Freeze(ctx, ref, f)
 	})
-	if err != nil {
-		s.Log.WarnContext(ctx, "a session could not be frozen as the history says", "grant", ref.String(), "error", err)
+	if err == nil {
+		return true
 	}
+	st, ok := s.broker.Status(ref)
+	return !ok || st.State != broker.StateOpening && st.State != broker.StateLive // it stands still, or is over
 }

@@ -124,9 +124,9 @@ func (s *Server) ArmWatch(ctx context.Context, req *emergencyv1.ArmWatchRequest)
 
 // Freeze freezes a session at once.
 func (s *Server) Freeze(ctx context.Context, req *emergencyv1.FreezeRequest) (*emergencyv1.FreezeResponse, error) {
-	to, absent, err := s.ender(ctx, refOf(req))
-	if to != nil || err != nil {
-		return handOn(ctx, to, err, req, (*sibling).Freeze)
+	res, absent, err := lessen(ctx, s, refOf(req), frozenWithin, req, (*sibling).Freeze)
+	if res != nil || err != nil {
+		return res, err
 	}
 	if s.broker == nil {
 		return nil, s.noConsole(ctx)
@@ -170,11 +170,20 @@ func (s *Server) Resume(ctx context.Context, req *emergencyv1.ResumeRequest) (*e
 	if err != nil {
 		return nil, err
 	}
-	c, err := s.Do(ctx, req, consoleFacts(s.counters(refOf(req))))
-	if err == nil {
-		err = consoleError("4.4 Resume", s.broker.Resume(ctx, refOf(req), person, "resumed by the watcher"))
+	var c *emergencyv1.Committed
+	asked := false
+	give := func(ctx context.Context) (err error) {
+		asked = true
+		c, err = s.Do(ctx, req, consoleFacts(s.counters(refOf(req))))
+		return err
 	}
-	return &emergencyv1.ResumeResponse{Committed: c}, err
+	err = s.broker.Resume(ctx, refOf(req), person, "resumed by the watcher", give)
+	if !asked { // nothing is frozen here: what the rules say of it comes first
+		if refusal := give(ctx); refusal != nil {
+			err = refusal
+		}
+	}
+	return &emergencyv1.ResumeResponse{Committed: c}, consoleError("4.4 Resume", err)
 }
 
 // MarkSession marks a place in a session.
@@ -226,9 +235,9 @@ func (s *Server) ExtendSession(ctx context.Context, req *emergencyv1.ExtendSessi
 
 // Terminate ends a session at once.
 func (s *Server) Terminate(ctx context.Context, req *emergencyv1.TerminateRequest) (*emergencyv1.TerminateResponse, error) {
-	to, absent, err := s.ender(ctx, refOf(req))
-	if to != nil || err != nil {
-		return handOn(ctx, to, err, req, (*sibling).Terminate)
+	res, absent, err := lessen(ctx, s, refOf(req), endedWithin, req, (*sibling).Terminate)
+	if res != nil || err != nil {
+		return res, err
 	}
 	if s.broker == nil {
 		return nil, s.noConsole(ctx)
@@ -252,9 +261,9 @@ func (s *Server) Terminate(ctx context.Context, req *emergencyv1.TerminateReques
 
 // Disable disables the credential at the gateway and on the host, and ends what has not ended.
 func (s *Server) Disable(ctx context.Context, req *emergencyv1.DisableRequest) (*emergencyv1.DisableResponse, error) {
-	to, absent, err := s.ender(ctx, refOf(req))
-	if to != nil || err != nil {
-		return handOn(ctx, to, err, req, (*sibling).Disable)
+	res, absent, err := lessen(ctx, s, refOf(req), endedWithin, req, (*sibling).Disable)
+	if res != nil || err != nil {
+		return res, err
 	}
 	if s.broker == nil {
 		return nil, s.noConsole(ctx)

@@ -76,6 +76,15 @@ func (x *sibling) heard(name string, answers bool) {
 	}
 }
 
+// moved notes that the instance of a name is at another address now.
+func (x *sibling) moved(name string) {
+	x.mu.Lock()
+	defer x.mu.Unlock()
+	if x.name == name && !x.answers {
+		x.name = ""
+	}
+}
+
 // presence is what is known of an instance.
 type presence int
 
@@ -124,18 +133,27 @@ func (s *Server) find(ctx context.Context, name string) (*sibling, presence) {
 		}()
 	}
 	least := unknown
+	var there *sibling
 	for range s.siblings {
 		a := <-answers
-		it, _ := a.from.is(name)
-		switch {
-		case it && a.is == present:
-			return a.from, present
-		case it && a.is == gone:
-			return nil, gone // whatever becomes of the others
+		if it, _ := a.from.is(name); it && a.is == present {
+			there = a.from
+			break
+		} else if it && a.is == gone {
+			least = gone // unless it is elsewhere now
+		} else if least != gone {
+			least = min(least, a.is)
 		}
-		least = min(least, a.is)
 	}
-	return nil, least
+	if there == nil {
+		return nil, least
+	}
+	for _, x := range s.siblings {
+		if x != there {
+			x.moved(name)
+		}
+	}
+	return there, present
 }
 
 // gateway is the instance that has a grant's session; empty if it is this one, or none is known to have it.
@@ -219,6 +237,39 @@ func (s *Server) ender(ctx context.Context, ref broker.Ref) (*sibling, *absence,
 	}
 	s.Log.WarnContext(ctx, "the instance that has a session does not answer; what lessens the access is done without it", "grant", ref.String(), "instance", name, "gone", is != silent)
 	return nil, &absence{is != silent}, nil
+}
+
+// How long an instance that answers may take to freeze or to end a session, until the other does it too. It may answer and be unable to: it may have
+// lost the event log. An end waits for its effects on the host (broker), a freeze for nothing but that it is recorded.
+const (
+	frozenWithin = 3 * time.Second
+	endedWithin  = 8 * time.Second
+)
+
+// lessen hands what lessens an access on to the instance that has the session, for a while. Without a response and an error it has to be done
+// here: because the session is here, or in the other's absence.
+func lessen[Q, R any](ctx context.Context, s *Server, ref broker.Ref, within time.Duration, req *Q, call func(*sibling, context.Context, *Q, ...grpc.CallOption) (*R, error)) (*R, *absence, error) {
+	to, absent, err := s.ender(ctx, ref)
+	if to == nil || err != nil {
+		return nil, absent, err
+	}
+	limited, cancel := context.WithTimeout(ctx, within)
+	defer cancel()
+	res, err := handOn(limited, to, nil, req, call)
+	if err == nil || ctx.Err() != nil || !helpless(err) {
+		return res, nil, err
+	}
+	s.Log.WarnContext(ctx, "the instance that has a session cannot do what lessens the access; it is done without it", "grant", ref.String(), "error", err)
+	return nil, &absence{}, nil
+}
+
+// helpless is whether an instance could not do what it was asked, and nothing is wrong with what was asked.
+func helpless(err error) bool {
+	if r, ok := rpc.RefusalOf(err); ok && r.Reason == rpc.ReasonCallerClass {
+		return true // it does not believe that this is an instance of its service
+	}
+	code := status.Code(err)
+	return code == codes.Unavailable || code == codes.DeadlineExceeded
 }
 
 // handOn makes a call on the instance that other, ender or keeper found.

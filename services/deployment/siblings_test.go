@@ -25,6 +25,7 @@ import (
 	"cacert.org/emergency/pkg/procedure"
 	"cacert.org/emergency/pkg/procedure/proceduretest"
 	"cacert.org/emergency/pkg/rpc"
+	"cacert.org/emergency/pkg/service"
 	deploymentv1 "cacert.org/emergency/proto/emergency/deployment/v1"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 	"cacert.org/emergency/services/deployment"
@@ -268,8 +269,8 @@ func TestWatchThroughTheOther(t *testing.T) {
 // only that instance knows; but the access is ended at the other.
 func TestInstanceAway(t *testing.T) {
 	t.Parallel()
-	for _, gone := range []bool{true, false} {
-		t.Run(fmt.Sprintf("gone %t", gone), func(t *testing.T) {
+	for _, how := range []string{"gone", "silent", "helpless", "disbelieving"} {
+		t.Run(how, func(t *testing.T) {
 			t.Parallel()
 			x := serveInstances(t)
 			x.sessionAgent()
@@ -277,19 +278,27 @@ func TestInstanceAway(t *testing.T) {
 			attached := &sessionWorld{world: x.two}
 			attached.sessionAgent()
 			x.stop()
+			gone := how == "gone"
 			if !gone {
 				lis, err := new(net.ListenConfig).Listen(t.Context(), "tcp", x.addr)
 				x.Must(err)
 				t.Cleanup(func() { _ = lis.Close() }) // takes connections and says nothing
+				switch how {
+				case "helpless":
+					x.ServeOn(lis, powerless{err: service.Away("the log does not answer")}.register)
+				case "disbelieving":
+					no := &procedure.Refusal{Code: procedure.PermissionDenied, Reason: rpc.ReasonCallerClass, Rule: "hardening 1.6", Message: "no instance of this service"}
+					x.ServeOn(lis, powerless{err: no}.register)
+				}
 			}
 			ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 			defer cancel()
 			_, err := x.two.console(deploymenttest.Subject).FetchCredential(ctx, &deploymentv1.FetchCredentialRequest{Incident: incident, Grant: deploymenttest.Grant, PublicKey: x.publicKey()})
-			if code := status.Code(err); code != codes.Unavailable && code != codes.DeadlineExceeded {
+			if code := status.Code(err); code != codes.Unavailable && code != codes.DeadlineExceeded && code != codes.Unimplemented {
 				t.Errorf("a credential of another's gateway: %v", err)
 			}
 			_, _, err = x.two.watch(t.Context(), deploymenttest.Granter, &deploymentv1.WatchHello{Incident: incident, Grant: deploymenttest.Grant, Observe: true})
-			if status.Code(err) != codes.Unavailable {
+			if code := status.Code(err); code != codes.Unavailable && code != codes.Unimplemented {
 				t.Errorf("watched without the session: %v", err)
 			}
 			x.Must(give(x.two, deploymenttest.Watcher, incident, &emergencyv1.TerminateRequest{Grant: deploymenttest.Grant}, deploymentv1.DeploymentServiceClient.Terminate))
@@ -301,6 +310,26 @@ func TestInstanceAway(t *testing.T) {
 			}
 		})
 	}
+}
+
+// powerless is an instance that answers to its name and can do nothing.
+type powerless struct {
+	deploymentv1.UnimplementedDeploymentServiceServer
+	deploymentv1.UnimplementedConsoleServiceServer
+	err error
+}
+
+func (p powerless) register(s grpc.ServiceRegistrar) {
+	deploymentv1.RegisterDeploymentServiceServer(s, p)
+	deploymentv1.RegisterConsoleServiceServer(s, p)
+}
+
+func (powerless) ReadInstance(context.Context, *deploymentv1.ReadInstanceRequest) (*deploymentv1.ReadInstanceResponse, error) {
+	return &deploymentv1.ReadInstanceResponse{Instance: "instance-1"}, nil
+}
+
+func (p powerless) Terminate(context.Context, *emergencyv1.TerminateRequest) (*emergencyv1.TerminateResponse, error) {
+	return nil, p.err
 }
 
 // TestRecordingOfALostInstance: the recording of a session that is not sealed lies with the instance that made it. While that is only away nobody

@@ -198,14 +198,15 @@ func (b *Broker) Freeze(ctx context.Context, ref Ref, cause Cause, record func(c
 	return f.finish(ctx, record)
 }
 
-// Resume lets a frozen session go on. The caller has recorded that already: the processes are thawed and the gate opens unless
-// the watcher, the recorder or the log is not there, in which case the session stays frozen and that is recorded again.
-func (b *Broker) Resume(ctx context.Context, ref Ref, by, reason string) error {
+// Resume lets a frozen session go on: record is called once to record it, if the session is frozen, and its error is returned. Then the
+// processes are thawed and the gate opens, unless the watcher, the recorder or the log is not there, in which case the session stays frozen and
+// that is recorded again. A freeze that comes meanwhile, from before record is called, is one more: the session stays frozen by that.
+func (b *Broker) Resume(ctx context.Context, ref Ref, by, reason string, record func(context.Context) error) error {
 	s := b.find(ref)
 	if s == nil {
 		return refused(ReasonGrantState, "the gateway has no session of grant %s", ref)
 	}
-	return s.resume(ctx, by, reason)
+	return s.resume(ctx, by, reason, record)
 }
 
 // Terminate ends the grant's session, or makes sure that none can begin: in any state, with or without a session here. The
@@ -246,6 +247,7 @@ func (b *Broker) Disable(ctx context.Context, ref Ref, by string) ([]Effect, err
 	if s == nil {
 		return nil, refused(ReasonGrantState, "the gateway has no session of grant %s", ref)
 	}
+	s.box.drain(recordFirst) // the end itself, with all that it did; else what follows would be recorded as one that did less
 	return s.effects(ctx, map[string]func(context.Context) error{EffectCredential: s.revoke, EffectHost: s.endHost}), nil
 }
 

@@ -239,6 +239,9 @@ func (c *connection) admit(ctx context.Context) (*session, error) {
 	if c.b.isProbe(a.Serial) {
 		return nil, errProbeAccepted
 	}
+	if s == nil { // the watcher came while the rules waited for one
+		s = c.b.find(c.ref)
+	}
 	// The watcher may have left since the rules were asked. The credential is used up then, and the grant has to end.
 	if s == nil || !s.claim(c) {
 		c.b.spawn(func() {

@@ -25,6 +25,11 @@ type freezing struct {
 	f    Freezing
 	done chan struct{} // closed when it is known how far it reaches
 	gap  int64         // what was discarded in the silence before it
+
+	// Guarded by the session's mu: closed when the resumption that is under way is recorded, or will not be; nil if there is none.
+	resuming chan struct{}
+	// after is resuming of the freeze before, if this one overtook its resumption: the history has to have that first.
+	after <-chan struct{}
 }
 
 // freezeSoon freezes and records it, without waiting for either.
@@ -34,15 +39,20 @@ func (s *session) freezeSoon(cause Cause) {
 	}
 }
 
-// freeze shuts the gate at once; nil if the session is not live. The caller calls finish.
+// freeze shuts the gate at once, and keeps it shut if the session is about to be resumed; nil if it is neither live nor that. The caller calls
+// finish.
 func (s *session) freeze(cause Cause) *freezing {
 	s.mu.Lock()
-	if s.state != StateLive {
+	var after chan struct{}
+	if s.state == StateFrozen && s.freezing != nil {
+		after = s.freezing.resuming
+	}
+	if s.state != StateLive && after == nil {
 		s.mu.Unlock()
 		return nil
 	}
 	s.set(StateFrozen, cause, "")
-	f := &freezing{s: s, done: make(chan struct{}), f: Freezing{
+	f := &freezing{s: s, done: make(chan struct{}), after: after, f: Freezing{
 		Cause: cause, Mode: FreezeInput, Offset: s.flow.offset, Seen: s.flow.seen, At: s.since,
 	}}
 	if s.silence.on {
@@ -120,6 +130,9 @@ func (s *session) freezeHost(f *freezing) error {
 // finish waits until it is known how far the freeze reaches, and records it.
 func (f *freezing) finish(ctx context.Context, record func(context.Context, Freezing) error) (Freezing, error) {
 	<-f.done
+	if f.after != nil {
+		<-f.after
+	}
 	var no *Refusal
 	if record != nil {
 		if err := record(ctx, f.f); err == nil || errors.As(err, &no) {
@@ -131,19 +144,47 @@ func (f *freezing) finish(ctx context.Context, record func(context.Context, Free
 	return f.f, nil
 }
 
-// resume thaws the processes and opens the gate, if what is needed for it is there.
-func (s *session) resume(ctx context.Context, by, reason string) error {
+// resume records that the session goes on, thaws the processes and opens the gate, if what is needed for it is there. One resumption at a time:
+// who comes second finds what the first has made of it.
+func (s *session) resume(ctx context.Context, by, reason string, record func(context.Context) error) error {
+	s.resumeMu.Lock()
+	defer s.resumeMu.Unlock()
 	s.mu.Lock()
 	f := s.freezing
 	if s.state != StateFrozen || f == nil {
 		s.mu.Unlock()
 		return refused(ReasonGrantState, "the session of grant %s is not frozen", s.grant.Ref)
 	}
+	recorded := make(chan struct{})
+	known := sync.OnceFunc(func() { close(recorded) })
+	f.resuming = recorded // from here on a freeze counts, though the session is not live yet
 	s.mu.Unlock()
+	defer func() {
+		known()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		f.resuming = nil
+	}()
+	if err := record(ctx); err != nil {
+		return err
+	}
+	known()
 	<-f.done
+	return s.goOn(ctx, f, by, reason)
+}
+
+// goOn ends a freeze that still holds.
+func (s *session) goOn(ctx context.Context, f *freezing, by, reason string) error {
 	s.hostMu.Lock()
 	defer s.hostMu.Unlock()
-	if cause, err := s.thaw(ctx); err != nil {
+	if !s.standing(f) {
+		return s.overtaken()
+	}
+	cause, err := s.thaw(ctx)
+	if !s.standing(f) {
+		return s.overtaken() // who froze it meanwhile waits to tell the host, and records it
+	}
+	if err != nil {
 		s.recordFrozenAgain(f, cause, err)
 		return err
 	}
@@ -154,12 +195,16 @@ func (s *session) resume(ctx context.Context, by, reason string) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.state != StateFrozen || s.freezing != f {
-		return refused(ReasonGrantState, "the session of grant %s ended meanwhile", s.grant.Ref)
+		return s.overtaken()
 	}
 	s.freezing = nil
 	s.flow.activeAt = s.b.cfg.Clock.Now()
 	s.set(StateLive, "", "")
 	return nil
+}
+
+func (s *session) overtaken() error {
+	return refused(ReasonGrantState, "the session of grant %s was frozen again, or ended, meanwhile", s.grant.Ref)
 }
 
 // thaw asks for everything once more before a process moves: what the rules decided on may be over. The cause is why the session

@@ -4,6 +4,7 @@ package broker_test
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -329,7 +330,7 @@ func TestFullRecordingWaitsForTheWatcher(t *testing.T) {
 		t.Fatalf("%+v", seen.Status)
 	}
 	event[broker.Freezing](r, nil)
-	if err := r.Broker.Resume(t.Context(), brokertest.Ref, brokertest.Watcher, ""); err == nil {
+	if err := r.Broker.Resume(t.Context(), brokertest.Ref, brokertest.Watcher, "", func(context.Context) error { return nil }); err == nil {
 		t.Fatal("resumed without a decision")
 	}
 	must(t, r.Broker.Extend(brokertest.Ref, brokertest.Watcher, 0, 16<<20))

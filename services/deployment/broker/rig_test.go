@@ -294,6 +294,9 @@ func (r *rig) freeze() broker.Freezing {
 // resume resumes as the watcher's command does: recorded first.
 func (r *rig) resume() error {
 	r.t.Helper()
-	must(r.t, r.Rules.Resume(r.t.Context(), brokertest.Ref))
-	return r.Broker.Resume(r.t.Context(), brokertest.Ref, brokertest.Watcher, "seen")
+	return r.Broker.Resume(r.t.Context(), brokertest.Ref, brokertest.Watcher, "seen", func(ctx context.Context) error {
+		err := r.Rules.Resume(ctx, brokertest.Ref)
+		must(r.t, err)
+		return err
+	})
 }

@@ -94,6 +94,8 @@ type session struct {
 	anchoredFrames  int       // how many frames the history's last checkpoint covers
 	freezing        *freezing
 
+	resumeMu sync.Mutex // resumptions, one after the other; before mu and hostMu
+
 	hostMu sync.Mutex // freezing and thawing of processes, one after the other
 	ending Ending
 	sealed *recording.Seal

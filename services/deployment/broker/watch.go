@@ -95,6 +95,8 @@ func (b *Broker) Watch(ctx context.Context, ref Ref, person string, mode Mode) (
 		return nil, refused(ReasonWatcherRole, "the subject of grant %s cannot watch it", ref)
 	case grant.Over != "":
 		return nil, refused(ReasonGrantState, "the session of grant %s is over (%s): play its recording", ref, grant.Over)
+	case grant.Consumed && b.find(ref) == nil:
+		return nil, refused(ReasonGrantState, "the process that had the session of grant %s is gone: it is being ended", ref)
 	case mode == ModeWatcher && person != grant.Watcher:
 		return nil, refused(ReasonWatcherRole, "the watcher of grant %s is another person: take over by name, or look on as observer", ref)
 	case mode == ModeWatcher && grant.ArmedAt.IsZero():

@@ -4,6 +4,7 @@ package broker_test
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"slices"
@@ -87,6 +88,66 @@ func TestN04WatcherComesBack(t *testing.T) {
 	c.typed("echo $((40+2))\n")
 	again.sees("42")
 	e.sees("42")
+}
+
+// N5: a freeze that comes while the session is being resumed counts, from before the resumption is recorded until the gate would open: the
+// processes are frozen again, and the history has both, in order.
+func TestFrozenWhileResumed(t *testing.T) {
+	t.Parallel()
+	for _, when := range []string{"while it is recorded", "while the host lets go", "while the host fails to"} {
+		t.Run(when, func(t *testing.T) {
+			t.Parallel()
+			r := newRig(t, nil)
+			c, _ := r.open()
+			r.freeze()
+			first := event[broker.Freezing](r, nil)
+			hold, reached := make(chan struct{}), make(chan struct{})
+			if when != "while it is recorded" {
+				r.Host.Hold("thaw", hold)
+			}
+			if when == "while the host fails to" {
+				r.Host.Fail("thaw", errors.New("out of order"))
+			}
+			resumed := make(chan error, 1)
+			go func() {
+				resumed <- r.Broker.Resume(context.Background(), brokertest.Ref, brokertest.Watcher, "seen", func(ctx context.Context) error {
+					if when == "while it is recorded" {
+						close(reached)
+						<-hold
+					}
+					return r.Rules.Resume(ctx, brokertest.Ref)
+				})
+			}()
+			if when == "while it is recorded" {
+				<-reached
+			} else {
+				r.status("the host is told to let go", func(broker.Status) bool { return slices.Contains(r.Host.Calls(), "thaw") })
+			}
+			r.clock.Advance(time.Millisecond)
+			frozen := make(chan error, 1)
+			go func() {
+				_, err := r.Broker.Freeze(context.Background(), brokertest.Ref, broker.CauseWatcher, func(ctx context.Context, f broker.Freezing) error {
+					return r.Rules.Freeze(ctx, brokertest.Ref, f)
+				})
+				frozen <- err
+			}()
+			r.status("frozen anew", func(s broker.Status) bool { return s.State == broker.StateFrozen && s.Since.After(first.At) })
+			close(hold)
+			var no *broker.Refusal
+			if err := <-resumed; !errors.As(err, &no) || no.Reason != broker.ReasonGrantState {
+				t.Errorf("resumed: %v", err)
+			}
+			must(t, <-frozen)
+			event(r, func(f broker.Freezing) bool { return f.At.After(first.At) && f.Mode == broker.FreezeProcess })
+			if calls := r.Host.Calls(); calls[len(calls)-1] != "freeze" {
+				t.Errorf("the host was last told to %v", calls)
+			}
+			c.typed("echo never\n")
+			r.status("discarded", func(s broker.Status) bool { return s.State == broker.StateFrozen && s.Discarded > 0 })
+			r.Host.Fail("thaw", nil)
+			must(t, r.resume())
+		})
+	}
 }
 
 // N5: what is typed during a pause is not kept and run by the resumption. N8: neither is Ctrl-C.
