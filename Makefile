@@ -18,7 +18,7 @@ ARGS     ?=
 help: ## list the targets
 	@grep -hE '^[a-z0-9-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | sort | awk -F'\t' '{printf "  %-10s %s\n", $$1, $$2}'
 
-build: ## build epatchd, epatch and epatch-agent into .bin
+build: ## build epatchd, epatch, epatch-agent and the programs that measure and release them into .bin
 	go build -trimpath -o $(BIN)/ ./services/cmd/...
 
 demo: build ## play one emergency and stay up; SCENARIO=1, 2 or 3; ONCE=1 ends with a status; DATA=folder; ARGS=flags
