@@ -86,8 +86,8 @@ func (s *session) openLine(ctx context.Context, c *connection) error {
 	if err != nil {
 		return fmt.Errorf("target %s: %w", s.grant.Host, err)
 	}
-	a := newAccess(s.grant, target, now.Add(s.grant.Max), c.target)
 	s.mu.Lock()
+	a := newAccess(s.grant, target, now.Add(s.grant.Max), c.target)
 	s.access, s.agent = a, true // until the host says otherwise
 	s.mu.Unlock()
 	asked, done := context.WithTimeout(ctx, openHostWithin)
