@@ -124,7 +124,7 @@ func (s *Server) ArmWatch(ctx context.Context, req *emergencyv1.ArmWatchRequest)
 
 // Freeze freezes a session at once.
 func (s *Server) Freeze(ctx context.Context, req *emergencyv1.FreezeRequest) (*emergencyv1.FreezeResponse, error) {
-	res, absent, err := lessen(ctx, s, refOf(req), frozenWithin, req, (*sibling).Freeze)
+	res, absent, err := lessen(ctx, s, refOf(req), freezeElsewhere, req, (*sibling).Freeze)
 	if res != nil || err != nil {
 		return res, err
 	}
@@ -235,7 +235,7 @@ func (s *Server) ExtendSession(ctx context.Context, req *emergencyv1.ExtendSessi
 
 // Terminate ends a session at once.
 func (s *Server) Terminate(ctx context.Context, req *emergencyv1.TerminateRequest) (*emergencyv1.TerminateResponse, error) {
-	res, absent, err := lessen(ctx, s, refOf(req), endedWithin, req, (*sibling).Terminate)
+	res, absent, err := lessen(ctx, s, refOf(req), endElsewhere, req, (*sibling).Terminate)
 	if res != nil || err != nil {
 		return res, err
 	}
@@ -261,7 +261,7 @@ func (s *Server) Terminate(ctx context.Context, req *emergencyv1.TerminateReques
 
 // Disable disables the credential at the gateway and on the host, and ends what has not ended.
 func (s *Server) Disable(ctx context.Context, req *emergencyv1.DisableRequest) (*emergencyv1.DisableResponse, error) {
-	res, absent, err := lessen(ctx, s, refOf(req), endedWithin, req, (*sibling).Disable)
+	res, absent, err := lessen(ctx, s, refOf(req), endElsewhere, req, (*sibling).Disable)
 	if res != nil || err != nil {
 		return res, err
 	}

@@ -242,8 +242,8 @@ func (s *Server) ender(ctx context.Context, ref broker.Ref) (*sibling, *absence,
 // How long an instance that answers may take to freeze or to end a session, until the other does it too. It may answer and be unable to: it may have
 // lost the event log. An end waits for its effects on the host (broker), a freeze for nothing but that it is recorded.
 const (
-	frozenWithin = 3 * time.Second
-	endedWithin  = 8 * time.Second
+	freezeElsewhere = 3 * time.Second
+	endElsewhere    = 8 * time.Second
 )
 
 // lessen hands what lessens an access on to the instance that has the session, for a while. Without a response and an error it has to be done
@@ -252,6 +252,9 @@ func lessen[Q, R any](ctx context.Context, s *Server, ref broker.Ref, within tim
 	to, absent, err := s.ender(ctx, ref)
 	if to == nil || err != nil {
 		return nil, absent, err
+	}
+	if end, ok := ctx.Deadline(); ok {
+		within = min(within, time.Until(end)/2) // the rest is for doing it here
 	}
 	limited, cancel := context.WithTimeout(ctx, within)
 	defer cancel()
