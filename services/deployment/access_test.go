@@ -525,4 +525,7 @@ func TestReadRecording(t *testing.T) {
 	if b, _, err := w.play("clara", incident); err != nil || !bytes.Equal(b, whole) {
 		t.Errorf("%d bytes of %d, %v", len(b), len(whole), err)
 	}
+	if left, err := os.ReadDir(w.recordings); err != nil || len(left) > 0 {
+		t.Errorf("what was brought to be read is left behind: %v, %v", left, err)
+	}
 }

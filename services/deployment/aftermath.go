@@ -3,6 +3,7 @@
 package deployment
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -191,7 +192,7 @@ func (s *Server) asPatch(ctx context.Context, base string, after []gittree.Entry
 	if d.Problem != nil {
 		x.Problem = problemOf(d.Problem)
 	}
-	x.Patch, err = s.keep(ctx, d.Patch, "text/x-diff")
+	x.Patch, err = s.keep(ctx, bytes.NewReader(d.Patch), "text/x-diff")
 	if errors.Is(err, artefacts.ErrTooLarge) {
 		x.Problem, err = "the difference is larger than what is kept", nil
 	}

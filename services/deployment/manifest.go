@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"slices"
 
 	"cacert.org/emergency/pkg/artefacts"
@@ -30,7 +31,7 @@ func (s *Server) listed(ctx context.Context, host string, ans *answer) (procedur
 	for _, e := range ans.Files {
 		fmt.Fprintf(&text, "%s blob %s\t%s\x00", e.Mode, e.ID, e.Path)
 	}
-	a, err := s.keep(ctx, text.Bytes(), manifestType)
+	a, err := s.keep(ctx, &text, manifestType)
 	return procedure.HostTree{Tree: ans.GetPostTree(), Manifest: a}, err
 }
 
@@ -45,9 +46,9 @@ func giveTree(files []gittree.Entry, tree string) error {
 	return nil
 }
 
-// keep stores bytes for ever.
-func (s *Server) keep(ctx context.Context, b []byte, mediaType string) (*emergencyv1.Artefact, error) {
-	ref, err := s.Artefacts.Put(ctx, bytes.NewReader(b), mediaType)
+// keep stores what can be read for ever.
+func (s *Server) keep(ctx context.Context, r io.Reader, mediaType string) (*emergencyv1.Artefact, error) {
+	ref, err := s.Artefacts.Put(ctx, r, mediaType)
 	if errors.Is(err, artefacts.ErrTooLarge) {
 		return nil, err
 	}

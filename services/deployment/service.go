@@ -11,6 +11,7 @@ import (
 	"sync"
 
 	"golang.org/x/sync/errgroup"
+	"golang.org/x/sync/semaphore"
 	"google.golang.org/grpc"
 
 	"cacert.org/emergency/pkg/gitrepo"
@@ -61,6 +62,7 @@ type Server struct {
 	watches         taken
 	consoleListener net.Listener
 	recordSize      int64
+	bringing        *semaphore.Weighted // of stored recordings
 
 	mu    sync.Mutex
 	modes map[broker.Ref]emergencyv1.FreezeMode // how far each session's last freeze reached
@@ -84,6 +86,7 @@ func New(d service.Deps, cfg Config) (*Server, error) {
 	}
 	server := &Server{
 		Service: s, repo: repo, access: cfg.Access, siblings: newSiblings(cfg.Siblings), hub: newHub(s.Dispatch.Book, d.Clock.Now, d.Log), modes: map[broker.Ref]emergencyv1.FreezeMode{},
+		bringing: semaphore.NewWeighted(storedAtOnce),
 	}
 	return server, server.openConsole(cfg)
 }
