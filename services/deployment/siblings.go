@@ -132,21 +132,28 @@ func (s *Server) find(ctx context.Context, name string) (*sibling, presence) {
 			answers <- answer{x, x.ask(ctx)}
 		}()
 	}
-	least := unknown
 	var there *sibling
+	var known, all [present + 1]bool // of those that said the name last, and of all
 	for range s.siblings {
 		a := <-answers
-		if it, _ := a.from.is(name); it && a.is == present {
+		it, _ := a.from.is(name)
+		if it && a.is == present {
 			there = a.from
 			break
-		} else if it && a.is == gone {
-			least = gone // unless it is elsewhere now
-		} else if least != gone {
-			least = min(least, a.is)
 		}
+		known[a.is] = known[a.is] || it
+		all[a.is] = true
 	}
-	if there == nil {
-		return nil, least
+	switch {
+	case there != nil:
+	case known[gone]:
+		return nil, gone
+	case all[silent]: // which it may be
+		return nil, silent
+	case all[gone]:
+		return nil, gone
+	default:
+		return nil, unknown
 	}
 	for _, x := range s.siblings {
 		if x != there {

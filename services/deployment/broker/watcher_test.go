@@ -47,6 +47,51 @@ func TestN03NothingBeforeTheWatcher(t *testing.T) {
 	}
 }
 
+// late are rules that wait for a watcher who is not there yet, as long as the test lets them.
+type late struct {
+	broker.Rules
+	asked, there chan struct{}
+}
+
+func (l *late) Connect(ctx context.Context, ref broker.Ref, a broker.Attempt) error {
+	if !a.Present {
+		close(l.asked)
+		<-l.there
+		a.Present = true
+	}
+	return l.Rules.Connect(ctx, ref, a)
+}
+
+// N3: a watcher who comes while the rules wait for one finds the session that the credential was used for.
+func TestN03WatcherComesWhileTheRulesWait(t *testing.T) {
+	t.Parallel()
+	rules := &late{asked: make(chan struct{}), there: make(chan struct{})}
+	r := newRig(t, func(c *broker.Config) { rules.Rules, c.Rules = c.Rules, rules })
+	c := r.ssh(r.fetch())
+	<-rules.asked
+	e := r.watch()
+	close(rules.there)
+	e.state(broker.StateLive)
+	c.typed("echo $((40+2))\n")
+	e.sees("42")
+}
+
+// A credential that another process has used leads to no second session here, whoever asks to watch.
+func TestUsedElsewhereIsNotWatched(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	g := r.Grant(brokertest.Ref)
+	g.Consumed = true
+	r.Rules.Put(g)
+	for person, mode := range map[string]broker.Mode{brokertest.Watcher: broker.ModeWatcher, "ca-2": broker.ModeObserver} {
+		_, err := r.Broker.Watch(t.Context(), brokertest.Ref, person, mode)
+		refusedBy(t, err, broker.ReasonGrantState)
+	}
+	if st, ok := r.Broker.Status(brokertest.Ref); ok {
+		t.Errorf("a session was made: %+v", st)
+	}
+}
+
 func TestN03WhatIsTypedBeforeTheOpeningIsDiscarded(t *testing.T) {
 	t.Parallel()
 	r := newRig(t, nil)
