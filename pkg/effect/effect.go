@@ -198,6 +198,9 @@ func (r *Runner) plan(ctx context.Context, mark history.Mark, rec *projection.Re
 	var effects []Effect
 	for _, e := range rec.Events {
 		effects = append(effects, r.cfg.Plan(ctx, rec, e)...)
+		if err := ctx.Err(); err != nil {
+			return err // the plan may have been cut short: the record is planned anew after the next start
+		}
 	}
 	it.left = len(effects)
 	r.mu.Lock()

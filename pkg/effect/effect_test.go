@@ -616,6 +616,31 @@ func TestStoppedBeforeItBegan(t *testing.T) {
 	}
 }
 
+// A planner that waits for what it plans from may be stopped meanwhile: its record is planned anew after the next start.
+func TestStoppedWhilePlanning(t *testing.T) {
+	t.Parallel()
+	r := declared(t)
+	below := memory.New()
+	planning := make(chan struct{})
+	plan := func(ctx context.Context, rec *projection.Record, _ projection.Event) []effect.Effect {
+		if rec.Incident == incident {
+			close(planning)
+			<-ctx.Done()
+		}
+		return nil
+	}
+	_, stop := run(t, r, newLedger(below), plan)
+	<-planning
+	stop()
+	l := newLedger(below)
+	run(t, r, l, func(_ context.Context, rec *projection.Record, e projection.Event) []effect.Effect {
+		return []effect.Effect{{Key: rec.ID(e), Run: func(context.Context) error { return nil }}}
+	})
+	if got := l.await(t, incident+"/1"); got[0] != effect.Done {
+		t.Errorf("it is %s", got[0])
+	}
+}
+
 // Replaying everything runs no effect: projections have none, and a runner that comes back has done them all.
 func TestReplaySendsNothing(t *testing.T) {
 	t.Parallel()
