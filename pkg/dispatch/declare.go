@@ -93,8 +93,7 @@ func (d *Dispatcher) declareIn(ctx context.Context, s search, c *deciding, here 
 			}
 			return d.declareAs(ctx, inc, c)
 		})
-		var unreadable *history.UnreadableError
-		if !errors.Is(err, errTaken) && !errors.Is(err, errUnfoldable) && !errors.As(err, &unreadable) { // one that cannot be read must not stop new ones
+		if !errors.Is(err, errTaken) && !Poisoned(err) { // one that cannot be read must not stop new ones
 			return committed, err
 		}
 	}

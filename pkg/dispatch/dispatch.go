@@ -346,6 +346,13 @@ func (d *Dispatcher) load(ctx context.Context, id string, inc *incident) error {
 // errUnfoldable: an authentic history does not make sense to this version.
 var errUnfoldable = errors.New("this version cannot follow the history")
 
+// Poisoned tells whether an error means that this version cannot follow the one incident that was asked for: trying again does not
+// help before the program is updated, and other incidents are not affected.
+func Poisoned(err error) bool {
+	var unreadable *history.UnreadableError
+	return errors.Is(err, errUnfoldable) || errors.As(err, &unreadable)
+}
+
 // refresh reads what was stored since and folds it in; moved tells whether anything was.
 func (d *Dispatcher) refresh(ctx context.Context, inc *incident) (moved bool, err error) {
 	before, foreign := inc.reading.Last, len(inc.reading.Foreign)

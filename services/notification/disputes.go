@@ -67,8 +67,7 @@ func (s *Server) tellDispute(ctx context.Context, rec *projection.Record, e proj
 
 // caseManagers is who opened the case of a dispute; all case managers if that cannot be read.
 func (s *Server) caseManagers(ctx context.Context, rec *projection.Record, dispute string) []string {
-	st, err := s.stateOf(ctx, rec)
-	if err == nil {
+	if st, ok := s.stateOf(ctx, rec); ok {
 		if x, ok := st.Dispute(dispute); ok && x.Opened.By != "" {
 			return []string{x.Opened.By}
 		}
@@ -78,7 +77,7 @@ func (s *Server) caseManagers(ctx context.Context, rec *projection.Record, dispu
 
 func (s *Server) managersOfDirection(ctx context.Context, rec *projection.Record, direction string) []string {
 	dispute := ""
-	if st, err := s.stateOf(ctx, rec); err == nil {
+	if st, ok := s.stateOf(ctx, rec); ok {
 		if x, ok := st.Direction(direction); ok {
 			dispute = x.Dispute
 		}

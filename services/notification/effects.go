@@ -10,8 +10,8 @@ import (
 	"strings"
 	"time"
 
+	"cacert.org/emergency/pkg/dispatch"
 	"cacert.org/emergency/pkg/effect"
-	"cacert.org/emergency/pkg/history"
 	"cacert.org/emergency/pkg/procedure"
 	"cacert.org/emergency/pkg/projection"
 	"cacert.org/emergency/pkg/service"
@@ -154,17 +154,29 @@ func (s *Server) warn(ctx context.Context, what string, rec *projection.Record) 
 	return func(err error) { s.Log.WarnContext(ctx, what, "incident", rec.Incident, "error", err) }
 }
 
-// stateOf is the incident as it is, however long that takes: what is planned from it would otherwise be lost.
-func (s *Server) stateOf(ctx context.Context, rec *projection.Record) (st *procedure.State, err error) {
-	err = effect.Insist(ctx, s.warn(ctx, "nobody told yet", rec), func(ctx context.Context) error {
+// stateOf is the incident as it is, however long that takes: what is planned from it would otherwise be lost. ok is false when the
+// service is stopped, and for an incident that this version cannot follow: whoever waited for it would keep the others from being paged.
+func (s *Server) stateOf(ctx context.Context, rec *projection.Record) (st *procedure.State, ok bool) {
+	err := effect.Insist(ctx, s.warn(ctx, "nobody told yet", rec), func(ctx context.Context) (err error) {
 		st, err = s.Dispatch.State(ctx, rec.Incident)
-		var unreadable *history.UnreadableError
-		if errors.As(err, &unreadable) {
+		if dispatch.Poisoned(err) {
 			return fmt.Errorf("%w: %w", effect.ErrGiveUp, err)
 		}
 		return err
 	})
-	return st, err
+	if errors.Is(err, effect.ErrGiveUp) && s.firstPoison(rec.Incident) {
+		s.Log.ErrorContext(ctx, "nobody is told of this incident: this version cannot follow it", "incident", rec.Incident, "error", err)
+	}
+	return st, err == nil
+}
+
+// firstPoison tells whether the log was not told yet that an incident cannot be followed.
+func (s *Server) firstPoison(incident string) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	first := !s.poisoned[incident]
+	s.poisoned[incident] = true
+	return first
 }
 
 func deliveryState(st channel.State) emergencyv1.DeliveryState {
@@ -254,9 +266,8 @@ func (s *Server) tell(key, incident, person, what, text string) effect.Effect {
 }
 
 func (s *Server) tellCalled(ctx context.Context, rec *projection.Record, e projection.Event, what, why string) []effect.Effect {
-	st, err := s.stateOf(ctx, rec)
-	if err != nil {
-		s.Log.WarnContext(ctx, "nobody told", "incident", rec.Incident, "error", err)
+	st, ok := s.stateOf(ctx, rec)
+	if !ok {
 		return nil
 	}
 	var list []effect.Effect
@@ -301,9 +312,8 @@ func (s *Server) tellAsked(rec *projection.Record, e projection.Event, person, s
 
 // tellOwed tells the owner of an obligation and the roles of the ladder's rung (SP 5.3.3).
 func (s *Server) tellOwed(ctx context.Context, rec *projection.Record, e projection.Event, p *emergencyv1.ObligationEscalated) []effect.Effect {
-	st, err := s.stateOf(ctx, rec)
-	if err != nil {
-		s.Log.WarnContext(ctx, "nobody told what is owed", "incident", rec.Incident, "error", err)
+	st, ok := s.stateOf(ctx, rec)
+	if !ok {
 		return nil
 	}
 	book, now := s.Incidents.Book(), s.Clock.Now()
@@ -335,9 +345,8 @@ func (s *Server) tellNext(ctx context.Context, rec *projection.Record, e project
 	if owner != procedure.OwnerReview && owner != procedure.OwnerDeployment || strings.HasSuffix(e.Type, ".CommandRefused") {
 		return nil
 	}
-	st, err := s.stateOf(ctx, rec)
-	if err != nil {
-		s.Log.WarnContext(ctx, "nobody told of the next step", "incident", rec.Incident, "error", err)
+	st, ok := s.stateOf(ctx, rec)
+	if !ok {
 		return nil
 	}
 	return s.nextSteps(rec, st)

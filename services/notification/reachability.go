@@ -41,9 +41,8 @@ func (s *Server) answeredByLink(ctx context.Context, rec *projection.Record, e p
 }
 
 func (s *Server) learned(ctx context.Context, rec *projection.Record, e projection.Event, is func(procedure.Page) bool, reached bool) []effect.Effect {
-	st, err := s.stateOf(ctx, rec)
-	if err != nil {
-		s.Log.WarnContext(ctx, "reachability not recorded", "incident", rec.Incident, "error", err)
+	st, ok := s.stateOf(ctx, rec)
+	if !ok {
 		return nil
 	}
 	i := slices.IndexFunc(st.Pages, is)

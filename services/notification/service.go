@@ -34,8 +34,9 @@ type Server struct {
 	cfg    Config
 	fanout *channel.Fanout
 
-	mu      sync.Mutex
-	waiting map[string]chan channel.Outcome // by channel and page id
+	mu       sync.Mutex
+	waiting  map[string]chan channel.Outcome // by channel and page id
+	poisoned map[string]bool                 // incidents that cannot be followed and of which the log was told
 }
 
 // New builds the service.
@@ -47,7 +48,7 @@ func New(d service.Deps, cfg Config) (*Server, error) {
 	if cfg.Link != "" && len(cfg.LinkKey) < 16 {
 		return nil, fmt.Errorf("notification: the key that signs links has %d bytes, it needs at least 16", len(cfg.LinkKey))
 	}
-	s := &Server{Service: base, cfg: cfg, waiting: map[string]chan channel.Outcome{}}
+	s := &Server{Service: base, cfg: cfg, waiting: map[string]chan channel.Outcome{}, poisoned: map[string]bool{}}
 	s.fanout, err = channel.New(channel.Settings{}, ChannelClock{d.Clock}, s.outcome, cfg.Channels...)
 	if err != nil {
 		return nil, err

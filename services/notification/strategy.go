@@ -28,9 +28,8 @@ func escalatedText(rec *projection.Record, e projection.Event, p *emergencyv1.St
 }
 
 func (s *Server) tellStrategy(ctx context.Context, rec *projection.Record, e projection.Event, skipped []emergencyv1.Role, text string) []effect.Effect {
-	st, err := s.stateOf(ctx, rec)
-	if err != nil {
-		s.Log.WarnContext(ctx, "nobody told of the strategy", "incident", rec.Incident, "error", err)
+	st, ok := s.stateOf(ctx, rec)
+	if !ok {
 		return nil
 	}
 	var list []effect.Effect
