@@ -28,7 +28,7 @@ var groups = [][]string{
 	{"pkg/procedure"},
 	{"pkg/history", "pkg/bundle", "pkg/publog", "pkg/dossier", "pkg/prefill", "pkg/recording"},
 	{"pkg/verify"},
-	{"proto/emergency", "pkg/artefacts", "pkg/natsd", "pkg/identity", "pkg/telemetry", "pkg/config", "pkg/vault", "pkg/patch", "pkg/mailarchive", "pkg/gitrepo", "pkg/worktree", "pkg/oncall", "pkg/version"},
+	{"proto/emergency", "pkg/artefacts", "pkg/natsd", "pkg/identity", "pkg/telemetry", "pkg/config", "pkg/vault", "pkg/patch", "pkg/mailarchive", "pkg/gitrepo", "pkg/worktree", "pkg/oncall", "pkg/version", "pkg/defect"},
 	{"pkg/dispatch", "pkg/projection", "pkg/effect", "pkg/timer", "pkg/rpc", "pkg/service"},
 	{
 		"services/incident", "services/notification", "services/review", "services/deployment", "services/arbitration",

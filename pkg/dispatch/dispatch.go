@@ -22,6 +22,7 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
+	"cacert.org/emergency/pkg/defect"
 	"cacert.org/emergency/pkg/history"
 	"cacert.org/emergency/pkg/procedure"
 	"cacert.org/emergency/pkg/rulebook"
@@ -74,11 +75,16 @@ type incident struct {
 
 // fold folds a stored record into the state.
 func (inc *incident) fold(rec *emergencyv1.Record, hash string) error {
-	if err := inc.state.Apply(rec, hash); err != nil {
+	if err := applied(inc.state, rec, hash); err != nil {
 		inc.reading, inc.trial = nil, nil // the state may be half a record further: read it anew next time
 		return fmt.Errorf("fold %s: %w: %w", rec.GetIncident(), errUnfoldable, err)
 	}
 	return nil
+}
+
+// applied folds a record into a state. A panic is a history that this version cannot follow.
+func applied(state *procedure.State, rec *emergencyv1.Record, hash string) error {
+	return defect.Contained(func() error { return state.Apply(rec, hash) })
 }
 
 // lock is a mutex that nobody waits for longer than his context lasts.
@@ -256,7 +262,11 @@ func (d *Dispatcher) hold(ctx context.Context, id string, fn func(*incident) (*e
 		return nil, err
 	}
 	defer inc.give()
+	whole := false
 	defer func() {
+		if !whole {
+			inc.reading, inc.trial = nil, nil // a defect ended it somewhere: it is read anew next time
+		}
 		if inc.reading == nil || inc.state.Position == 0 {
 			d.forget(id, inc)
 		}
@@ -264,7 +274,9 @@ func (d *Dispatcher) hold(ctx context.Context, id string, fn func(*incident) (*e
 	if err := d.load(ctx, id, inc); err != nil {
 		return nil, err
 	}
-	return fn(inc)
+	committed, err := fn(inc)
+	whole = true
+	return committed, err
 }
 
 func (d *Dispatcher) forget(id string, inc *incident) {
@@ -369,7 +381,7 @@ func (d *Dispatcher) refresh(ctx context.Context, inc *incident) (moved bool, er
 			return false, err
 		}
 		d.recorded(e.Record)
-		if inc.trial != nil && inc.trial.Apply(e.Record, e.Hash) != nil { // what the state took, its copy takes
+		if inc.trial != nil && applied(inc.trial, e.Record, e.Hash) != nil { // what the state took, its copy takes
 			inc.trial = nil
 		}
 	}
@@ -393,7 +405,7 @@ func (d *Dispatcher) record(ctx context.Context, inc *incident, c *deciding, dec
 	if inc.trial = nil; trial == nil {
 		trial = inc.state.Clone()
 	}
-	if err := trial.Apply(entry.Record, hash); err != nil {
+	if err := applied(trial, entry.Record, hash); err != nil {
 		return nil, fmt.Errorf("the record of %s would not be folded: %w", dec.Command, err)
 	}
 	if err := d.keep(ctx, dec.Sealed); err != nil {

@@ -577,3 +577,52 @@ func TestStrangersBlockNothing(t *testing.T) {
 		t.Errorf("notes: %v", notes)
 	}
 }
+
+// panicking is a store with a defect when an incident is appended to.
+type panicking struct {
+	history.Store
+	incident string
+}
+
+func (p panicking) Append(ctx context.Context, id string, expected uint64, signed []byte, headers map[string]string) (uint64, error) {
+	if id == p.incident {
+		panic("boom")
+	}
+	return p.Store.Append(ctx, id, expected, signed, headers)
+}
+
+// A panic in the fold of an incident is an incident that this version cannot follow; after one elsewhere it is read anew, and nobody waits
+// for its lock.
+func TestPanic(t *testing.T) {
+	t.Parallel()
+	r := dispatchtest.Memory(t)
+	r.SeedStory(proceduretest.Declared)
+	d := r.Dispatcher(procedure.OwnerIncident)
+	if _, err := d.State(t.Context(), incident); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Do(r.Dispatcher(procedure.OwnerIncident), incident, "carla", note("by another instance")); err != nil {
+		t.Fatal(err)
+	}
+	d.Break(incident)
+	if _, err := d.State(t.Context(), incident); !dispatch.Poisoned(err) {
+		t.Errorf("a fold that panics: %v", err)
+	}
+	if s, err := d.State(t.Context(), incident); err != nil || s.Position != 2 {
+		t.Errorf("read anew: %v", err)
+	}
+	cfg := r.Config(procedure.OwnerIncident)
+	cfg.Store = panicking{r.Store, incident}
+	d = r.Build(cfg)
+	func() {
+		defer func() { _ = recover() }() // its caller's to contain
+		_, err := r.Do(d, incident, "carla", note("a defect"))
+		t.Errorf("it did not panic: %v", err)
+	}()
+	if s, err := d.State(t.Context(), incident); err != nil || s.Position != 2 {
+		t.Errorf("after a panic: %v", err)
+	}
+	if n := d.Remembered(); n != 1 {
+		t.Errorf("%d incidents in memory", n)
+	}
+}

@@ -8,3 +8,11 @@ func (d *Dispatcher) Remembered() int {
 	defer d.mu.Unlock()
 	return len(d.incidents)
 }
+
+// Break makes the next fold of an incident that is in memory panic.
+func (d *Dispatcher) Break(id string) {
+	inc := d.incident(id)
+	inc.lock <- struct{}{}
+	defer inc.give()
+	inc.state = nil
+}

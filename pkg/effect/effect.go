@@ -24,6 +24,7 @@ import (
 	"go.opentelemetry.io/otel/trace"
 	"go.opentelemetry.io/otel/trace/noop"
 
+	"cacert.org/emergency/pkg/defect"
 	"cacert.org/emergency/pkg/history"
 	"cacert.org/emergency/pkg/projection"
 )
@@ -197,7 +198,7 @@ func (r *Runner) plan(ctx context.Context, mark history.Mark, rec *projection.Re
 	it := &item{mark: mark}
 	var effects []Effect
 	for _, e := range rec.Events {
-		effects = append(effects, r.cfg.Plan(ctx, rec, e)...)
+		effects = append(effects, r.planned(ctx, rec, e)...)
 		if err := ctx.Err(); err != nil {
 			return err // the plan may have been cut short: the record is planned anew after the next start
 		}
@@ -223,6 +224,27 @@ func (r *Runner) plan(ctx context.Context, mark history.Mark, rec *projection.Re
 		})
 	}
 	return nil
+}
+
+// planned asks the planner. Its panic is told and concerns this event alone: nothing follows it, and the next record is planned for.
+func (r *Runner) planned(ctx context.Context, rec *projection.Record, e projection.Event) (effects []Effect) {
+	err := defect.Contained(func() error {
+		effects = r.cfg.Plan(ctx, rec, e)
+		return nil
+	})
+	if err == nil {
+		return effects
+	}
+	r.cfg.Log.ErrorContext(ctx, "what follows an event was not planned", slog.String("owner", r.cfg.Owner), slog.String("event", rec.ID(e)), slog.Any("error", err), defect.Stack(err))
+	r.failed(rec.ID(e)+"/plan", err, true)
+	r.meter(ctx, Failed)
+	return nil
+}
+
+func (r *Runner) meter(ctx context.Context, outcome State) {
+	if r.cfg.Meter != nil {
+		r.cfg.Meter.Effect(ctx, r.cfg.Owner, string(outcome))
+	}
 }
 
 // do runs one effect to its end; false if it was interrupted and has to be seen to after the next start.
@@ -265,16 +287,14 @@ func (r *Runner) do(ctx context.Context, e Effect) bool {
 	case err != nil && ctx.Err() != nil:
 		return false
 	case err != nil:
-		r.cfg.Log.ErrorContext(ctx, "effect failed", "owner", r.cfg.Owner, "key", e.Key, "error", err)
+		r.cfg.Log.ErrorContext(ctx, "effect failed", slog.String("owner", r.cfg.Owner), slog.String("key", e.Key), slog.Any("error", err), defect.Stack(err))
 		outcome = Failed
 		span.SetStatus(codes.Error, "given up")
 		r.failed(e.Key, err, true)
 	default:
 		r.succeeded(e.Key)
 	}
-	if r.cfg.Meter != nil {
-		r.cfg.Meter.Effect(ctx, r.cfg.Owner, string(outcome))
-	}
+	r.meter(ctx, outcome)
 	return r.finish(ctx, e.Key, outcome) == nil
 }
 
@@ -354,17 +374,18 @@ func Insist(ctx context.Context, again func(error), fn func(context.Context) err
 	return err
 }
 
-// attempt runs what may be repeated until it succeeds, gives up or ctx ends; anything else once.
-func (r *Runner) attempt(ctx context.Context, key string, run func(context.Context) error, repeatable bool) error {
-	switch {
-	case run == nil:
+// attempt runs what may be repeated until it succeeds, gives up or ctx ends; anything else once. A panic is an error of the act.
+func (r *Runner) attempt(ctx context.Context, key string, act func(context.Context) error, repeatable bool) error {
+	if act == nil {
 		return nil
-	case !repeatable:
+	}
+	run := func(ctx context.Context) error { return defect.Contained(func() error { return act(ctx) }) }
+	if !repeatable {
 		return run(ctx)
 	}
 	return Insist(ctx, func(err error) {
 		r.failed(key, err, false)
-		r.cfg.Log.WarnContext(ctx, "effect will be tried again", "owner", r.cfg.Owner, "key", key, "error", err)
+		r.cfg.Log.WarnContext(ctx, "effect will be tried again", slog.String("owner", r.cfg.Owner), slog.String("key", key), slog.Any("error", err), defect.Stack(err))
 	}, run)
 }
 

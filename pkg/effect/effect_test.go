@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"runtime"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 
@@ -638,6 +639,63 @@ func TestStoppedWhilePlanning(t *testing.T) {
 	})
 	if got := l.await(t, incident+"/1"); got[0] != effect.Done {
 		t.Errorf("it is %s", got[0])
+	}
+}
+
+// A panic in the planner or in an act concerns that event and that act: the others go on, after a restart too (hardening 2, poison event).
+func TestPanicIsContained(t *testing.T) {
+	t.Parallel()
+	r := declared(t)
+	below := memory.New()
+	boom := func(context.Context) error { panic("boom") }
+	plan := notesOnly(func(text string) []effect.Effect {
+		switch text {
+		case "planner":
+			panic("boom")
+		case "act":
+			return []effect.Effect{{Key: text, Run: boom}}
+		case "repeatable act":
+			return []effect.Effect{{Key: text, Run: boom, Repeatable: true}}
+		}
+		return []effect.Effect{{Key: text, Run: func(context.Context) error { return nil }}}
+	})
+	for _, text := range []string{"planner", "act", "repeatable act"} {
+		note(t, r, text)
+	}
+	for _, start := range []string{"first start", "second start"} {
+		note(t, r, start)
+		l := newLedger(below)
+		runner, stop := run(t, r, l, plan)
+		if got := l.await(t, start); got[0] != effect.Done {
+			t.Errorf("%s: the others are %s", start, got[0])
+		}
+		var again effect.Trouble
+		for again.Tries == 0 {
+			for _, x := range runner.Trouble() {
+				if x.Key == "repeatable act" {
+					again = x
+				}
+				if !strings.Contains(x.Error, "boom") {
+					t.Errorf("trouble %+v", x)
+				}
+			}
+			if t.Context().Err() != nil {
+				t.Fatal("the repeatable act is not tried")
+			}
+			runtime.Gosched()
+		}
+		if again.GivenUp {
+			t.Error("an act that may be repeated was given up")
+		}
+		if start == "first start" {
+			if got := l.await(t, "act"); got[0] != effect.Failed {
+				t.Errorf("the act that panics is %s", got[0])
+			}
+			if !slices.ContainsFunc(runner.Trouble(), func(x effect.Trouble) bool { return x.Key == incident+"/2/plan" && x.GivenUp }) {
+				t.Errorf("nobody hears of what was not planned: %+v", runner.Trouble())
+			}
+		}
+		stop()
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"sync"
 
+	"cacert.org/emergency/pkg/defect"
 	"cacert.org/emergency/pkg/procedure"
 	"cacert.org/emergency/pkg/rulebook"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
@@ -99,29 +100,39 @@ func (p *Incidents) applyOne(rec *Record) error {
 	}
 	p.touched[rec.Incident] = true
 	var unseen error
+	err := defect.Contained(func() (err error) {
+		unseen, err = p.fold(s, rec)
+		return err
+	})
+	switch {
+	case err == nil:
+		return unseen
+	case rec.Incident == procedure.RuleBook:
+		return err
+	}
+	p.parked[rec.Incident] = parked{rec.Record.GetFirstPosition(), err}
+	delete(p.states, rec.Incident)
+	if i, found := slices.BinarySearch(p.ids, rec.Incident); found {
+		p.ids = slices.Delete(p.ids, i, i+1)
+	}
+	return nil
+}
+
+// fold folds a record into its incident's state before the eyes of the witnesses. unseen is what a witness could not take in; err, and a
+// panic of whomever, concern this incident alone.
+func (p *Incidents) fold(s *procedure.State, rec *Record) (unseen, err error) {
 	for _, w := range p.witnesses {
 		if err := w.Before(s, rec); err != nil {
 			unseen = errors.Join(unseen, fmt.Errorf("%s: %w", w.Name(), err))
 		}
 	}
-	if err := s.ApplyDecoded(rec.Record, rec.Events, rec.Hash); err != nil {
-		if rec.Incident == procedure.RuleBook {
-			return err
-		}
-		p.parked[rec.Incident] = parked{rec.Record.GetFirstPosition(), err}
-		delete(p.states, rec.Incident)
-		if i, found := slices.BinarySearch(p.ids, rec.Incident); found {
-			p.ids = slices.Delete(p.ids, i, i+1)
-		}
-		return nil
-	}
-	if unseen != nil {
-		return unseen
+	if err := s.ApplyDecoded(rec.Record, rec.Events, rec.Hash); err != nil || unseen != nil {
+		return unseen, err
 	}
 	for _, w := range p.witnesses {
 		w.After(rec)
 	}
-	return nil
+	return nil, nil
 }
 
 // Parked tells from which position on an incident is not folded, and why; a nil error if it is.

@@ -10,6 +10,7 @@ import (
 	"sync"
 	"time"
 
+	"cacert.org/emergency/pkg/defect"
 	"cacert.org/emergency/pkg/history"
 )
 
@@ -296,7 +297,7 @@ func (x *keeping) fold(block []*Judged) error {
 		}
 	}
 	x.folded = block[len(block)-1].Mark()
-	if err := x.projection.Apply(block); err != nil {
+	if err := defect.Contained(func() error { return x.projection.Apply(block) }); err != nil {
 		return &FoldError{x.def.ID(), err}
 	}
 	x.set(func(s *KeeperStatus) { s.Folded = x.folded.Sequence })

@@ -21,6 +21,7 @@ import (
 	"go.opentelemetry.io/otel/propagation"
 	"go.opentelemetry.io/otel/trace"
 
+	"cacert.org/emergency/pkg/defect"
 	"cacert.org/emergency/pkg/history"
 	"cacert.org/emergency/pkg/procedure"
 )
@@ -280,7 +281,7 @@ func (r *Runner) halt(incident string, err error) {
 		return
 	}
 	r.stopped[incident] = true
-	r.cfg.Log.Error("incident cannot be read further by this version", "incident", incident, "error", err)
+	r.cfg.Log.Error("incident cannot be read further by this version", slog.String("incident", incident), slog.Any("error", err), defect.Stack(err))
 }
 
 func (r *Runner) alarm(m history.Message, err *history.ForeignError) {
@@ -293,9 +294,13 @@ func (r *Runner) alarm(m history.Message, err *history.ForeignError) {
 	}
 }
 
-// Decode decodes the events of a verified record.
+// Decode decodes the events of a verified record. A panic concerns its incident alone.
 func Decode(entry *history.Entry) (*Record, error) {
-	events, err := procedure.DecodeRecord(entry.Record)
+	var events []Event
+	err := defect.Contained(func() (err error) {
+		events, err = procedure.DecodeRecord(entry.Record)
+		return err
+	})
 	if err != nil {
 		return nil, err
 	}

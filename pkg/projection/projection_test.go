@@ -367,6 +367,74 @@ func TestFailingWitnessStopsTheRunner(t *testing.T) {
 	}
 }
 
+// A panic in the fold of an incident parks it, and nothing else (hardening 2, poison event): whether the fold itself has a defect, or a
+// witness in what it makes of it.
+func TestPanicParksOneIncident(t *testing.T) {
+	t.Parallel()
+	for _, where := range []string{"before", "fold", "after"} {
+		t.Run(where, func(t *testing.T) {
+			t.Parallel()
+			r := dispatchtest.Memory(t)
+			r.SeedStory(proceduretest.Called)
+			other := proceduretest.NewIncident(t, "e20261124.9")
+			proceduretest.Story(proceduretest.Called)(other)
+			r.Seed(other)
+			incidents, looks := projection.NewIncidents(), &panickingWitness{}
+			reader, err := projection.New(projection.Config{Store: r.Store, Keys: r.Keys.Ring, Log: r.Log, Projections: []projection.Projection{incidents, looks}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := reader.CatchUp(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if looks.where = where; where == "fold" {
+				incidents.Break(incident)
+			}
+			note := &emergencyv1.AnnotateLogRequest{Entry: 1, Text: "x"}
+			for _, id := range []string{incident, other.State.Incident} {
+				if _, err := r.Do(r.Dispatcher(procedure.OwnerIncident), id, "carla", note); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if err := reader.CatchUp(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			if from, err := incidents.Parked(incident); err == nil || from != 3 {
+				t.Errorf("parked from %d: %v", from, err)
+			}
+			if reader.Position(other.State.Incident) != 3 || !incidents.View(other.State.Incident, func(*procedure.State) {}) || !slices.Contains(looks.witness.after, "e20261124.9/3") {
+				t.Errorf("the other incident does not go on: %v", looks.after)
+			}
+			if incidents.View(incident, func(*procedure.State) {}) || reader.Position(incident) != 2 {
+				t.Error("half a fold is shown")
+			}
+		})
+	}
+}
+
+// panickingWitness has a defect with one incident.
+type panickingWitness struct {
+	witness
+	where string
+}
+
+func (w *panickingWitness) Before(s *procedure.State, rec *projection.Record) error {
+	if w.where == "fold" && rec.Incident == incident {
+		return nil // there is no state to look at
+	}
+	if w.where == "before" && rec.Incident == incident {
+		panic("boom")
+	}
+	return w.witness.Before(s, rec)
+}
+
+func (w *panickingWitness) After(rec *projection.Record) {
+	if w.where == "after" && rec.Incident == incident {
+		panic("boom")
+	}
+	w.witness.After(rec)
+}
+
 type failingWitness struct{ witness }
 
 var errWitness = errors.New("it cannot say what this is")

@@ -5,9 +5,7 @@ package rpc
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
-	"runtime/debug"
 	"slices"
 	"time"
 
@@ -18,6 +16,7 @@ import (
 	"google.golang.org/grpc/peer"
 	"google.golang.org/grpc/status"
 
+	"cacert.org/emergency/pkg/defect"
 	"cacert.org/emergency/pkg/identity"
 	"cacert.org/emergency/pkg/procedure"
 )
@@ -206,26 +205,9 @@ func (g *guard) bound(ctx context.Context, unary bool, conn, caller identity.Cal
 	return ctx, func() { leave(); ended(); cancel() }
 }
 
-// panicked is a defect that a handler ran into.
-type panicked struct {
-	value any
-	stack []byte
-}
-
-func (p *panicked) Error() string { return fmt.Sprintf("panic: %v", p.value) }
-
-// contained runs a handler and makes its panic an error of this one call; also the panic of an error that cannot say
-// what it is, such as a nil *procedure.Refusal that became an error on its way.
-func (g *guard) contained(ctx context.Context, handler func(context.Context) error) (err error) {
-	defer func() {
-		if v := recover(); v != nil {
-			err = &panicked{v, debug.Stack()}
-		}
-	}()
-	if err = handler(ctx); err != nil {
-		_ = err.Error()
-	}
-	return err
+// contained runs a handler and makes its panic an error of this one call.
+func (g *guard) contained(ctx context.Context, handler func(context.Context) error) error {
+	return defect.Contained(func() error { return handler(ctx) })
 }
 
 // log writes one line a call: ids, never content. What the caller is not told stands here, under the reference.
@@ -250,9 +232,6 @@ func (g *guard) log(ctx context.Context, method string, took time.Duration, st *
 	if st.Code() == codes.Internal {
 		level = slog.LevelError
 	}
-	var p *panicked
-	if errors.As(err, &p) {
-		attrs = append(attrs, slog.String("stack", string(p.stack)))
-	}
+	attrs = append(attrs, defect.Stack(err))
 	g.cfg.Logger.LogAttrs(ctx, level, "call", attrs...)
 }

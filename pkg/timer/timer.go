@@ -13,6 +13,7 @@ import (
 	"log/slog"
 	"time"
 
+	"cacert.org/emergency/pkg/defect"
 	"cacert.org/emergency/pkg/dispatch"
 	"cacert.org/emergency/pkg/procedure"
 	"cacert.org/emergency/pkg/projection"
@@ -43,8 +44,9 @@ func Run(ctx context.Context, cfg Config) error {
 		changed := cfg.Changed() // before looking, so that nothing that comes meanwhile is missed
 		overdue, wake := plan.look()
 		for _, x := range overdue {
-			if err := tick(ctx, cfg, x); err != nil && ctx.Err() == nil {
-				cfg.Log.WarnContext(ctx, "tick failed; it will be tried again", "owner", cfg.Owner, "incident", x.incident, "error", err)
+			err := defect.Contained(func() error { return tick(ctx, cfg, x) }) // a panic is this incident's alone
+			if err != nil && ctx.Err() == nil {
+				cfg.Log.WarnContext(ctx, "tick failed; it will be tried again", slog.String("owner", cfg.Owner), slog.String("incident", x.incident), slog.Any("error", err), defect.Stack(err))
 				wake = earlier(wake, cfg.Clock.Now().Add(retryAfter))
 			}
 		}
@@ -119,12 +121,18 @@ func (p *schedule) refresh(now time.Time) {
 	p.cursor, p.book, p.again = cursor, env.Book, nil
 	for _, id := range ids {
 		delete(p.dues, id)
-		p.cfg.Incidents.View(id, func(s *procedure.State) {
-			if at, ok := procedure.NextDue(s, env); ok {
-				p.dues[id] = due{id, s.Position, at}
-				heap.Push(&p.queue, p.dues[id])
-			}
+		err := defect.Contained(func() error {
+			p.cfg.Incidents.View(id, func(s *procedure.State) {
+				if at, ok := procedure.NextDue(s, env); ok {
+					p.dues[id] = due{id, s.Position, at}
+					heap.Push(&p.queue, p.dues[id])
+				}
+			})
+			return nil
 		})
+		if err != nil {
+			p.cfg.Log.Error("nobody knows what is due in an incident", slog.String("owner", p.cfg.Owner), slog.String("incident", id), slog.Any("error", err), defect.Stack(err))
+		}
 	}
 }
 

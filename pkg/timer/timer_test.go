@@ -15,6 +15,7 @@ import (
 
 	"cacert.org/emergency/pkg/dispatch"
 	"cacert.org/emergency/pkg/dispatch/dispatchtest"
+	"cacert.org/emergency/pkg/history"
 	"cacert.org/emergency/pkg/history/historytest"
 	"cacert.org/emergency/pkg/procedure"
 	"cacert.org/emergency/pkg/procedure/proceduretest"
@@ -453,4 +454,44 @@ func TestSystemClock(t *testing.T) {
 	rung, stop := c.Alarm(c.Now().Add(time.Millisecond))
 	defer stop()
 	<-rung
+}
+
+// panicking is a store with a defect when an incident is appended to.
+type panicking struct {
+	history.Store
+	incident string
+}
+
+func (p panicking) Append(ctx context.Context, id string, expected uint64, signed []byte, headers map[string]string) (uint64, error) {
+	if id == p.incident {
+		panic("boom")
+	}
+	return p.Store.Append(ctx, id, expected, signed, headers)
+}
+
+// A tick that panics keeps no other incident from its due times (hardening 2, poison event).
+func TestPanicStopsOneIncidentAlone(t *testing.T) {
+	t.Parallel()
+	r := dispatchtest.Memory(t)
+	r.SeedStory(proceduretest.Called)
+	other := proceduretest.NewIncident(t, "e20261124.9")
+	proceduretest.Story(proceduretest.Called)(other)
+	r.Seed(other)
+	r.Store = panicking{r.Store, incident}
+	x := start(t, r, both...)
+	r.Clock.Set(proceduretest.T0().Add(25 * time.Hour))
+	for {
+		changed := x.reader.Changed()
+		if breached, _ := events[*emergencyv1.DeadlineBreached](r, other.State.Incident); len(breached) > 0 {
+			break
+		}
+		select {
+		case <-changed:
+		case <-t.Context().Done():
+			t.Fatal("nothing is due in the other incident")
+		}
+	}
+	if n := len(r.Entries(incident)); n != 2 {
+		t.Errorf("%d records of the incident that panics", n)
+	}
 }

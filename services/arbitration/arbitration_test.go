@@ -17,6 +17,7 @@ import (
 	"cacert.org/emergency/pkg/dispatch/dispatchtest"
 	"cacert.org/emergency/pkg/effect"
 	ledger "cacert.org/emergency/pkg/effect/memory"
+	"cacert.org/emergency/pkg/history"
 	"cacert.org/emergency/pkg/history/historytest"
 	"cacert.org/emergency/pkg/history/memory"
 	"cacert.org/emergency/pkg/identity"
@@ -330,5 +331,45 @@ func refused(t *testing.T, err error, want procedure.Reason) {
 	var r *procedure.Refusal
 	if !errors.As(err, &r) || r.Reason != want {
 		t.Errorf("want %s, got %v", want, err)
+	}
+}
+
+// panicking is a store with a defect when an incident is appended to.
+type panicking struct {
+	history.Store
+	incident string
+}
+
+func (p panicking) Append(ctx context.Context, id string, expected uint64, signed []byte, headers map[string]string) (uint64, error) {
+	if id == p.incident {
+		panic("boom")
+	}
+	return p.Store.Append(ctx, id, expected, signed, headers)
+}
+
+// What follows from one incident panics: what follows from the others is done (hardening 2, poison event).
+func TestPanicStopsOneIncidentAlone(t *testing.T) {
+	t.Parallel()
+	r := dispatchtest.Memory(t)
+	r.SeedStory(proceduretest.Observed)
+	other := proceduretest.NewIncident(t, "e20261124.9")
+	proceduretest.Story(proceduretest.Observed)(other)
+	r.Seed(other)
+	r.Store = panicking{r.Store, incident}
+	x := start(t, r)
+	for {
+		changed, visible := x.reader.Changed(), false
+		x.incidents.View(other.State.Incident, func(s *procedure.State) { visible = !procedure.NeedsSync(s) })
+		if visible {
+			break
+		}
+		select {
+		case <-changed:
+		case <-t.Context().Done():
+			t.Fatal("what the other incident owes stays invisible")
+		}
+	}
+	if open, _ := x.visible(); len(open) > 0 {
+		t.Errorf("recorded in the incident that panics: %v", open)
 	}
 }

@@ -5,8 +5,10 @@ package arbitration
 import (
 	"context"
 	"fmt"
+	"log/slog"
 	"time"
 
+	"cacert.org/emergency/pkg/defect"
 	"cacert.org/emergency/pkg/dispatch"
 	"cacert.org/emergency/pkg/procedure"
 	"cacert.org/emergency/pkg/rpc"
@@ -36,9 +38,10 @@ func (s *Server) react(ctx context.Context) error {
 		ids, cursor = s.Incidents.Since(cursor)
 		ids, again = append(append(ids, again...), r.due()...), nil
 		for _, id := range ids {
-			if err := r.look(ctx, id); err != nil && ctx.Err() == nil {
+			err := defect.Contained(func() error { return r.look(ctx, id) }) // a panic is this incident's alone
+			if err != nil && ctx.Err() == nil {
 				again = append(again, id)
-				s.Log.WarnContext(ctx, "what follows from an incident is not all done yet", "incident", id, "error", err)
+				s.Log.WarnContext(ctx, "what follows from an incident is not all done yet", slog.String("incident", id), slog.Any("error", err), defect.Stack(err))
 			}
 		}
 		alarm, stop := s.Clock.Alarm(r.wake(len(again) > 0))

@@ -4,9 +4,11 @@ package deployment
 
 import (
 	"context"
+	"log/slog"
 	"sync"
 	"time"
 
+	"cacert.org/emergency/pkg/defect"
 	"cacert.org/emergency/pkg/procedure"
 	emergencyv1 "cacert.org/emergency/proto/emergency/v1"
 	"cacert.org/emergency/services/deployment/broker"
@@ -31,12 +33,15 @@ func (s *Server) abandoned(is func(*procedure.Grant) bool) (refs []broker.Ref) {
 // end ends accesses of which no process has a session any more.
 func (s *Server) end(ctx context.Context, why string, refs ...broker.Ref) {
 	for _, ref := range refs {
-		g, err := (consoleRules{s, nil}).Grant(ctx, ref) // on the true head
-		switch {
-		case err != nil:
-			s.Log.ErrorContext(ctx, "an access that another process left cannot be read", "grant", ref.String(), "error", err)
-		case g.Over == "":
-			s.broker.Recover(ctx, why, []broker.Grant{g})
+		err := defect.Contained(func() error {
+			g, err := (consoleRules{s, nil}).Grant(ctx, ref) // on the true head
+			if err == nil && g.Over == "" {
+				s.broker.Recover(ctx, why, []broker.Grant{g})
+			}
+			return err
+		})
+		if err != nil { // the others are ended
+			s.Log.ErrorContext(ctx, "an access that another process left cannot be read", slog.String("grant", ref.String()), slog.Any("error", err), defect.Stack(err))
 		}
 	}
 }
@@ -111,7 +116,14 @@ func (s *Server) makeTrue(ctx context.Context) error {
 			busy[ref] = true
 			before := settled[ref]
 			looks.Go(func() {
-				freeze, done := s.makeOneTrue(ctx, ref, before)
+				freeze, done := before, false
+				err := defect.Contained(func() error {
+					freeze, done = s.makeOneTrue(ctx, ref, before)
+					return nil
+				})
+				if err != nil { // a panic is this session's alone
+					s.Log.ErrorContext(ctx, "what the history says of a session was not made true", slog.String("grant", ref.String()), slog.Any("error", err), defect.Stack(err))
+				}
 				if !done {
 					select {
 					case <-time.After(retryTruth):

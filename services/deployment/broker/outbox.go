@@ -5,10 +5,11 @@ package broker
 import (
 	"context"
 	"errors"
-	"fmt"
 	"log/slog"
 	"sync"
 	"time"
+
+	"cacert.org/emergency/pkg/defect"
 )
 
 // outbox records what was done already, in order, each thing until it is stored or refused. So no act that lessens access
@@ -78,7 +79,7 @@ func (o *outbox) head(recorded bool) (item, bool) {
 func (o *outbox) try(x item) error {
 	for wait := firstRetry; ; wait = min(2*wait, lastRetry) {
 		ctx, cancel := context.WithTimeout(o.ctx, callWithin)
-		err := safely(ctx, x.do)
+		err := defect.Contained(func() error { return x.do(ctx) }) // it concerns this record, and no other
 		cancel()
 		var no *Refusal
 		if err == nil {
@@ -94,16 +95,6 @@ func (o *outbox) try(x item) error {
 		case <-time.After(wait):
 		}
 	}
-}
-
-// safely makes an error of a defect: it concerns this record, and no other.
-func safely(ctx context.Context, do func(context.Context) error) (err error) {
-	defer func() {
-		if r := recover(); r != nil {
-			err = fmt.Errorf("defect: %v", r)
-		}
-	}()
-	return do(ctx)
 }
 
 // doubt finds out, once the log answers again, whether an attempt whose outcome is unknown did consume the credential. Then the
