@@ -348,6 +348,105 @@ func TestAccountsAllowNothingElse(t *testing.T) {
 	}
 }
 
+// TestAccountsTakeNothingAway: what services have written stays, whatever each of them, the reader too, publishes or asks for: rollup by a
+// header on every subject it may write, purge and delete of every stream. Only what it destroys of its own restricted values is gone.
+func TestAccountsTakeNothingAway(t *testing.T) {
+	t.Parallel()
+	s := startSecured(t)
+	keys := historytest.NewKeys(t, "services")
+	secret := vaulttest.New("a value")
+	var stored []string
+	for i, owner := range natsd.Owners() {
+		js := s.connect(t, owner)
+		store, err := historystore.New(t.Context(), historystore.Config{JS: js, Logger: slog.New(slog.DiscardHandler)})
+		must(t, err)
+		keys.NewWriter(t, store, fmt.Sprintf("e20261124.%d", i+1), owner).MustAppend(t, 2)
+		ledger, err := ledgerstore.New(t.Context(), js, owner)
+		must(t, err)
+		_, _, err = ledger.Intend(t.Context(), "call")
+		must(t, err)
+		must(t, ledger.SetMark(t.Context(), owner, history.Mark{Sequence: 2}))
+		_, err = ledger.SetLease(t.Context(), owner, "instance of "+owner, 0)
+		must(t, err)
+		v, err := vaultstore.New(t.Context(), js, owner)
+		must(t, err)
+		must(t, v.Put(t.Context(), secret.Commitment, secret.Salt, secret.Value))
+		objects, err := artefactstore.New(t.Context(), js, artefacts.DefaultLimit)
+		must(t, err)
+		ref, err := objects.Put(t.Context(), strings.NewReader("patch of "+owner), "text/plain")
+		must(t, err)
+		stored = append(stored, ref.SHA256)
+	}
+
+	for _, service := range natsd.Services() {
+		js := s.connect(t, service)
+		nc := js.Conn()
+		var subjects []string
+		if service != natsd.Reader {
+			key := natsd.APIPrefix + ".$KV.EFFECTS."
+			subjects = []string{
+				key + natsd.EffectKey("effect", service) + ".thief", "$KV." + natsd.RestrictedBucket(service) + ".thief", "$O.ARTEFACTS.M.thief", "$O.ARTEFACTS.C.thief", "emergency.e20261124-9",
+			}
+		}
+		for _, subject := range subjects {
+			for _, rollup := range []string{jetstream.MsgRollupAll, jetstream.MsgRollupSubject} {
+				m := nats.NewMsg(subject)
+				m.Header.Set(jetstream.MsgRollup, rollup)
+				m.Data = []byte("x")
+				answer, err := nc.RequestMsg(m, time.Minute)
+				if err != nil {
+					t.Errorf("%s publishes on %s: %v", service, subject, err)
+					continue
+				}
+				if !strings.Contains(string(answer.Data), "rollup not permitted") {
+					t.Errorf("%s rolls %s up by %s: %s", service, subject, rollup, answer.Data)
+				}
+			}
+		}
+		for name := range s.state(t) {
+			for _, call := range []string{"STREAM.PURGE.", "STREAM.DELETE.", "STREAM.UPDATE.", "STREAM.MSG.DELETE."} {
+				if call+name == "STREAM.MSG.DELETE.KV_"+natsd.RestrictedBucket(service) {
+					continue // which is its right
+				}
+				must(t, nc.Publish("$JS.API."+call+name, []byte(`{"seq":1}`)))
+				must(t, nc.Publish(natsd.APIPrefix+"."+call+name, []byte(`{"seq":1}`)))
+			}
+		}
+		_, err := js.Stream(t.Context(), natsd.Stream) // answered after all that
+		must(t, err)
+	}
+
+	for i, owner := range natsd.Owners() {
+		js := s.connect(t, owner)
+		store, err := historystore.New(t.Context(), historystore.Config{JS: js, Logger: slog.New(slog.DiscardHandler)})
+		must(t, err)
+		if r, err := history.Read(t.Context(), store, keys.Ring, fmt.Sprintf("e20261124.%d", i+1)); err != nil || len(r.Entries) != 2 {
+			t.Errorf("the history of %s: %v (%v)", owner, r, err)
+		}
+		ledger, err := ledgerstore.New(t.Context(), js, owner)
+		must(t, err)
+		if fresh, _, err := ledger.Intend(t.Context(), "call"); err != nil || fresh {
+			t.Errorf("what %s intends: fresh %t, %v", owner, fresh, err)
+		}
+		if m, err := ledger.Mark(t.Context(), owner); err != nil || m.Sequence != 2 {
+			t.Errorf("the mark of %s: %v (%v)", owner, m, err)
+		}
+		if holder, _, err := ledger.Lease(t.Context(), owner); err != nil || holder != "instance of "+owner {
+			t.Errorf("the lease of %s: %q (%v)", owner, holder, err)
+		}
+		v, err := vaultstore.New(t.Context(), js, owner)
+		must(t, err)
+		if value, _, err := v.Get(t.Context(), secret.Commitment); err != nil || !bytes.Equal(value, secret.Value) {
+			t.Errorf("the value of %s: %q (%v)", owner, value, err)
+		}
+		objects, err := artefactstore.New(t.Context(), js, artefacts.DefaultLimit)
+		must(t, err)
+		if got, err := objects.Get(t.Context(), stored[i]); err != nil || string(got) != "patch of "+owner {
+			t.Errorf("the artefact of %s: %q (%v)", owner, got, err)
+		}
+	}
+}
+
 // TestAccountsRefuse names what is wrong with the keys.
 func TestAccountsRefuse(t *testing.T) {
 	t.Parallel()

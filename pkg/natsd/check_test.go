@@ -105,6 +105,70 @@ func TestProvisionRefusesExistingWrongStream(t *testing.T) {
 	}
 }
 
+// TestProvisionTightens: buckets of a version that allowed rollup are made as they must be now, with what is in them; one that differs in more
+// is a person's matter.
+func TestProvisionTightens(t *testing.T) {
+	t.Parallel()
+	_, js := provisioned(t)
+	again := func(stream string, change func(*jetstream.StreamConfig)) {
+		t.Helper()
+		s, err := js.Stream(t.Context(), stream)
+		if err != nil {
+			t.Fatal(err)
+		}
+		cfg := s.CachedInfo().Config
+		if err := js.DeleteStream(t.Context(), stream); err != nil {
+			t.Fatal(err)
+		}
+		cfg.AllowRollup, cfg.DenyPurge = true, false
+		change(&cfg)
+		if _, err := js.CreateStream(t.Context(), cfg); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, stream := range []string{"KV_EFFECTS", "OBJ_ARTEFACTS"} {
+		again(stream, func(*jetstream.StreamConfig) {})
+	}
+	if _, err := js.Publish(t.Context(), "$KV.EFFECTS.x", []byte("kept")); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := natsd.Provision(t.Context(), js, small); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, stream := range []string{"KV_EFFECTS", "OBJ_ARTEFACTS"} {
+		if err := natsd.CheckBucket(t.Context(), js, stream, expect); err != nil {
+			t.Error(err)
+		}
+	}
+	kv, err := js.KeyValue(t.Context(), natsd.EffectBucket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if e, err := kv.Get(t.Context(), "x"); err != nil || string(e.Value()) != "kept" {
+		t.Errorf("after provisioning again: %v, %v", e, err)
+	}
+
+	again("KV_EFFECTS", func(c *jetstream.StreamConfig) { c.MaxAge = time.Hour })
+	again("KV_RESTRICTED_review", func(*jetstream.StreamConfig) {})
+	found := findings(t, natsd.Provision(t.Context(), js, small))
+	for _, setting := range []string{"max_age", "allow_rollup_hdrs", "deny_purge"} {
+		if _, ok := found[setting]; !ok {
+			t.Errorf("%s is not named in %v", setting, found)
+		}
+	}
+	for _, stream := range []string{"KV_EFFECTS", "KV_RESTRICTED_review"} {
+		s, err := js.Stream(t.Context(), stream)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !s.CachedInfo().Config.AllowRollup {
+			t.Errorf("%s was changed", stream)
+		}
+	}
+}
+
 // TestEachWrongSetting gives the stream one wrong setting after the other, each of which the server accepts.
 func TestEachWrongSetting(t *testing.T) {
 	t.Parallel()

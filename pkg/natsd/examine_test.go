@@ -42,7 +42,7 @@ func TestExamineWholeStore(t *testing.T) {
 			t.Fatal(err)
 		}
 		if i%3 == 0 {
-			if err := bucket.Purge(t.Context(), key); err != nil {
+			if err := bucket.Delete(t.Context(), key); err != nil {
 				t.Fatal(err)
 			}
 		}
@@ -83,7 +83,7 @@ func TestExamineRunning(t *testing.T) {
 				_, err = bucket.PutString(ctx, fmt.Sprint("k", i%5), strings.Repeat("v", i%2000))
 			}
 			if err == nil && i%3 == 0 {
-				err = bucket.Purge(ctx, fmt.Sprint("k", i%5))
+				err = bucket.Delete(ctx, fmt.Sprint("k", i%5))
 			}
 			if err != nil && ctx.Err() == nil {
 				t.Error(err)

@@ -81,9 +81,10 @@ func consumer(name string) jetstream.ConsumerConfig {
 	}
 }
 
-// Provision creates the stream, the buckets and the consumers that do not exist yet. It never changes one that exists:
-// differing settings come back as *CheckError, and a person decides. The caller needs the rights to create streams, which no
-// running service of a production system has (hardening 1.5).
+// Provision creates the stream, the buckets and the consumers that do not exist yet. It changes none that exists, but that
+// buckets of earlier versions lose the right to forget (earlier): other differing settings come back as *CheckError, and a
+// person decides. The caller needs the rights to create streams, which no running service of a production system has
+// (hardening 1.5).
 func Provision(ctx context.Context, js jetstream.JetStream, p Profile) error {
 	if p.Replicas < 1 || p.MaxBytes <= 0 || p.ArtefactBytes < 0 || p.BucketBytes < 0 {
 		return fmt.Errorf("provision: profile %+v: Replicas and MaxBytes must be positive, no size negative", p)
@@ -94,7 +95,7 @@ func Provision(ctx context.Context, js jetstream.JetStream, p Profile) error {
 		if err != nil && !errors.Is(err, jetstream.ErrStreamNameAlreadyInUse) {
 			return fmt.Errorf("provision: create stream %s: %w", want.Name, err)
 		}
-		found, err := look(ctx, js, want)
+		found, err := tighten(ctx, js, want)
 		if err != nil {
 			return fmt.Errorf("provision: %w", err)
 		}
@@ -113,6 +114,29 @@ func Provision(ctx context.Context, js jetstream.JetStream, p Profile) error {
 		}
 	}
 	return checkError(findings)
+}
+
+// earlier is what versions before this one made of a stream, if they made another: a bucket in which rollup was allowed, so
+// that one message to a key of the writer's own took away everybody's.
+func earlier(want jetstream.StreamConfig) (jetstream.StreamConfig, bool) {
+	made := want.Name == "KV_"+EffectBucket || want.Name == "OBJ_"+ObjectBucket
+	want.AllowRollup, want.DenyPurge = true, false
+	return want, made
+}
+
+// tighten looks at a stream, and makes one that is exactly as an earlier version made it as this one does.
+func tighten(ctx context.Context, js jetstream.JetStream, want jetstream.StreamConfig) (seen, error) {
+	found, err := look(ctx, js, want)
+	old, made := earlier(want)
+	if err != nil || !made || len(found.findings) == 0 || len(configFindings(found.info.Config, old)) > 0 {
+		return found, err
+	}
+	cfg := found.info.Config
+	cfg.AllowRollup, cfg.DenyPurge = want.AllowRollup, want.DenyPurge
+	if _, err := js.UpdateStream(ctx, cfg); err != nil {
+		return seen{}, fmt.Errorf("take the rollup of earlier versions from stream %s: %w", want.Name, err)
+	}
+	return look(ctx, js, want)
 }
 
 func (p Profile) streams() []jetstream.StreamConfig {
@@ -164,20 +188,22 @@ func historyStream() jetstream.StreamConfig {
 	return cfg
 }
 
-// objectStream has the layout of an object bucket, so that the usual tools can read it. Object metadata is replaced by
-// rollup, which the server allows only where purging is allowed.
+// objectStream has the layout of an object bucket, so that the usual tools can read it. These write by rollup, which is
+// not allowed here: pkg/artefacts/jetstream writes without.
 func objectStream() jetstream.StreamConfig {
 	cfg := base("OBJ_"+ObjectBucket, "$O."+ObjectBucket+".C.>", "$O."+ObjectBucket+".M.>")
 	cfg.Description = "Emergency patches: artefacts by SHA-256."
-	cfg.AllowRollup, cfg.DenyDelete = true, true
+	cfg.DenyDelete, cfg.DenyPurge = true, true
 	return cfg
 }
 
+// bucketStream allows no rollup: a writer with one key of his own could take away all keys of all others by the header
+// Nats-Rollup: all, which no permission on subjects stops. The server ties rollup to purging, so that is denied, too.
 func bucketStream(bucket string) jetstream.StreamConfig {
 	cfg := base("KV_"+bucket, "$KV."+bucket+".>")
 	cfg.Description = "Emergency patches: " + bucket
 	cfg.MaxMsgsPerSubject = 1
-	cfg.AllowRollup, cfg.DenyDelete = true, true
+	cfg.DenyDelete, cfg.DenyPurge = true, true
 	return cfg
 }
 
@@ -188,7 +214,6 @@ func restrictedStream(owner string) jetstream.StreamConfig {
 	cfg := bucketStream(RestrictedBucket(owner))
 	cfg.MaxMsgsPerSubject = 2
 	cfg.DenyDelete = false
-	cfg.AllowRollup, cfg.DenyPurge = false, true
 	return cfg
 }
 

@@ -5,13 +5,13 @@ package e2e
 import (
 	"bytes"
 	"context"
+	"encoding/base64"
+	"encoding/json"
 	"os"
 	"path/filepath"
 	"strings"
 	"sync/atomic"
 	"testing"
-
-	"github.com/nats-io/nats.go/jetstream"
 
 	"cacert.org/emergency/pkg/patch"
 	"cacert.org/emergency/pkg/procedure"
@@ -170,7 +170,7 @@ func TestTestServerChanged(t *testing.T) {
 	s.Until(testenv.Tested)
 }
 
-// overwrite changes one byte of an artefact in the bucket, as somebody with the right to write there can.
+// overwrite puts an artefact with one byte changed before the right one in the bucket, as somebody with the right to write there can.
 func overwrite(t testing.TB, env *testenv.Env, sha256 string) {
 	t.Helper()
 	ctx, js := t.Context(), env.Node().JetStream()
@@ -185,8 +185,12 @@ func overwrite(t testing.TB, env *testenv.Env, sha256 string) {
 	must(t, err)
 	data := bytes.Clone(msg.Data)
 	data[len(data)-2] ^= 1
-	must(t, stream.Purge(ctx, jetstream.WithPurgeSubject(subject)))
-	_, err = js.Publish(ctx, subject, data)
+	info.NUID += "x"
+	meta, err := json.Marshal(info)
+	must(t, err)
+	_, err = js.Publish(ctx, "$O.ARTEFACTS.C."+info.NUID, data)
+	must(t, err)
+	_, err = js.Publish(ctx, "$O.ARTEFACTS.M."+base64.URLEncoding.EncodeToString([]byte(sha256)), meta)
 	must(t, err)
 }
 

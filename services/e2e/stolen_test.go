@@ -110,7 +110,12 @@ func (x *thief) rob(ctx context.Context, incident string) error {
 	for _, reply := range []string{subject, "$KV.EFFECTS." + natsd.EffectKey("lease", "notification"), "$JS.API.STREAM.PURGE.EMERGENCY"} {
 		errs = append(errs, nc.PublishRequest(natsd.APIPrefix+".STREAM.INFO.EMERGENCY", reply, nil), nc.PublishRequest(subject, reply, junk))
 	}
-	errs = append(errs, nc.Publish("$O.ARTEFACTS.M.x", junk), nc.Publish("$O.ARTEFACTS.C.x", junk))
+	// To what is his own, with a header that takes away what is everybody's.
+	for _, to := range []string{
+		"$O.ARTEFACTS.M.x", "$O.ARTEFACTS.C.x", natsd.APIPrefix + ".$KV.EFFECTS." + natsd.EffectKey("effect", x.service) + ".x", "$KV." + natsd.RestrictedBucket(x.service) + ".x",
+	} {
+		errs = append(errs, nc.PublishMsg(&nats.Msg{Subject: to, Data: junk, Header: nats.Header{jetstream.MsgRollup: {jetstream.MsgRollupAll}}}), nc.Publish(to, junk))
+	}
 	return errors.Join(append(errs, nc.FlushTimeout(testenv.Patience))...)
 }
 

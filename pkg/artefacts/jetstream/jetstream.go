@@ -2,24 +2,28 @@
 
 // Package jetstream keeps artefacts in the object bucket ARTEFACTS of NATS, one object per digest.
 //
-// Objects are written by the bucket's client and can be read with the usual tools, but are read here chunk by chunk
-// through the stream leader: the client's reader creates a consumer, which no service may (hardening 1.5), waits for its
-// timeout when chunks are missing, and may be answered by a replica that is behind.
+// Objects have the layout of the bucket's own client and can be read with the usual tools, but are written and read here.
+// The client's writer replaces metadata by rollup; a stream that allows this lets whoever writes one message take away all
+// others. Here the newest metadata of a name counts, and older ones stay. The client's reader creates a consumer, which no
+// service may (hardening 1.5), waits for its timeout when chunks are missing, and may be answered by a replica that is behind.
 //
-// What is weaker than the history: whoever holds the right to write artefacts can also replace or remove one. Reading
-// finds that, and putting the bytes again mends it.
+// What is weaker than the history: whoever holds the right to write artefacts can also hide one behind other metadata.
+// Reading finds that, and putting the bytes again mends it.
 package jetstream
 
 import (
-	"bytes"
 	"context"
+	"crypto/rand"
+	"crypto/sha256"
 	"encoding/base64"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"slices"
+	"time"
 
 	"cacert.org/emergency/pkg/artefacts"
-	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
 )
 
@@ -29,9 +33,15 @@ const bucket = "ARTEFACTS"
 // mediaTypeKey is where the media type stands in an object's metadata, for people who look into the bucket.
 const mediaTypeKey = "media-type"
 
+// chunkSize is what the object client writes, too.
+const chunkSize = 128 << 10
+
+// publishTimeout is how long a server may take to say that it has a chunk.
+const publishTimeout = 5 * time.Second
+
 // Store is an artefacts.Store in JetStream. It is as durable as the bucket: see pkg/natsd.
 type Store struct {
-	js      jetstream.JetStream
+	js      jetstream.JetStream // whose unanswered publishes end by themselves
 	objects jetstream.ObjectStore
 	stream  jetstream.Stream
 	limit   int64
@@ -49,7 +59,11 @@ func New(ctx context.Context, js jetstream.JetStream, limit int64) (*Store, erro
 	if err != nil {
 		return nil, fmt.Errorf("bind to object bucket %s: %w", bucket, err)
 	}
-	return &Store{js: js, objects: objects, stream: stream, limit: limit}, nil
+	pub, err := jetstream.New(js.Conn(), jetstream.WithPublishAsyncTimeout(publishTimeout))
+	if err != nil {
+		return nil, fmt.Errorf("bind to object bucket %s: %w", bucket, err)
+	}
+	return &Store{js: pub, objects: objects, stream: stream, limit: limit}, nil
 }
 
 // Put is artefacts.Store.Put.
@@ -65,35 +79,51 @@ func (s *Store) Put(ctx context.Context, r io.Reader, mediaType string) (artefac
 	case !errors.Is(err, artefacts.ErrNotFound) && !errors.Is(err, artefacts.ErrCorrupt) && !errors.Is(err, artefacts.ErrTooLarge):
 		return artefacts.Ref{}, err
 	}
-	if errors.Is(err, jetstream.ErrBadObjectMeta) {
-		if err := s.dropMeta(ctx, ref.SHA256); err != nil {
-			return artefacts.Ref{}, err
-		}
-	}
-	meta := jetstream.ObjectMeta{Name: ref.SHA256, Metadata: map[string]string{mediaTypeKey: mediaType}}
-	if _, err := s.objects.Put(ctx, meta, bytes.NewReader(data)); err != nil {
+	if err := s.write(ctx, ref.SHA256, data, mediaType); err != nil {
 		return artefacts.Ref{}, fmt.Errorf("put artefact %s: %w", ref.SHA256, err)
 	}
-	// The object client cleans up after writers it takes for older, so only reading shows what is left.
+	// Somebody else may write the same name, so only reading shows what is there.
 	if _, err := s.Get(ctx, ref.SHA256); err != nil {
 		return artefacts.Ref{}, fmt.Errorf("put artefact: read back: %w", err)
 	}
 	return ref, nil
 }
 
-// dropMeta replaces metadata that nobody can read, and over which the object client would stumble, by "deleted".
-func (s *Store) dropMeta(ctx context.Context, sha256 string) error {
-	msg := nats.NewMsg("$O." + bucket + ".M." + base64.URLEncoding.EncodeToString([]byte(sha256)))
-	msg.Header.Set(jetstream.MsgRollup, jetstream.MsgRollupSubject)
-	msg.Data = []byte(`{"deleted":true}`)
-	if _, err := s.js.PublishMsg(ctx, msg); err != nil {
-		return fmt.Errorf("put artefact %s: replace its broken metadata: %w", sha256, err)
+// write stores a new version of an object: first its bytes, and when these are safe the metadata that names them. So metadata never
+// names what is not there.
+func (s *Store) write(ctx context.Context, name string, data []byte, mediaType string) error {
+	version := rand.Text()
+	var acks []jetstream.PubAckFuture
+	for chunk := range slices.Chunk(data, chunkSize) {
+		ack, err := s.js.PublishAsync("$O."+bucket+".C."+version, chunk, jetstream.WithExpectStream("OBJ_"+bucket))
+		if err != nil {
+			return err
+		}
+		acks = append(acks, ack)
 	}
-	return nil
+	for _, ack := range acks {
+		select {
+		case <-ack.Ok():
+		case err := <-ack.Err():
+			return err
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+	sum := sha256.Sum256(data)
+	meta, err := json.Marshal(&jetstream.ObjectInfo{
+		ObjectMeta: jetstream.ObjectMeta{Name: name, Metadata: map[string]string{mediaTypeKey: mediaType}, Opts: &jetstream.ObjectMetaOptions{ChunkSize: chunkSize}},
+		Bucket:     bucket, NUID: version, Size: uint64(len(data)), Chunks: uint32(len(acks)), Digest: "SHA-256=" + base64.URLEncoding.EncodeToString(sum[:]),
+	})
+	if err != nil {
+		return err
+	}
+	_, err = s.js.Publish(ctx, "$O."+bucket+".M."+base64.URLEncoding.EncodeToString([]byte(name)), meta, jetstream.WithExpectStream("OBJ_"+bucket))
+	return err
 }
 
-// Get is artefacts.Store.Get. Somebody who puts the same bytes again may take the chunks away while they are read: then
-// the object has a new version, which is read instead.
+// Get is artefacts.Store.Get. A writer of an earlier version of this program who puts the same bytes again may take the chunks away
+// while they are read: then the object has a new version, which is read instead.
 func (s *Store) Get(ctx context.Context, sha256 string) ([]byte, error) {
 	if err := artefacts.CheckDigest(sha256); err != nil {
 		return nil, err

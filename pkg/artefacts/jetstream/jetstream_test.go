@@ -30,6 +30,18 @@ func open(t *testing.T, js jetstream.JetStream, limit int64) *store.Store {
 	return s
 }
 
+// loose makes the bucket one whose messages its own client may replace and remove, as it was in earlier versions, too. With damage by a
+// disk or by a thief what is left may be anything.
+func loose(t *testing.T, js jetstream.JetStream) {
+	t.Helper()
+	if err := js.DeleteObjectStore(t.Context(), natsd.ObjectBucket); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := js.CreateObjectStore(t.Context(), jetstream.ObjectStoreConfig{Bucket: natsd.ObjectBucket}); err != nil {
+		t.Fatal(err)
+	}
+}
+
 // objects is the bucket as anybody with a connection has it.
 func objects(t *testing.T, js jetstream.JetStream) jetstream.ObjectStore {
 	t.Helper()
@@ -44,6 +56,7 @@ func TestStore(t *testing.T) {
 	t.Parallel()
 	artefactstest.Run(t, func(t *testing.T) artefactstest.Setup {
 		_, js := natsdtest.Start(t)
+		loose(t, js)
 		return artefactstest.Setup{
 			Store:  open(t, js, artefactstest.Limit),
 			Reopen: func(t *testing.T, limit int64) artefacts.Store { return open(t, js, limit) },
@@ -54,6 +67,39 @@ func TestStore(t *testing.T) {
 			},
 		}
 	})
+}
+
+// TestProvisioned: in the bucket as this version makes it nothing is replaced or removed, and everything is done all the same.
+func TestProvisioned(t *testing.T) {
+	t.Parallel()
+	_, js := natsdtest.Start(t)
+	s := open(t, js, 1<<20)
+	data := bytes.Repeat([]byte("patch "), 50_000)
+	ref, err := s.Put(t.Context(), bytes.NewReader(data), "text/x-diff")
+	if err != nil {
+		t.Fatal(err)
+	}
+	meta := "$O." + natsd.ObjectBucket + ".M." + base64.URLEncoding.EncodeToString([]byte(ref.SHA256))
+	for _, broken := range []string{"{", `{"deleted":true}`, `{"nuid":"x","chunks":1,"size":9}`} {
+		if _, err := js.Publish(t.Context(), meta, []byte(broken)); err != nil {
+			t.Fatal(err)
+		}
+		if got, err := s.Get(t.Context(), ref.SHA256); err == nil {
+			t.Errorf("behind %s: %d bytes", broken, len(got))
+		}
+		if _, err := s.Put(t.Context(), bytes.NewReader(data), "text/x-diff"); err != nil {
+			t.Errorf("put again behind %s: %v", broken, err)
+		}
+		if got, err := s.Get(t.Context(), ref.SHA256); err != nil || !bytes.Equal(got, data) {
+			t.Errorf("after %s: %d bytes, %v", broken, len(got), err)
+		}
+	}
+	if err := objects(t, js).Delete(t.Context(), ref.SHA256); err == nil {
+		t.Error("the bucket's own client may delete an object")
+	}
+	if got, err := s.Get(t.Context(), ref.SHA256); err != nil || !bytes.Equal(got, data) {
+		t.Errorf("after a refused delete: %d bytes, %v", len(got), err)
+	}
 }
 
 // TestCluster writes the same bytes through all servers of a cluster at once, and reads them through another one.
@@ -216,6 +262,7 @@ func TestDamagedObject(t *testing.T) {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
 			_, js := natsdtest.Start(t)
+			loose(t, js)
 			s := open(t, js, 1<<20)
 			ref, err := s.Put(t.Context(), bytes.NewReader(data), "text/x-diff")
 			if err != nil {

@@ -147,6 +147,7 @@ func (n *Node) openStores(ctx context.Context, log historystore.Config) error {
 	if len(owners) == 0 {
 		return nil
 	}
+	n.checkBuckets(ctx, owners)
 	if n.artefacts, err = artefactstore.New(ctx, n.js, artefacts.DefaultLimit); err != nil {
 		return err
 	}
@@ -159,6 +160,27 @@ func (n *Node) openStores(ctx context.Context, log historystore.Config) error {
 		}
 	}
 	return nil
+}
+
+// checkBuckets says which bucket could forget, such as one of an earlier version that was not provisioned again. No history is lost by it,
+// and during an upgrade it is so until all services have the new version: nothing is refused.
+func (n *Node) checkBuckets(ctx context.Context, owners []string) {
+	streams := []string{"KV_" + natsd.EffectBucket, "OBJ_" + natsd.ObjectBucket}
+	for _, o := range owners {
+		streams = append(streams, "KV_"+natsd.RestrictedBucket(o))
+	}
+	for _, stream := range streams {
+		err := natsd.CheckBucket(ctx, n.js, stream, n.expect)
+		var check *natsd.CheckError
+		switch {
+		case errors.As(err, &check):
+			for _, f := range check.Findings {
+				n.log.WarnContext(ctx, "a bucket of the event log could forget: `epatchd nats provision` says what to do", "finding", f.String())
+			}
+		case err != nil:
+			n.log.WarnContext(ctx, "a bucket of the event log could not be looked at", "error", err)
+		}
+	}
 }
 
 func (n *Node) deps(owner string) service.Deps {

@@ -112,8 +112,9 @@ func natsProvisionCommand(environ []string) *cobra.Command {
 	var patience time.Duration
 	cmd := &cobra.Command{
 		Use:   "provision",
-		Short: "Create the event log's streams; one that exists is never changed",
-		Long: "Create the event log's streams and buckets as the provisioner. Streams that exist are compared and never changed: what differs is said.\n" +
+		Short: "Create the event log's streams; one that exists keeps what is in it and how much it may hold",
+		Long: "Create the event log's streams and buckets as the provisioner. Streams that exist are compared and not changed, but that\n" +
+			"buckets of earlier versions lose the right to forget: what else differs is said.\n" +
 			"No running service has the rights for this; keep the provisioner's seed offline.",
 		Args: cobra.NoArgs,
 	}
