@@ -4,6 +4,7 @@ package natsd
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"sync"
 	"time"
@@ -37,6 +38,9 @@ func (g *Guard) Look(ctx context.Context) error {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	s, err := check(ctx, g.js, g.expect)
+	if errors.Is(err, jetstream.ErrStreamNotFound) && !g.created.IsZero() {
+		return checkError(append(g.wentBack, Finding{Stream, "stream", "not there", "there", "it was deleted, with all records"}))
+	}
 	if err != nil {
 		return err
 	}
@@ -44,17 +48,23 @@ func (g *Guard) Look(ctx context.Context) error {
 		g.created = s.info.Created
 	}
 	if !s.info.Created.Equal(g.created) {
-		g.wentBack = append(g.wentBack, Finding{Stream, "created", s.info.Created.Format(time.RFC3339Nano),
-			g.created.Format(time.RFC3339Nano), "the stream was deleted and created again"})
+		g.wentBack = append(g.wentBack, recreated(s.info.Created, g.created))
 		g.created = s.info.Created
 	}
 	last := s.info.State.LastSeq
 	if last < g.last {
-		g.wentBack = append(g.wentBack, Finding{Stream, "state.last_seq", fmt.Sprint(last), fmt.Sprintf("%d or more", g.last),
-			"records that were stored are gone"})
+		g.wentBack = append(g.wentBack, lower(last, g.last))
 	}
 	g.last = last
 	return checkError(append(s.findings, g.wentBack...))
+}
+
+func recreated(is, was time.Time) Finding {
+	return Finding{Stream, "created", is.Format(time.RFC3339Nano), was.Format(time.RFC3339Nano), "the stream was deleted and created again"}
+}
+
+func lower(is, was uint64) Finding {
+	return Finding{Stream, "state.last_seq", fmt.Sprint(is), fmt.Sprintf("%d or more", was), "records that were stored are gone"}
 }
 
 // Last is the last sequence seen.

@@ -72,6 +72,8 @@ func TestRestoreCluster(t *testing.T) {
 		must(t, c.StartServer(ctx, s))
 	}
 	must(t, c.AwaitHealthy(ctx))
+	refused(t, ctx, c)
+	forget(t, dir)
 	for _, i := range c.Instances {
 		must(t, c.StartInstance(ctx, i))
 	}
@@ -158,6 +160,11 @@ func TestRestoreArchive(t *testing.T) {
 	if len(before) < 2 || len(after) != len(before) {
 		t.Errorf("%d histories, there were %d", len(after), len(before))
 	}
+	if !strings.Contains(said, "log.mark") {
+		t.Errorf("restore does not say which files have to go: %s", said)
+	}
+	refused(t, ctx, c)
+	forget(t, dir)
 	for _, i := range c.Instances {
 		must(t, c.StartInstance(ctx, i))
 	}
@@ -171,6 +178,28 @@ func TestRestoreArchive(t *testing.T) {
 		if position <= before[incident].Position {
 			t.Errorf("%s is done a second time", act)
 		}
+	}
+}
+
+// refused tries to start a service on a log that is not the one it has seen.
+func refused(t *testing.T, ctx context.Context, c *cluster.Cluster) {
+	t.Helper()
+	err := c.StartInstance(ctx, c.Instances[0])
+	if err == nil || !strings.Contains(err.Error(), "restore the log that was there") {
+		t.Fatalf("%s starts on another log: %v", c.Instances[0].Name(), err)
+	}
+}
+
+// forget is the step of the runbook by which operators say that they have decided on another log.
+func forget(t *testing.T, dir string) {
+	t.Helper()
+	files, err := filepath.Glob(filepath.Join(dir, "state", "*", "log.mark"))
+	must(t, err)
+	if len(files) == 0 {
+		t.Fatal("no process remembers anything")
+	}
+	for _, f := range files {
+		must(t, os.Remove(f))
 	}
 }
 

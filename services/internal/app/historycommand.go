@@ -300,6 +300,8 @@ func (o *archived) restore(ctx context.Context) error {
 		if !r.SameSequences {
 			fmt.Fprintln(o.out, "sequence numbers are others than before: give the services a new, empty database")
 		}
+		fmt.Fprintf(o.out, "the stream is a new one: whoever has seen the old one refuses it. Where the heads above are the right ones, remove the file %s by hand from\n"+
+			"the data folder of each process (docs/runbooks.md, Restore), then start\n", memoryFile)
 		return keepSilent(ctx, js, r.Last)
 	})
 }

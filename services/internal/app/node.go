@@ -51,6 +51,7 @@ type Node struct {
 	nats      *natsd.Server // nil where the log runs elsewhere
 	js        jetstream.JetStream
 	expect    natsd.Expect
+	memory    *natsd.Memory // of the log, across restarts
 	store     *historystore.Store
 	keys      *history.Keyring
 	signers   map[string]history.Signer
@@ -133,12 +134,21 @@ func newNode(ctx context.Context, set Settings) (*Node, error) {
 	return n, nil
 }
 
+// memoryFile is where a process keeps what it remembers of the log. docs/runbooks.md names it to operators.
+const memoryFile = "log.mark"
+
 // openStores opens what lies in the log, as far as the services of this process may use it.
 func (n *Node) openStores(ctx context.Context, log historystore.Config) error {
 	if err := natsd.Check(ctx, n.js, n.expect); err != nil {
 		return err
 	}
 	var err error
+	if n.memory, err = natsd.OpenMemory(n.set.path(memoryFile)); err != nil {
+		return err
+	}
+	if err := n.memory.Recognise(ctx, n.js, n.expect); err != nil {
+		return err
+	}
 	log.JS, log.Logger = n.js, n.log
 	if n.store, err = historystore.New(ctx, log); err != nil {
 		return err
@@ -259,6 +269,9 @@ func (n *Node) openService(ctx context.Context, name string) (owner, error) {
 func (n *Node) openReader(ctx context.Context) error {
 	if err := n.reader.CatchUp(ctx); err != nil {
 		return err
+	}
+	if err := n.memory.Keep(n.reader.Mark()); err != nil {
+		return fmt.Errorf("setting data: %w", err)
 	}
 	if n.dashboard != nil {
 		n.dashboard.Follow(n.reader)

@@ -92,6 +92,7 @@ func (n *Node) Run(ctx context.Context, ready func(Addresses)) error {
 		})
 	}
 	group.Go(func() error { return n.guard(ctx) })
+	group.Go(func() error { return n.remember(ctx) })
 	group.Go(func() error { return n.watchIdentity(ctx) })
 	group.Go(func() error { return n.watchBook(ctx) })
 	if n.database != nil {
@@ -199,7 +200,7 @@ const guardEvery = time.Minute
 
 // guard ends the process when the log was changed so that it could forget, or went back (hardening.md 4).
 func (n *Node) guard(ctx context.Context) error {
-	g := natsd.NewGuard(n.js, n.expect, n.reader.Mark().Sequence)
+	g := n.memory.Guard(n.js, n.expect)
 	for {
 		alarm, stop := n.set.Clock.Alarm(n.set.Clock.Now().Add(guardEvery))
 		select {
@@ -215,6 +216,27 @@ func (n *Node) guard(ctx context.Context) error {
 			return fmt.Errorf("the log cannot be trusted any more; no command is taken: %w", err)
 		case err != nil && ctx.Err() == nil:
 			n.log.WarnContext(ctx, "the log could not be looked at", "error", err)
+		}
+	}
+}
+
+// rememberEvery is how much of what was read a process may forget when it is killed.
+const rememberEvery = 10 * time.Second
+
+// remember keeps how far the log was read, so that the next run notices a log that went back meanwhile.
+func (n *Node) remember(ctx context.Context) error {
+	for {
+		alarm, stop := n.set.Clock.Alarm(n.set.Clock.Now().Add(rememberEvery))
+		select {
+		case <-ctx.Done():
+		case <-alarm:
+		}
+		stop()
+		if err := n.memory.Keep(n.reader.Mark()); err != nil {
+			n.log.WarnContext(ctx, "the next start would not notice it if what came last were gone from the log", "error", err)
+		}
+		if ctx.Err() != nil {
+			return nil
 		}
 	}
 }
