@@ -119,3 +119,28 @@ func TestRestartOnOlderLog(t *testing.T) {
 	must(t, err)
 	must(t, node.Close())
 }
+
+// TestGuardEndsTheNode: a stream that is changed so that it could forget ends a node that runs. Nobody but the guard notices that (hardening 4).
+func TestGuardEndsTheNode(t *testing.T) {
+	t.Parallel()
+	s := start(t, t.TempDir())
+	stream, err := s.JetStream().Stream(t.Context(), natsd.Stream)
+	must(t, err)
+	cfg := stream.CachedInfo().Config
+	cfg.MaxAge = time.Hour
+	_, err = s.JetStream().UpdateStream(t.Context(), cfg)
+	must(t, err)
+	if err := s.end(t); err == nil || !strings.Contains(err.Error(), "the log cannot be trusted any more") || !strings.Contains(err.Error(), "max_age is 1h0m0s") {
+		t.Errorf("the node ended with %v, want the guard's error", err)
+	}
+}
+
+// TestDeletedStreamEndsTheNode: whoever notices it first, the guard or a reader, says so.
+func TestDeletedStreamEndsTheNode(t *testing.T) {
+	t.Parallel()
+	s := start(t, t.TempDir())
+	must(t, s.JetStream().DeleteStream(t.Context(), natsd.Stream))
+	if err := s.end(t); err == nil || !strings.Contains(err.Error(), "it was deleted") && !strings.Contains(err.Error(), "not the log that was provisioned") {
+		t.Errorf("the node ended with %v", err)
+	}
+}
