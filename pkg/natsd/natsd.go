@@ -16,11 +16,14 @@
 package natsd
 
 import (
+	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"log/slog"
 	"net"
+	"net/http"
 	"os"
 	"strconv"
 	"strings"
@@ -213,17 +216,50 @@ func (s *Server) ClientURL() string {
 // Sync tells Check that the server itself was asked. Always SyncVerified: Start refuses anything else.
 func (s *Server) Sync() Sync { return SyncVerified }
 
-// Ready reports whether the log takes writes. The server switches JetStream off by itself after a failed write or
-// sync; then only a restart on a healthy disk helps.
-func (s *Server) Ready(context.Context) error {
+// Ready reports whether the log takes writes. After a failed write or sync the server answers nothing more on that stream, and after some
+// it switches JetStream off; both for as long as it runs. Then only a restart on a healthy disk helps.
+func (s *Server) Ready(ctx context.Context) error {
 	if !s.ns.Running() {
 		return errors.New("nats server is not running")
 	}
 	if !s.ns.JetStreamEnabled() {
 		return errors.New("nats server switched JetStream off: check the disk of the store and restart")
 	}
-	return nil
+	return s.health(ctx)
 }
+
+// health asks the server's health check, which is the only one that tells of the failed writes of a stream.
+func (s *Server) health(ctx context.Context) error {
+	r, err := http.NewRequestWithContext(ctx, http.MethodGet, server.HealthzPath, nil)
+	if err != nil {
+		return err
+	}
+	var a answer
+	s.ns.HandleHealthz(&a, r)
+	var said struct{ Status, Error string }
+	if err := json.Unmarshal(a.Bytes(), &said); err != nil {
+		return fmt.Errorf("nats server: its health: %w", err)
+	}
+	if said.Status == "ok" {
+		return nil
+	}
+	return fmt.Errorf("nats server is %s (%s): check the disk of the store and restart", said.Status, said.Error)
+}
+
+// answer is what the health check writes; no port is needed for it.
+type answer struct {
+	bytes.Buffer
+	header http.Header
+}
+
+func (a *answer) Header() http.Header {
+	if a.header == nil {
+		a.header = http.Header{}
+	}
+	return a.header
+}
+
+func (*answer) WriteHeader(int) {} // the body says it, too
 
 // Close closes the connections, stops the server, waits until the store is written and gives the folder free.
 func (s *Server) Close() error {

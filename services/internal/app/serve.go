@@ -93,6 +93,9 @@ func (n *Node) Run(ctx context.Context, ready func(Addresses)) error {
 	}
 	group.Go(func() error { return n.guard(ctx) })
 	group.Go(func() error { return n.remember(ctx) })
+	if n.nats != nil {
+		group.Go(func() error { return n.watchStore(ctx) })
+	}
 	group.Go(func() error { return n.watchIdentity(ctx) })
 	group.Go(func() error { return n.watchBook(ctx) })
 	if n.database != nil {
@@ -220,6 +223,37 @@ func (n *Node) guard(ctx context.Context) error {
 	}
 }
 
+// storeEvery is how soon a failed write of the embedded log is noticed.
+const storeEvery = time.Second
+
+// watchStore ends the process after a failed write or sync of the embedded log: what the disk has is not known any more, and a start reads
+// and proves it (hardening.md 2).
+func (n *Node) watchStore(ctx context.Context) error {
+	for {
+		alarm, stop := n.set.Clock.Alarm(n.set.Clock.Now().Add(storeEvery))
+		select {
+		case <-ctx.Done():
+			stop()
+			return nil
+		case <-alarm:
+		}
+		if err := n.nats.Ready(ctx); err != nil && ctx.Err() == nil {
+			return fmt.Errorf("the event log takes no more writes, and the process stops, since only a start proves what is on the disk (hardening 2): %w", err)
+		}
+	}
+}
+
+// ready tells why this process cannot take commands.
+func (n *Node) ready() error {
+	if n.nats != nil {
+		return n.nats.Ready(context.Background())
+	}
+	if !n.js.Conn().IsConnected() {
+		return errors.New("not connected to the event log")
+	}
+	return nil
+}
+
 // rememberEvery is how much of what was read a process may forget when it is killed.
 const rememberEvery = 10 * time.Second
 
@@ -246,6 +280,9 @@ func (n *Node) dashboardConfig() dashboard.Config {
 		PublicURL: n.set.PublicURL,
 		Clock:     n.set.Clock, Log: n.log, Store: n.store, Keys: n.keys, Incidents: n.incidents, Peers: n.peers,
 		Metrics: n.tel.Handler(), Typed: cli.Typed, Process: n.process, Pulse: n.pulse,
+	}
+	if n.nats != nil { // pages alone are of use while a log elsewhere is away: they show what was known last
+		cfg.Ready = n.ready
 	}
 	if n.set.Service == "" || n.set.Cluster.DemoPeople != "" {
 		cfg.Development, cfg.DemoSigner = true, n.demoSigner
@@ -337,8 +374,8 @@ func (n *Node) handler() http.Handler {
 	mux.Handle("GET /metrics", n.tel.Handler())
 	mux.HandleFunc("GET /healthz", func(w http.ResponseWriter, _ *http.Request) { _, _ = io.WriteString(w, "ok\n") })
 	mux.HandleFunc("GET /readyz", func(w http.ResponseWriter, _ *http.Request) { // Run begins when the histories are read
-		if !n.js.Conn().IsConnected() {
-			http.Error(w, "not connected to the event log", http.StatusServiceUnavailable)
+		if err := n.ready(); err != nil {
+			http.Error(w, err.Error(), http.StatusServiceUnavailable)
 			return
 		}
 		_, _ = io.WriteString(w, "ready\n")
