@@ -25,8 +25,8 @@ const Prefix = "EPATCH_"
 // FileFlag is the flag that names the file. It may be given on the command line or as EPATCH_CONFIG.
 const FileFlag = "config"
 
-// testPrefix begins variables that steer tests; no program reads them.
-const testPrefix = Prefix + "TEST_"
+// testPrefix begins variables that steer tests (EPATCH_TEST_..., EPATCH_TESTENV_...); no program reads them.
+const testPrefix = Prefix + "TEST"
 
 // Variable is the name of a setting's variable.
 func Variable(flag string) string {

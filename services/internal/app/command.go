@@ -5,8 +5,10 @@ package app
 import (
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"cacert.org/emergency/pkg/config"
 	"cacert.org/emergency/pkg/procedure"
@@ -80,9 +82,34 @@ func loads(cmd *cobra.Command, environ []string) func() error {
 		if err := config.Secret(fs, secret...); err != nil {
 			return err
 		}
-		_, err := config.Load(fs, config.Options{Environ: environ})
-		return err
+		return loadSettings(cmd, environ)
 	}
+}
+
+// loadSettings fills a command's flags from the environment and a file. A variable that is nobody's setting is misspelt, and refused: a service that
+// took its default instead would look well.
+func loadSettings(cmd *cobra.Command, environ []string) error {
+	others := slices.DeleteFunc(slices.Clone(environ), func(v string) bool { return strings.HasPrefix(v, config.Variable("agent-")) }) // which the agent reads, and refuses, itself
+	_, err := config.Load(cmd.Flags(), config.Options{Environ: others, Strict: true, Known: family(cmd.Root())})
+	return err
+}
+
+// family are settings that stand in an environment for others to read: all of epatchd, as docker-compose.yml gives them to the service whose
+// container runs an operator's command, those of epatch in the shell of a person, and what docker-compose.yml itself reads there.
+func family(root *cobra.Command) []string {
+	names := []string{"server", "profile", "as", "keyring", "ca", "incident", "offline-file", "json", "installation", "console-1", "console-2"}
+	for _, service := range serviceNames() {
+		names = append(names, "server-"+service)
+	}
+	var walk func(*cobra.Command)
+	walk = func(c *cobra.Command) {
+		c.Flags().VisitAll(func(f *pflag.Flag) { names = append(names, f.Name) })
+		for _, sub := range c.Commands() {
+			walk(sub)
+		}
+	}
+	walk(root)
+	return names
 }
 
 // runs makes a command run a node.

@@ -127,7 +127,7 @@ func natsProvisionCommand(environ []string) *cobra.Command {
 	fs.DurationVar(&patience, "wait", time.Minute, "how long a cluster may take until it has a leader")
 	config.Describe(fs)
 	cmd.RunE = func(cmd *cobra.Command, _ []string) error {
-		if _, err := config.Load(fs, config.Options{Environ: environ}); err != nil {
+		if err := loadSettings(cmd, environ); err != nil {
 			return err
 		}
 		if err := Provision(cmd.Context(), set.Cluster, profile, patience); err != nil {
