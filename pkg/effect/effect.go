@@ -38,6 +38,9 @@ type Effect struct {
 	Run func(ctx context.Context) error
 	// Repeatable says that doing it twice does no harm, because the other side recognises it.
 	Repeatable bool
+	// Lane names what the act waits for, such as a channel; empty for nothing in particular. Each lane has places of its own, so that
+	// one thing that hangs holds up what waits for it, and nothing else.
+	Lane string
 	// Unknown reports that the outcome cannot be known; for effects that are not repeatable. Reporting may be repeated, so an
 	// error means that it is tried again.
 	Unknown func(ctx context.Context) error
@@ -100,8 +103,12 @@ type Meter interface {
 	Effect(ctx context.Context, owner, outcome string)
 }
 
-// atOnce bounds how many effects of one owner run at the same time; one that hangs keeps one place.
-const atOnce = 256
+const (
+	// AtOnce bounds how many effects of one lane run at the same time; one that hangs keeps one place.
+	AtOnce = 256
+	// held bounds how many of all lanes run or wait for a place, and with them the memory; then nothing more is planned until one ends.
+	held = 8192
+)
 
 // Runner runs the effects of one owner.
 type Runner struct {
@@ -112,8 +119,9 @@ type Runner struct {
 	mu      sync.Mutex
 	lease   *lease          // while it is held
 	running map[string]bool // keys of the effects under way
-	pending []*item         // in the order of the stream
-	trouble []Trouble       // in the order of their first failure
+	lanes   map[string]*lane
+	pending []*item   // in the order of the stream
+	trouble []Trouble // in the order of their first failure
 	mark    history.Mark
 	unkept  int // records finished since the mark was last written
 }
@@ -121,6 +129,12 @@ type Runner struct {
 // keepEvery is after how many finished records the mark is written. Those behind it are looked up in the ledger again after
 // a crash, which costs a question each and repeats nothing.
 const keepEvery = 100
+
+// lane is the effects that wait for the same thing.
+type lane struct {
+	running int
+	waiting []func() // for a place, in the order of the stream
+}
 
 // item is a record whose effects are not all finished.
 type item struct {
@@ -136,7 +150,7 @@ func New(cfg Config) (*Runner, error) {
 	if cfg.Tracer == nil {
 		cfg.Tracer = noop.NewTracerProvider().Tracer("")
 	}
-	return &Runner{cfg: cfg, places: make(chan struct{}, atOnce)}, nil
+	return &Runner{cfg: cfg, places: make(chan struct{}, held), lanes: map[string]*lane{}}, nil
 }
 
 // Run follows the histories and runs effects, while this instance is the one that may, until ctx ends; then it waits for those that run. It
@@ -216,7 +230,7 @@ func (r *Runner) plan(ctx context.Context, mark history.Mark, rec *projection.Re
 		case <-ctx.Done():
 			return nil
 		}
-		r.group.Go(func() {
+		r.enter(e.Lane, func() {
 			defer func() { <-r.places }()
 			if r.do(ctx, e) {
 				r.finished(ctx, it, 1)
@@ -224,6 +238,40 @@ func (r *Runner) plan(ctx context.Context, mark history.Mark, rec *projection.Re
 		})
 	}
 	return nil
+}
+
+// enter runs an act as soon as its lane has a place.
+func (r *Runner) enter(name string, act func()) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	l := r.lanes[name]
+	if l == nil {
+		l = &lane{}
+		r.lanes[name] = l
+	}
+	if l.running == AtOnce {
+		l.waiting = append(l.waiting, act)
+		return
+	}
+	l.running++
+	r.group.Go(func() {
+		for ; act != nil; act = r.nextIn(l) {
+			act()
+		}
+	})
+}
+
+// nextIn is what a place that became free in a lane is given to; nil if nobody waits for it.
+func (r *Runner) nextIn(l *lane) func() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if len(l.waiting) == 0 {
+		l.running--
+		return nil
+	}
+	act := l.waiting[0]
+	l.waiting = l.waiting[1:]
+	return act
 }
 
 // planned asks the planner. Its panic is told and concerns this event alone: nothing follows it, and the next record is planned for.

@@ -364,6 +364,45 @@ func TestHangingEffect(t *testing.T) {
 	}
 }
 
+// More acts than have a place hang in one lane: they hold up their own lane alone, and go on in it in their order.
+func TestHangingLane(t *testing.T) {
+	t.Parallel()
+	r := declared(t)
+	l := newLedger(memory.New())
+	release, hang := make(chan struct{}), make(chan struct{}, 2*effect.AtOnce)
+	plan := notesOnly(func(text string) (list []effect.Effect) {
+		if text != "black hole" {
+			return []effect.Effect{{Key: text, Lane: "sms", Run: func(context.Context) error { return nil }}}
+		}
+		for i := range 2 * effect.AtOnce {
+			list = append(list, effect.Effect{Key: fmt.Sprint(text, i), Lane: "mail", Run: func(context.Context) error {
+				hang <- struct{}{}
+				<-release
+				return nil
+			}})
+		}
+		return list
+	})
+	note(t, r, "black hole")
+	runner, stop := run(t, r, l, plan)
+	for range effect.AtOnce {
+		<-hang
+	}
+	note(t, r, "another channel")
+	if got := l.await(t, "another channel"); got[0] != effect.Done {
+		t.Errorf("the other lane's is %s", got[0])
+	}
+	if n := len(hang); n > 0 {
+		t.Errorf("%d more than have a place", n)
+	}
+	close(release)
+	idle(t, runner)
+	stop()
+	if got := l.outcomes(fmt.Sprint("black hole", 2*effect.AtOnce-1)); len(got) != 1 || got[0] != effect.Done {
+		t.Errorf("the last of the lane is %v", got)
+	}
+}
+
 // Two events that want the same act while it is under way get it once, and nobody reports it as unknown.
 func TestSameActTwiceAtOnce(t *testing.T) {
 	t.Parallel()

@@ -19,7 +19,7 @@ import (
 // finds its commit there, and a comparison may be made twice.
 func (s *Server) plan(_ context.Context, rec *projection.Record, e projection.Event) []effect.Effect {
 	one := func(what string, run func(context.Context) error) []effect.Effect {
-		return []effect.Effect{{Key: rec.ID(e) + "/" + what, Run: run, Repeatable: true}}
+		return []effect.Effect{{Key: rec.ID(e) + "/" + what, Lane: what, Run: run, Repeatable: true}} // a freeze waits for no job that waits for its agent
 	}
 	switch p := e.Payload.(type) {
 	case *emergencyv1.ApplyStarted:

@@ -84,7 +84,8 @@ func (s *Server) pages(rec *projection.Record, e projection.Event, list []*emerg
 	var effects []effect.Effect
 	for _, p := range list {
 		effects = append(effects, effect.Effect{
-			Key: rec.ID(e) + "/page/" + p.GetPage(),
+			Key:  rec.ID(e) + "/page/" + p.GetPage(),
+			Lane: p.GetChannel(),
 			Run: func(ctx context.Context) error {
 				receipt, begun := s.send(ctx, p.GetChannel(), p.GetAddress().GetCommitment(), s.page(rec.Incident, p, greeting))
 				if !begun && ctx.Err() != nil {
@@ -248,7 +249,11 @@ func (s *Server) outcome(o channel.Outcome) {
 // tell sends a message that is no page: nobody has to answer, and nothing is reported. It goes over the person's first
 // channel that takes it.
 func (s *Server) tell(key, incident, person, what, text string) effect.Effect {
-	return effect.Effect{Key: key + "/" + person, Run: func(ctx context.Context) error {
+	lane := ""
+	if contacts := s.Incidents.Book().Contacts(person); len(contacts) > 0 {
+		lane = contacts[0].GetChannel()
+	}
+	return effect.Effect{Key: key + "/" + person, Lane: lane, Run: func(ctx context.Context) error {
 		tried := false
 		for _, c := range s.Incidents.Book().Contacts(person) {
 			p := channel.Page{ID: key + "/" + person, Incident: incident, Headline: subject(incident, what), Text: inDrill(incident, text), Recipient: channel.Recipient{Person: person}, At: s.Clock.Now()}

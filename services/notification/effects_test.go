@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"cacert.org/emergency/pkg/dispatch"
+	"cacert.org/emergency/pkg/effect"
 	"cacert.org/emergency/pkg/history/historytest"
 	"cacert.org/emergency/pkg/identity"
 	"cacert.org/emergency/pkg/procedure"
@@ -111,6 +112,29 @@ func TestFallbackToTheNextChannel(t *testing.T) {
 		if strings.Contains(page, " mail ") && state != "unspecified" {
 			t.Errorf("nobody knows of the page to %s, and it is called %s", page, state)
 		}
+	}
+}
+
+// A mail server takes connections and never answers, and more pages wait for it than may at once: calls by another channel go out meanwhile
+// (hardening 2, mail black hole).
+func TestBlackHoleHoldsUpNoOtherChannel(t *testing.T) {
+	t.Parallel()
+	mail, irc := newWay("mail", hangs), newWay("irc", takes)
+	x := newRig(t, mail, irc)
+	x.start()
+	incidents := effect.AtOnce/onDuty + 3
+	for range incidents {
+		x.declare("carla")
+	}
+	called := map[string]bool{}
+	for _, p := range irc.await(t, incidents*onDuty, urgent) {
+		called[p.Incident] = true
+	}
+	if len(called) != incidents {
+		t.Errorf("%d of %d emergencies were called out", len(called), incidents)
+	}
+	if n := len(mail.pages(urgent)); n == 0 || n > effect.AtOnce {
+		t.Errorf("%d pages hang in the mail", n)
 	}
 }
 

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sync/errgroup"
 	"google.golang.org/grpc"
 
+	"cacert.org/emergency/pkg/effect"
 	"cacert.org/emergency/pkg/service"
 	"cacert.org/emergency/pkg/timer"
 	notificationv1 "cacert.org/emergency/proto/emergency/notification/v1"
@@ -49,7 +50,8 @@ func New(d service.Deps, cfg Config) (*Server, error) {
 		return nil, fmt.Errorf("notification: the key that signs links has %d bytes, it needs at least 16", len(cfg.LinkKey))
 	}
 	s := &Server{Service: base, cfg: cfg, waiting: map[string]chan channel.Outcome{}, poisoned: map[string]bool{}}
-	s.fanout, err = channel.New(channel.Settings{}, ChannelClock{d.Clock}, s.outcome, cfg.Channels...)
+	// Whatever runs in all lanes has room in one channel: a message goes on to the next channel from the lane of the one that failed.
+	s.fanout, err = channel.New(channel.Settings{Queue: effect.AtOnce * (len(cfg.Channels) + 1)}, ChannelClock{d.Clock}, s.outcome, cfg.Channels...)
 	if err != nil {
 		return nil, err
 	}
