@@ -279,6 +279,9 @@ func (n *Node) openReader(ctx context.Context) error {
 	return nil
 }
 
+// linkKeyBytes is the least that cannot be guessed.
+const linkKeyBytes = 32
+
 // linkKey signs the links in pages to people; all instances of the service share it.
 func (n *Node) linkKey() ([]byte, error) {
 	path := n.set.LinkKey
@@ -286,13 +289,16 @@ func (n *Node) linkKey() ([]byte, error) {
 		path = n.set.path("link.key")
 	}
 	b, err := os.ReadFile(path)
-	if err == nil && len(b) >= 32 {
+	switch {
+	case err == nil && len(b) >= linkKeyBytes:
 		return b, nil
+	case n.set.LinkKey == "": // made below
+	case err != nil:
+		return nil, fmt.Errorf("setting link-key: %w: make a file of at least %d random bytes, the same for all instances", err, linkKeyBytes)
+	default:
+		return nil, fmt.Errorf("setting link-key: %s has %d bytes: make a file of at least %d random bytes, the same for all instances", path, len(b), linkKeyBytes)
 	}
-	if n.set.LinkKey != "" {
-		return nil, fmt.Errorf("setting link-key: %s must be a file of at least 32 random bytes, the same for all instances: %w", path, err)
-	}
-	b = make([]byte, 32)
+	b = make([]byte, linkKeyBytes)
 	_, _ = rand.Read(b) // never fails (crypto/rand)
 	if err := os.WriteFile(path, b, 0o600); err != nil {
 		return nil, fmt.Errorf("keep the key of the links in pages: %w", err)
