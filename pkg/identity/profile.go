@@ -87,8 +87,8 @@ func LoadKey(path string, dev bool) (crypto.Signer, error) {
 	if err != nil {
 		return nil, err
 	}
-	if mode.Perm()&0o077 != 0 && !dev {
-		return nil, fmt.Errorf("%s: mode %#o lets others than its owner use this key: chmod 600 it, and think about a new key", path, mode.Perm())
+	if err := private(path, mode); err != nil && !dev {
+		return nil, err
 	}
 	block, rest := pem.Decode(data)
 	for block != nil && block.Type == "EC PARAMETERS" { // openssl writes them before the key
@@ -105,6 +105,26 @@ func LoadKey(path string, dev bool) (crypto.Signer, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return key, nil
+}
+
+// ReadSecret reads a secret that is no key of a person or service. It refuses a file that others than its owner may read.
+func ReadSecret(path string) ([]byte, error) {
+	data, mode, err := read(path)
+	if err == nil {
+		err = private(path, mode)
+	}
+	if err != nil {
+		return nil, err
+	}
+	return data, nil
+}
+
+// private refuses what more than the owner may read: who could read it once may have it still.
+func private(path string, mode fs.FileMode) error {
+	if mode.Perm()&0o077 != 0 {
+		return fmt.Errorf("%s: mode %#o lets others than its owner use this key: chmod 600 it, and think about a new key", path, mode.Perm())
+	}
+	return nil
 }
 
 // LoadSigningKey reads a service's Ed25519 key, by which its records are signed.

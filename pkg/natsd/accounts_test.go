@@ -348,6 +348,24 @@ func TestAccountsAllowNothingElse(t *testing.T) {
 	}
 }
 
+// TestDialRefusesOpenSeed: with a seed that others may read nothing connects.
+func TestDialRefusesOpenSeed(t *testing.T) {
+	t.Parallel()
+	s := startSecured(t)
+	for mode, refused := range map[os.FileMode]bool{0o600: false, 0o400: false, 0o640: true, 0o604: true} {
+		must(t, os.Chmod(s.seeds["review"], mode))
+		js, err := natsd.Dial(natsd.Remote{
+			Servers: []string{s.url}, Service: "review", Seed: s.seeds["review"], Identity: func() *identity.Profile { return s.profile }, Logger: slog.New(slog.DiscardHandler),
+		})
+		if err == nil {
+			js.Conn().Close()
+		}
+		if refused != (err != nil) || err != nil && !strings.Contains(err.Error(), s.seeds["review"]+": mode") {
+			t.Errorf("mode %o: %v", mode, err)
+		}
+	}
+}
+
 // TestAccountsTakeNothingAway: what services have written stays, whatever each of them, the reader too, publishes or asks for: rollup by a
 // header on every subject it may write, purge and delete of every stream. Only what it destroys of its own restricted values is gone.
 func TestAccountsTakeNothingAway(t *testing.T) {

@@ -46,7 +46,10 @@ func Dial(r Remote) (jetstream.JetStream, error) {
 			return nil, fmt.Errorf("connect to nats: %q: only tls:// is used", s)
 		}
 	}
-	key, err := nats.NkeyOptionFromSeed(r.Seed)
+	if _, err := identity.ReadSecret(r.Seed); err != nil {
+		return nil, fmt.Errorf("connect to nats: seed file %w", err)
+	}
+	key, err := nats.NkeyOptionFromSeed(r.Seed) // reads it again at each connection
 	if err != nil {
 		return nil, fmt.Errorf("connect to nats: seed file %s: %w", r.Seed, err)
 	}

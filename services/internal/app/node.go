@@ -288,13 +288,13 @@ func (n *Node) linkKey() ([]byte, error) {
 	if path == "" {
 		path = n.set.path("link.key")
 	}
-	b, err := os.ReadFile(path)
+	b, err := identity.ReadSecret(path)
 	switch {
 	case err == nil && len(b) >= linkKeyBytes:
 		return b, nil
-	case n.set.LinkKey == "": // made below
+	case n.set.LinkKey == "" && (err == nil || errors.Is(err, os.ErrNotExist)): // made below
 	case err != nil:
-		return nil, fmt.Errorf("setting link-key: %w: make a file of at least %d random bytes, the same for all instances", err, linkKeyBytes)
+		return nil, fmt.Errorf("setting link-key: %w: make a file of at least %d random bytes that its owner alone may read, the same for all instances", err, linkKeyBytes)
 	default:
 		return nil, fmt.Errorf("setting link-key: %s has %d bytes: make a file of at least %d random bytes, the same for all instances", path, len(b), linkKeyBytes)
 	}

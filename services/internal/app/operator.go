@@ -50,7 +50,7 @@ func natsUserCommand() *cobra.Command {
 
 // NATSUser makes the key of a user of the event log's servers, or finds it, and returns its public half.
 func NATSUser(file string) (string, error) {
-	seed, err := os.ReadFile(file)
+	seed, err := identity.ReadSecret(file)
 	if errors.Is(err, os.ErrNotExist) {
 		var key nkeys.KeyPair
 		if key, err = nkeys.CreateUser(); err == nil {
