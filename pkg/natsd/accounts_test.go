@@ -4,6 +4,7 @@ package natsd_test
 
 import (
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -499,6 +500,65 @@ func TestAccountsRefuse(t *testing.T) {
 	}
 	if !slices.Contains(natsd.Services(), natsd.Reader) {
 		t.Error("the reader has no account")
+	}
+}
+
+// TestServerConfSyncsAndVerifies: a server that runs with the configuration syncs each write before it answers, and speaks to nobody who has no
+// certificate of its authorities, whatever seed he has (hardening 4). Nothing else of the installation would notice if it did not.
+func TestServerConfSyncsAndVerifies(t *testing.T) {
+	t.Parallel()
+	s := startSecured(t)
+	if !s.server.JetStreamConfig().SyncAlways {
+		t.Error("the server acknowledges what is not synced")
+	}
+	other, err := devca.Open(filepath.Join(t.TempDir(), "another"), time.Now)
+	must(t, err)
+	dir, err := other.Service("review")
+	must(t, err)
+	stranger, err := identity.Load(dir, identity.LoadOptions{Now: time.Now(), Dev: true})
+	must(t, err)
+	key, err := nats.NkeyOptionFromSeed(s.seeds["review"])
+	must(t, err)
+	for who, x := range map[string]struct {
+		certificates []tls.Certificate
+		version      uint16
+		taken        bool
+	}{
+		"with a certificate":              {[]tls.Certificate{s.profile.Certificate}, tls.VersionTLS13, true},
+		"without one":                     {nil, tls.VersionTLS13, false},
+		"with one of another authority":   {[]tls.Certificate{stranger.Certificate}, tls.VersionTLS13, false},
+		"with one, by an older TLS alone": {[]tls.Certificate{s.profile.Certificate}, tls.VersionTLS12, false},
+	} {
+		nc, err := nats.Connect(s.url, key, nats.CustomInboxPrefix(natsd.InboxPrefix("review")), nats.Secure(&tls.Config{
+			RootCAs: s.profile.Roots, Certificates: x.certificates, MinVersion: tls.VersionTLS12, MaxVersion: x.version,
+		}))
+		if err == nil {
+			nc.Close()
+		}
+		if x.taken != (err == nil) {
+			t.Errorf("a client %s: %v", who, err)
+		}
+	}
+}
+
+// TestServerConfOfRoutes: the ports by which servers reach each other verify, too.
+func TestServerConfOfRoutes(t *testing.T) {
+	t.Parallel()
+	s := startSecured(t)
+	conf, err := natsd.ServerConf{
+		Name: "n", Listen: "localhost:4222", Store: "/s", Accounts: "accounts: {}\n", Cluster: "c", Route: "localhost:6222", Routes: []string{"localhost:6223"},
+		Cert: filepath.Join(s.dir, identity.CertFile), Key: filepath.Join(s.dir, identity.KeyFile), CA: filepath.Join(s.dir, identity.CAFile),
+	}.Conf()
+	must(t, err)
+	opts := &server.Options{}
+	must(t, opts.ProcessConfigString(conf))
+	if !opts.SyncAlways {
+		t.Error("not each write is synced")
+	}
+	for of, c := range map[string]*tls.Config{"clients": opts.TLSConfig, "routes": opts.Cluster.TLSConfig} {
+		if c == nil || c.ClientAuth != tls.RequireAndVerifyClientCert || c.ClientCAs == nil || c.MinVersion != tls.VersionTLS13 {
+			t.Errorf("the port of %s does not verify by TLS 1.3", of)
+		}
 	}
 }
 
