@@ -176,6 +176,15 @@ type capped struct {
 	open map[string]int
 }
 
+// Capped returns a listener that accepts n connections at a time, and perAddress of them from one address; any number for 0. More in all
+// wait, more from one address are closed.
+func Capped(lis net.Listener, n, perAddress int) net.Listener {
+	if n <= 0 {
+		return lis
+	}
+	return newCapped(lis, n, perAddress)
+}
+
 func newCapped(lis net.Listener, n, perAddress int) *capped {
 	return &capped{Listener: lis, slots: make(chan struct{}, n), perAddress: perAddress, done: make(chan struct{}), open: map[string]int{}}
 }

@@ -123,9 +123,7 @@ func NewServer(cfg ServerConfig) (*Server, error) {
 // seconds and ends. A stream's handler that waits for its client must therefore also watch its context. Run returns nil
 // when it was stopped, and closes the listener.
 func (s *Server) Run(ctx context.Context, lis net.Listener) error {
-	if s.maxConnections > 0 {
-		lis = newCapped(lis, s.maxConnections, s.maxPerAddress)
-	}
+	lis = Capped(lis, s.maxConnections, s.maxPerAddress)
 	failed := make(chan error, 1)
 	defer s.stop()
 	go func() { failed <- s.Serve(lis) }()

@@ -83,12 +83,15 @@ func (n *Node) Run(ctx context.Context, ready func(Addresses)) error {
 		hangUp = n.dashboard.HangUp
 	}
 	if listeners.web != nil {
-		// Without limits: everybody comes from this machine, where only a proxy knows who they are.
-		group.Go(func() error { return serveHTTP(ctx, listeners.web, pages, hangUp) })
+		// Without limits for each address: everybody comes from this machine, where only a proxy knows who they are.
+		group.Go(func() error {
+			return serveHTTP(ctx, rpc.Capped(listeners.web, n.set.MaxConnections, 0), nil, pages, hangUp)
+		})
 	}
 	if listeners.web2 != nil {
 		group.Go(func() error {
-			return serveHTTP(ctx, tls.NewListener(listeners.web2, identity.ServerTLS(n.identity, "h2", "http/1.1")), n.limited(pages), hangUp)
+			lis := rpc.Capped(listeners.web2, n.set.MaxConnections, n.set.MaxPerAddress)
+			return serveHTTP(ctx, lis, identity.ServerTLS(n.identity, "h2", "http/1.1"), n.limited(pages), hangUp)
 		})
 	}
 	group.Go(func() error { return n.guard(ctx) })
@@ -383,9 +386,15 @@ func (n *Node) handler() http.Handler {
 	return mux
 }
 
-// serveHTTP serves until ctx ends; then hangUp ends the connections that never end by themselves.
-func serveHTTP(ctx context.Context, lis net.Listener, h http.Handler, hangUp func()) error {
-	srv := &http.Server{Handler: h, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10}
+// takeWithin is how long a browser may take to receive a piece of an answer, by the machine's clock, as connections are.
+const takeWithin = 30 * time.Second
+
+// serveHTTP serves until ctx ends; then hangUp ends the connections that never end by themselves. secure is nil for no TLS.
+func serveHTTP(ctx context.Context, lis net.Listener, secure *tls.Config, h http.Handler, hangUp func()) error {
+	if secure != nil {
+		lis = tls.NewListener(lis, secure)
+	}
+	srv := &http.Server{Handler: paced(h, takeWithin), ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute, MaxHeaderBytes: 32 << 10}
 	srv.RegisterOnShutdown(hangUp)
 	done := make(chan error, 1)
 	go func() { done <- srv.Serve(lis) }()

@@ -46,7 +46,7 @@ type Settings struct {
 	Repository string
 	// LinkKey is the file of the key that signs the links in pages, shared by all instances; one below Data if empty.
 	LinkKey string
-	// Limits are how many calls a caller may make, MaxConnections how many connections to the API are open at a time, and MaxPerAddress
+	// Limits are how many calls a caller may make, MaxConnections how many connections to the API, and how many to the pages, are open at a time, and MaxPerAddress
 	// how many from one address; none if zero.
 	Limits                        rpc.Limits
 	MaxConnections, MaxPerAddress int
@@ -137,7 +137,7 @@ func (s *Settings) limitFlags(fs *pflag.FlagSet) {
 		fs.Float64Var(&x.limit.PerSecond, "limit-"+x.name, x.perSecond, x.what+", a second; 0 for any number")
 		fs.IntVar(&x.limit.Burst, "limit-"+x.name+"-burst", x.burst, "so many of these at once")
 	}
-	fs.IntVar(&s.MaxConnections, "max-connections", 4096, "connections to the API that are open at a time; more wait. 0 for any number")
+	fs.IntVar(&s.MaxConnections, "max-connections", 4096, "connections to the API, and as many to the pages, that are open at a time; more wait. 0 for any number")
 	fs.IntVar(&s.MaxPerAddress, "max-connections-per-address", 512, "of them from one address; more are closed. 0 for any number")
 }
 
