@@ -6,8 +6,10 @@ import (
 	"context"
 	"errors"
 	"io"
+	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strconv"
 	"strings"
@@ -144,5 +146,29 @@ func TestDeletedStreamEndsTheNode(t *testing.T) {
 	err := s.end(t)
 	if err == nil || !slices.ContainsFunc([]string{"it was deleted", "not the log that was provisioned", "EMERGENCY' could not be recovered"}, func(w string) bool { return strings.Contains(err.Error(), w) }) {
 		t.Errorf("the node ended with %v", err)
+	}
+}
+
+// TestRoomIsTold: how full the streams are is told of each, so that the reserve is seen before it is used up (hardening 2).
+func TestRoomIsTold(t *testing.T) {
+	t.Parallel()
+	s := start(t, t.TempDir())
+	r, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://"+s.addrs.HTTP+"/metrics", nil)
+	must(t, err)
+	res, err := http.DefaultClient.Do(r)
+	must(t, err)
+	text, err := io.ReadAll(res.Body)
+	must(t, errors.Join(err, res.Body.Close()))
+	for info := range s.JetStream().ListStreams(t.Context()).Info() {
+		for name, want := range map[string]float64{"epatch_log_bytes": float64(info.State.Bytes), "epatch_log_limit_bytes": float64(info.Config.MaxBytes)} {
+			told := regexp.MustCompile(`(?m)^` + name + `\{[^}]*stream="` + info.Config.Name + `"[^}]*\} (\S+)$`).FindSubmatch(text)
+			if told == nil {
+				t.Errorf("%s of %s is not told", name, info.Config.Name)
+				continue
+			}
+			if got, err := strconv.ParseFloat(string(told[1]), 64); err != nil || name == "epatch_log_limit_bytes" && got != want || info.Config.Name == natsd.Stream && got <= 0 {
+				t.Errorf("%s of %s is %s, want about %g", name, info.Config.Name, told[1], want)
+			}
+		}
 	}
 }

@@ -157,7 +157,7 @@ func (n *Node) openStores(ctx context.Context, log historystore.Config) error {
 	if len(owners) == 0 {
 		return nil
 	}
-	n.checkBuckets(ctx, owners)
+	n.checkBuckets(ctx)
 	if n.artefacts, err = artefactstore.New(ctx, n.js, artefacts.DefaultLimit); err != nil {
 		return err
 	}
@@ -172,14 +172,23 @@ func (n *Node) openStores(ctx context.Context, log historystore.Config) error {
 	return nil
 }
 
-// checkBuckets says which bucket could forget, such as one of an earlier version that was not provisioned again. No history is lost by it,
-// and during an upgrade it is so until all services have the new version: nothing is refused.
-func (n *Node) checkBuckets(ctx context.Context, owners []string) {
-	streams := []string{"KV_" + natsd.EffectBucket, "OBJ_" + natsd.ObjectBucket}
+// buckets are the streams beside the histories that this process's services may ask about.
+func (n *Node) buckets() []string {
+	streams := []string{"OBJ_" + natsd.ObjectBucket}
+	owners := n.set.owners()
+	if len(owners) > 0 {
+		streams = append(streams, "KV_"+natsd.EffectBucket)
+	}
 	for _, o := range owners {
 		streams = append(streams, "KV_"+natsd.RestrictedBucket(o))
 	}
-	for _, stream := range streams {
+	return streams
+}
+
+// checkBuckets says which bucket could forget, such as one of an earlier version that was not provisioned again. No history is lost by it,
+// and during an upgrade it is so until all services have the new version: nothing is refused.
+func (n *Node) checkBuckets(ctx context.Context) {
+	for _, stream := range n.buckets() {
 		err := natsd.CheckBucket(ctx, n.js, stream, n.expect)
 		var check *natsd.CheckError
 		switch {

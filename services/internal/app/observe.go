@@ -11,6 +11,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/nats-io/nats.go/jetstream"
 	"go.opentelemetry.io/otel/attribute"
 	"go.opentelemetry.io/otel/codes"
 	"go.opentelemetry.io/otel/metric"
@@ -29,6 +30,7 @@ type gauges struct {
 	open, left, owed, overdue, sessions metric.Int64ObservableGauge // of the emergencies
 	waiting, failing, givenUp           metric.Int64ObservableGauge // of the effects of this process
 	stored, behind, answers, ahead      metric.Int64ObservableGauge // of the event log
+	bytes, limit                        metric.Int64ObservableGauge // of its streams
 }
 
 // observe makes the gauges. It reads the read models and asks the event log, and changes nothing.
@@ -53,6 +55,8 @@ func (n *Node) observe() error {
 		{&g.stored, "epatch.log.sequence", "The last sequence in the event log.", ""},
 		{&g.behind, "epatch.log.replicas.behind", "Servers of the event log whose copy of the histories is not current.", ""},
 		{&g.ahead, "epatch.clock.ahead", "How far this process's clock is ahead of the event log's; negative if it is behind.", "s"},
+		{&g.bytes, "epatch.log.bytes", "Bytes in a stream of the event log.", ""},
+		{&g.limit, "epatch.log.limit.bytes", "Bytes that it may have; then it refuses more.", ""},
 		{&g.answers, "epatch.log.answers", "1 if the event log answers, 0 if not.", ""},
 	} {
 		gauge, err := meter.Int64ObservableGauge(x.name, metric.WithDescription(x.what), metric.WithUnit(x.unit))
@@ -166,6 +170,19 @@ func (n *Node) tellLog(ctx context.Context, o metric.Observer, g gauges) {
 	o.ObserveInt64(g.ahead, int64(ahead.Round(time.Second).Seconds()))
 	o.ObserveInt64(g.stored, int64(stream.State.LastSeq))
 	o.ObserveInt64(g.behind, int64(len(streamOf(stream).Behind)))
+	n.tellRoom(o, g, stream)
+	for _, name := range n.buckets() {
+		if s, err := n.js.Stream(ctx, name); err == nil { // what is not told is an alarm of its own: of the log
+			n.tellRoom(o, g, s.CachedInfo())
+		}
+	}
+}
+
+// tellRoom tells how full a stream is: what is full takes no more, and nothing is dropped to make room.
+func (n *Node) tellRoom(o metric.Observer, g gauges, s *jetstream.StreamInfo) {
+	of := metric.WithAttributes(attribute.String("stream", s.Config.Name))
+	o.ObserveInt64(g.bytes, int64(s.State.Bytes), of)
+	o.ObserveInt64(g.limit, s.Config.MaxBytes, of)
 }
 
 // traced makes a span and a measurement of each request, streams and what probes ask for excepted. A trace begins here, as a browser's word
