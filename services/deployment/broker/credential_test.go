@@ -184,8 +184,45 @@ func TestCertificatesOfAnotherForm(t *testing.T) {
 		})
 	}
 	r.untouched()
-	if n := len(events[broker.RefusedAttempt](r)); n < 8 {
-		t.Errorf("only %d are recorded", n)
+	event(r, func(broker.RefusedAttempt) bool { return len(events[broker.RefusedAttempt](r)) >= 8 }) // a handshake may end after its client
+}
+
+// What was never signed by the authority, or is offered by somebody who has not its key, is written into nobody's history (N24).
+func TestUnprovenIsNotRecorded(t *testing.T) {
+	t.Parallel()
+	r := newRig(t, nil)
+	r.watch()
+	expired := func(c *ssh.Certificate) { c.ValidBefore = uint64(r.clock.Now().Unix()) - 1 }
+	public, private, err := ed25519.GenerateKey(rand.Reader)
+	must(t, err)
+	mine, err := ssh.NewSignerFromKey(private)
+	must(t, err)
+	made := *r.forge(func(*ssh.Certificate) {}).PublicKey().(*ssh.Certificate)
+	if made.Key, err = ssh.NewPublicKey(public); err != nil {
+		t.Fatal(err)
+	}
+	expired(&made) // what anybody can make of a certificate that was seen, and has the key of
+	invented, err := ssh.NewCertSigner(&made, mine)
+	must(t, err)
+	stolen := r.forge(expired)
+	for name, signer := range map[string]ssh.Signer{
+		"never signed": invented, "not proven": refusing{stolen}, "signed by another key": liar{stolen.PublicKey(), mine},
+	} {
+		if client, err := r.tryDial(brokertest.Ref.Login(), ssh.PublicKeys(signer)); err == nil {
+			client.Close()
+			t.Errorf("%s: logged in", name)
+		}
+	}
+	if client, err := r.tryDial(brokertest.Ref.Login(), ssh.PublicKeys(stolen)); err == nil {
+		client.Close()
+		t.Error("an expired certificate is accepted")
+	}
+	if x := event[broker.RefusedAttempt](r, nil); !strings.Contains(x.Text, "expired") {
+		t.Errorf("recorded %+v", x)
+	}
+	must(t, r.Close()) // which ends every handshake
+	if n := len(events[broker.RefusedAttempt](r)); n != 1 {
+		t.Errorf("%d are recorded, of which one was proven", n)
 	}
 }
 

@@ -89,26 +89,33 @@ type identity struct {
 
 // handshake returns the connection once the client has proven its certificate's key; nil otherwise.
 func (b *Broker) handshake(conn net.Conn) *connection {
-	var bad *badCredential // why a key was not taken, one of ours before others
+	var bad *badCredential // why a certificate of ours was not taken, whose key the client has
 	cfg := &ssh.ServerConfig{
 		MaxAuthTries: 3, ServerVersion: "SSH-2.0-epatch", PublicKeyAuthAlgorithms: []string{ssh.KeyAlgoED25519},
 		// What this returns about an offered key only restricts: an offer proves nothing (N24).
 		PublicKeyCallback: func(meta ssh.ConnMetadata, key ssh.PublicKey) (*ssh.Permissions, error) {
-			cert, err := b.checkCertificate(meta, key)
-			if err != nil && bad != nil && bad.ref != (Ref{}) {
+			_, err := b.checkCertificate(meta, key)
+			var no *badCredential
+			switch cert, is := key.(*ssh.Certificate); {
+			case err != nil && bad != nil:
 				return nil, err // a stock client offers the bare key after its certificate: what counts was said
+			case err != nil && !(errors.As(err, &no) && no.ref != (Ref{})):
+				return nil, told(err)
+			case is: // ours: if it is a bad one, that is said to whoever proves that he has its key, and is recorded then
+				p := &ssh.Permissions{CriticalOptions: map[string]string{}}
+				if source := cert.CriticalOptions[optionSource]; source != "" {
+					p.CriticalOptions[optionSource] = source
+				}
+				return p, nil
 			}
-			if err != nil {
-				errors.As(err, &bad)
-				return nil, &ssh.BannerError{Err: err, Message: "epatch: " + oneLine(err.Error(), 500) + "\r\n"}
-			}
-			return &ssh.Permissions{CriticalOptions: map[string]string{optionSource: cert.CriticalOptions[optionSource]}}, nil
+			return nil, errors.New("no certificate")
 		},
 		// Who it is comes from the key whose signature was verified, and from nowhere else.
 		VerifiedPublicKeyCallback: func(meta ssh.ConnMetadata, key ssh.PublicKey, p *ssh.Permissions, _ string) (*ssh.Permissions, error) {
 			cert, err := b.checkCertificate(meta, key)
 			if err != nil {
-				return nil, err
+				errors.As(err, &bad)
+				return nil, told(err)
 			}
 			ref, _ := ParseLogin(cert.ValidPrincipals[0])
 			p.ExtraData = map[any]any{proven{}: identity{ref, cert.Serial, ssh.FingerprintSHA256(cert.Key)}}
@@ -139,6 +146,11 @@ func (b *Broker) handshake(conn net.Conn) *connection {
 		b: b, conn: server, channels: channels, globals: requests, ref: who.ref, surface: console(), notes: make(chan note, 8),
 		attempt: Attempt{Serial: who.serial, Fingerprint: who.fingerprint, Source: source, Client: oneLine(string(server.ClientVersion()), 100)},
 	}
+}
+
+// told is an error that the client is told of, too.
+func told(err error) error {
+	return &ssh.BannerError{Err: err, Message: "epatch: " + oneLine(err.Error(), 500) + "\r\n"}
 }
 
 func host(a net.Addr) string {
