@@ -95,17 +95,18 @@ func markFields(f *fields, c *emergencyv1.MarkSessionRequest) {
 }
 
 // decideMark marks a place in a session. Persons mark while it is live; the broker, which still closes the recording when
-// the session is over, from the use of the credential until the seal.
+// the session is over, from the use of the credential until the seal, and before it what it refused outside of a session.
 func decideMark(d *decision, c *emergencyv1.MarkSessionRequest) *Refusal {
 	g, refusal := d.grantOf(c.GetGrant())
 	if refusal != nil {
 		return refusal
 	}
-	own := c.GetKind() == emergencyv1.MarkKind_MARK_KIND_CHECKPOINT || c.GetKind() == emergencyv1.MarkKind_MARK_KIND_REFUSED_REQUEST
+	refused := c.GetKind() == emergencyv1.MarkKind_MARK_KIND_REFUSED_REQUEST
+	own := c.GetKind() == emergencyv1.MarkKind_MARK_KIND_CHECKPOINT || refused
 	switch {
 	case own && !d.byGateway():
 		return refuse(ReasonRole, "checkpoints and refused requests are marked by the broker").allow("MarkSession", g.ID, "mark a note")
-	case d.byGateway() && (g.Consumed.Position == 0 || g.Sealed.Position > 0), !d.byGateway() && !g.live():
+	case d.byGateway() && (g.Consumed.Position == 0 && !refused || g.Sealed.Position > 0), !d.byGateway() && !g.live():
 		return d.grantState(g)
 	}
 	ev := &emergencyv1.SessionMarked{Grant: g.ID, Kind: c.GetKind(), Text: d.seal(c.GetText()), Checkpoint: c.GetCheckpoint(), OutputOffset: d.console().OutputOffset}

@@ -87,6 +87,8 @@ func TestMarkSession(t *testing.T) {
 	fewer := with(pt.CheckpointAt(20), func(c *emergencyv1.MarkSessionRequest) { c.Checkpoint.OutputOffset = 10 })
 	malformed := with(pt.CheckpointAt(20), func(c *emergencyv1.MarkSessionRequest) { c.Checkpoint.ChainHash = "x" })
 	run(t, []row{
+		{name: "the broker, what it refused before the credential was used", given: history(pt.Story(pt.Granted)), when: mark(emergencyv1.MarkKind_MARK_KIND_REFUSED_REQUEST, "subsystem sftp"), by: "gateway", then: events("SessionMarked")},
+		{name: "the broker, a note before the credential was used", given: history(pt.Story(pt.Granted)), when: pt.Note("x"), by: "gateway", refused: procedure.ReasonGrantState},
 		{name: "a note", given: history(live), when: pt.Note("he reads the log"), by: "carl", then: events("SessionMarked"), check: func(t *testing.T, w *pt.World) {
 			if m := w.State.Grants[0].Marks; len(m) != 1 || m[0].Result != "MARK_KIND_NOTE" {
 				t.Errorf("%+v", m)

@@ -161,20 +161,28 @@ func within(address, named string) bool {
 	return err == nil && one.Unmap() == ip.Unmap()
 }
 
-// Refused implements broker.Rules: an attempt whose credential did not hold. It can consume nothing, because its key counts as
-// not proven; what is recorded is the refusal.
+// Refused implements broker.Rules: what was asked for outside of a session, and why it was refused, is marked as what is refused in one. It
+// consumes nothing. On a grant that is sealed the mark is refused, which is recorded in its place.
 func (r consoleRules) Refused(ctx context.Context, ref broker.Ref, a broker.RefusedAttempt) error {
-	actor, _, err := r.subject(ctx, ref)
-	if err != nil {
-		return err
+	cmd := &emergencyv1.MarkSessionRequest{
+		Meta: gatewayMeta(ref, "refused"), Grant: ref.Grant, Kind: emergencyv1.MarkKind_MARK_KIND_REFUSED_REQUEST,
+		Text: clipped(attempted(a), 2000),
 	}
-	cmd := &emergencyv1.ConnectRequest{Meta: gatewayMeta(ref, "refused"), Grant: ref.Grant, SourceAddress: a.Source}
-	err = r.do(ctx, actor, cmd, &procedure.ConsoleFacts{LeaseAlive: true})
+	err := r.do(ctx, r.self(), cmd, &procedure.ConsoleFacts{})
 	var no *broker.Refusal
 	if errors.As(err, &no) {
 		return nil
 	}
 	return err
+}
+
+// attempted says what was refused, by which of the gateway's reasons, and whence it came.
+func attempted(a broker.RefusedAttempt) string {
+	text := a.What + " before a session: " + a.Reason + ": " + a.Text + "; from " + a.Source
+	if a.Client != "" {
+		text += " by " + a.Client
+	}
+	return text
 }
 
 // Opened implements broker.Rules.
