@@ -37,3 +37,19 @@ func TestRunRefusesUnsyncedServer(t *testing.T) {
 		t.Errorf("error %v", err)
 	}
 }
+
+// TestOnlyTheStoreIsUnhealthy: a machine that is busy ends no process.
+func TestOnlyTheStoreIsUnhealthy(t *testing.T) {
+	t.Parallel()
+	for answer, wrong := range map[string]bool{
+		`{"status":"ok","status_code":200}`: false,
+		`{"status":"error","status_code":500,"error":"failed to be ready for connections after 1ms"}`:                                 false,
+		`{"status":"unavailable","status_code":503,"error":"JetStream stream '$G > EMERGENCY' write error: no space left on device"}`: true,
+		`{"status":"unavailable","status_code":503,"error":"JetStream not enabled"}`:                                                  true,
+		``: true,
+	} {
+		if err := unhealthy([]byte(answer)); wrong != (err != nil) {
+			t.Errorf("%s: %v", answer, err)
+		}
+	}
+}
