@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 
 	"cacert.org/emergency/pkg/gitrepo/gitcmd"
 	"cacert.org/emergency/pkg/gitrepo/gittree"
@@ -191,7 +192,7 @@ func copyToStage(root *os.Root, e gittree.Entry, algo gittree.Algo, objects stri
 		return unstable(e.Path, err)
 	}
 	defer closeRoot(dir)
-	f, err := dir.Open(base(e.Path))
+	f, err := dir.OpenFile(base(e.Path), os.O_RDONLY|syscall.O_NONBLOCK, 0) // a pipe put in its place must not hang us
 	if err != nil {
 		return unstable(e.Path, err)
 	}
@@ -199,6 +200,9 @@ func copyToStage(root *os.Root, e gittree.Entry, algo gittree.Algo, objects stri
 	info, err := f.Stat()
 	if err != nil {
 		return err
+	}
+	if !info.Mode().IsRegular() { // to read from a pipe would wait for whoever writes to it
+		return unstable(e.Path, errChanged)
 	}
 	id, err := gittree.WriteLoose(objects, algo, info.Size(), f)
 	if err != nil || id != e.ID {
