@@ -34,12 +34,15 @@ type verified struct {
 	book  *rulebook.Book
 	// skipped are the records that were shown and are no part of the history; for the words of a refusal.
 	skipped []string
+	// more is how many others were.
+	more int
 }
 
 // shown is a history as a service showed it, as far as chain and owners' signatures hold.
 type shown struct {
 	entries []history.Entry
-	skipped []string
+	skipped []string // the first of them
+	more    int
 	end     seen
 }
 
@@ -71,7 +74,7 @@ func (f *follower) read(ctx context.Context, incident string) (*verified, error)
 	if err := f.heads.keep(map[string]seen{incident: inc.end, procedure.RuleBook: law.end}); err != nil {
 		return nil, err
 	}
-	return &verified{state: state, book: book, skipped: append(law.skipped, inc.skipped...)}, nil
+	return &verified{state: state, book: book, skipped: append(law.skipped, inc.skipped...), more: law.more + inc.more}, nil
 }
 
 // readTime bounds the reading of one history.
@@ -111,12 +114,19 @@ func (f *follower) show(ctx context.Context, incident string) (*shown, error) {
 	return out, err
 }
 
+// skippedKept is of how many skipped records of a history a refusal tells: a service may show any number.
+const skippedKept = 20
+
 func (f *follower) accept(ctx context.Context, out *shown, chain *history.Chain, raw []byte) error {
 	entry, err := chain.Accept(raw)
 	var foreign *history.ForeignError
 	switch {
 	case errors.As(err, &foreign):
 		f.log.ErrorContext(ctx, "foreign record skipped", "incident", chain.Incident(), "after", chain.Head().Position, "reason", string(foreign.Reason), "detail", foreign.Detail)
+		if len(out.skipped) == skippedKept {
+			out.more++
+			return nil
+		}
 		out.skipped = append(out.skipped, fmt.Sprintf("after position %d of %s: %v", chain.Head().Position, chain.Incident(), foreign))
 		return nil
 	case err != nil: // a newer version wrote it: this agent must be updated before it may act
@@ -161,5 +171,9 @@ func (v *verified) hint() string {
 	if len(v.skipped) == 0 {
 		return ""
 	}
-	return "; shown, but no part of the history: " + strings.Join(v.skipped, "; ")
+	text := "; shown, but no part of the history: " + strings.Join(v.skipped, "; ")
+	if v.more > 0 {
+		text += fmt.Sprintf("; and %d more", v.more)
+	}
+	return text
 }
