@@ -105,6 +105,47 @@ func TestOtherUserAtTheSocket(t *testing.T) {
 	}
 }
 
+// TestCrowdAtTheSocket: who connects again and again without a word is refused, and once they have gone there is room.
+func TestCrowdAtTheSocket(t *testing.T) {
+	t.Parallel()
+	h := newHost(t, kind{cgroup: session.NoCgroup}, nil)
+	dial := func() net.Conn {
+		conn, err := net.Dial("unix", h.cfg.Socket)
+		must(t, err)
+		return conn
+	}
+	refused := func(conn net.Conn) string {
+		var answer struct{ Refused string }
+		must(t, json.NewDecoder(conn).Decode(&answer))
+		return answer.Refused
+	}
+	var crowd []net.Conn
+	for range 32 {
+		conn := dial()
+		defer conn.Close()
+		crowd = append(crowd, conn)
+	}
+	for range 100 {
+		conn := dial()
+		if said := refused(conn); !strings.Contains(said, "connections wait") {
+			t.Errorf("one more is told %q", said)
+		}
+		must(t, conn.Close())
+	}
+	for _, conn := range crowd {
+		_, _ = fmt.Fprintln(conn, "{}")
+		if said := refused(conn); !strings.Contains(said, "hello was expected") {
+			t.Errorf("one of the crowd is told %q", said)
+		}
+	}
+	conn := dial()
+	defer conn.Close()
+	_, _ = fmt.Fprintf(conn, `{"hello":{"grant":%q}}`+"\n", grant)
+	if said := refused(conn); strings.Contains(said, "connections wait") {
+		t.Errorf("after the crowd: %q", said)
+	}
+}
+
 // TestOpenRefuses what cannot be meant.
 func TestOpenRefuses(t *testing.T) {
 	t.Parallel()

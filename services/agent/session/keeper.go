@@ -86,6 +86,7 @@ type Keeper struct {
 	closing  context.Context // ends with Close
 	close    context.CancelFunc
 	conns    map[*net.UnixConn]bool
+	waiting  int // connections that have not said for which session they are
 	listener *net.UnixListener
 	serving  sync.WaitGroup
 }
@@ -234,12 +235,40 @@ func (k *Keeper) accept() {
 			time.Sleep(linkDelay) // out of descriptors, most likely; the shells wait
 			continue
 		}
+		if !k.enter() {
+			k.log.Warn("a console shell is refused", "error", errCrowded)
+			_ = newLine(conn).send(message{Refused: errCrowded.Error()}) // it may be gone; so little the socket takes at once
+			_ = conn.Close()
+			continue
+		}
 		k.serving.Go(func() {
 			k.note(conn, true)
 			defer k.note(conn, false)
 			k.serve(newLine(conn))
 		})
 	}
+}
+
+// maxWaiting bounds the connections that have not said for which session they are. A session has one of those that have, so that a subject
+// cannot take the descriptors that freezing and killing need.
+const maxWaiting = 32
+
+var errCrowded = fmt.Errorf("%d connections wait for their hello already; try again in %s", maxWaiting, helloWithin)
+
+func (k *Keeper) enter() bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.waiting == maxWaiting {
+		return false
+	}
+	k.waiting++
+	return true
+}
+
+func (k *Keeper) entered() {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	k.waiting--
 }
 
 // note knows the connections, so that Close can end them.

@@ -176,6 +176,7 @@ func (s *session) discard() error {
 // serve speaks with one console shell until it or its connection ends.
 func (k *Keeper) serve(l *line) {
 	s, err := k.admit(l)
+	k.entered()
 	if err != nil {
 		k.log.Warn("a console shell is refused", "error", err)
 		_ = l.send(message{Refused: err.Error()}) // it may be gone
