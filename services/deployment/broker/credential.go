@@ -20,6 +20,8 @@ import (
 
 	"golang.org/x/crypto/ssh"
 	"golang.org/x/crypto/ssh/knownhosts"
+
+	secrets "cacert.org/emergency/pkg/identity"
 )
 
 const (
@@ -178,14 +180,15 @@ func (b *Broker) signed(cert *ssh.Certificate) bool {
 	return ca.Verify(text[:len(text)-4], cert.Signature) == nil // without the length of the signature that is not there
 }
 
-// LoadKey reads an Ed25519 key (the gateway's host key, the authority of its certificates) and makes it where there is none.
+// LoadKey reads an Ed25519 key (the gateway's host key, the authority of its certificates) and makes it where there is none. It refuses a file
+// that others than its owner may read.
 func LoadKey(path string) (ssh.Signer, error) {
-	text, err := os.ReadFile(path)
+	text, err := secrets.ReadSecret(path)
 	if errors.Is(err, fs.ErrNotExist) {
 		if err := newKeyFile(path); err != nil {
 			return nil, fmt.Errorf("make key %s: %w", path, err)
 		}
-		text, err = os.ReadFile(path)
+		text, err = secrets.ReadSecret(path)
 	}
 	if err != nil {
 		return nil, err

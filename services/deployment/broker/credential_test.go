@@ -8,6 +8,8 @@ import (
 	"crypto/rand"
 	"errors"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -324,5 +326,19 @@ func TestWhoGetsACredential(t *testing.T) {
 	r.Rules.SetDown(true)
 	if _, err := r.Broker.Credential(context.Background(), brokertest.Ref, brokertest.Subject, line, g.Source); err == nil {
 		t.Error("a credential while the log is down")
+	}
+}
+
+// A key file that others may read is refused, as other secrets are: who could read it once may have it still.
+func TestKeyFileIsPrivate(t *testing.T) {
+	t.Parallel()
+	path := filepath.Join(t.TempDir(), "user_ca")
+	_, err := broker.LoadKey(path) // made
+	must(t, err)
+	_, err = broker.LoadKey(path)
+	must(t, err)
+	must(t, os.Chmod(path, 0o640))
+	if _, err := broker.LoadKey(path); err == nil || !strings.Contains(err.Error(), "chmod 600") {
+		t.Errorf("read by others, too: %v", err)
 	}
 }
