@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"strconv"
+	"strings"
 	"time"
 
 	"go.opentelemetry.io/otel/trace"
@@ -17,6 +18,8 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/types/known/durationpb"
+
+	"cacert.org/emergency/pkg/history"
 )
 
 // Unavailable is what an error is when the command was not refused but could not be decided now, such as while the log
@@ -57,6 +60,9 @@ func answer(ctx context.Context, err error) (st *status.Status, reference string
 	if st := contextStatus(ctx); st != nil {
 		return st, ""
 	}
+	if errors.Is(err, history.ErrStorageFull) || StorageFull(err) {
+		return full(ctx)
+	}
 	var un Unavailable
 	if errors.As(err, &un) && un.Temporary() {
 		return unavailable(ctx, un.RetryAfter())
@@ -94,6 +100,22 @@ func unavailable(ctx context.Context, after time.Duration) (*status.Status, stri
 	ref := reference(ctx)
 	st := status.New(codes.Unavailable, fmt.Sprintf("cannot be decided now; nothing was refused, send it again with the same request_id in %s (reference %s)", after, ref))
 	return detailed(st, ref, after), ref
+}
+
+// noRoom begins the answer to a command for which the event log has no room.
+const noRoom = "the event log has no room: nothing was recorded"
+
+// full is no UNAVAILABLE, which clients send again by themselves: it does not help before somebody has made room.
+func full(ctx context.Context) (*status.Status, string) {
+	ref := reference(ctx)
+	st := status.New(codes.ResourceExhausted, noRoom+"; the operators have to make room (docs/runbooks.md), then send it again with the same request_id (reference "+ref+")")
+	return detailed(st, ref, 0), ref
+}
+
+// StorageFull tells whether a service answered that the event log has no room.
+func StorageFull(err error) bool {
+	st, ok := status.FromError(err)
+	return ok && st.Code() == codes.ResourceExhausted && strings.Contains(st.Message(), noRoom)
 }
 
 func internal(ctx context.Context) (*status.Status, string) {

@@ -27,6 +27,7 @@ import (
 	reflectionv1 "google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/grpc/status"
 
+	"cacert.org/emergency/pkg/history"
 	"cacert.org/emergency/pkg/identity"
 	"cacert.org/emergency/pkg/identity/devca"
 	"cacert.org/emergency/pkg/procedure"
@@ -407,6 +408,9 @@ func TestAnswers(t *testing.T) {
 		"wrapped refusal":     {fmt.Errorf("secret: %w", refusal), codes.FailedPrecondition, 1, "INFO"},
 		"refusal of a status": {fmt.Errorf("secret: %w", rpc.StatusOf(refusal).Err()), codes.FailedPrecondition, 1, "INFO"},
 		"unavailable":         {fmt.Errorf("append: %w", unavailable{time.Millisecond}), codes.Unavailable, 5, "WARN"},
+		"no room in the log":  {fmt.Errorf("secret: %w", temporarily{history.ErrStorageFull}), codes.ResourceExhausted, 1, "WARN"},
+		"upstream's no room":  {fmt.Errorf("secret: %w", status.Error(codes.ResourceExhausted, "the event log has no room: nothing was recorded")), codes.ResourceExhausted, 1, "WARN"},
+		"too large upstream":  {status.Error(codes.ResourceExhausted, "secret"), codes.Internal, 1, "ERROR"},
 		"upstream down":       {fmt.Errorf("ask: %w", upstream.Err()), codes.Unavailable, 5, "WARN"},
 		"inner deadline":      {fmt.Errorf("secret: %w", context.DeadlineExceeded), codes.Unavailable, 5, "WARN"},
 		"unimplemented":       {status.Error(codes.Unimplemented, "secret"), codes.Unimplemented, 1, "INFO"},
@@ -427,6 +431,9 @@ func TestAnswers(t *testing.T) {
 			if status.Code(err) != c.code || strings.Contains(err.Error(), "secret") {
 				t.Errorf("the caller sees %v, want %s and no internals", err, c.code)
 			}
+			if c.code == codes.ResourceExhausted && !(rpc.StorageFull(err) && strings.Contains(err.Error(), "operators have to make room")) {
+				t.Errorf("the caller is told %v", err)
+			}
 			if got := b.query.calls.Load(); got != c.calls {
 				t.Errorf("tried %d times, want %d", got, c.calls)
 			}
@@ -443,6 +450,13 @@ func TestAnswers(t *testing.T) {
 		})
 	}
 }
+
+// temporarily marks an error as services do that may be tried again by whoever follows an event.
+type temporarily struct{ error }
+
+func (temporarily) Temporary() bool           { return true }
+func (temporarily) RetryAfter() time.Duration { return time.Millisecond }
+func (t temporarily) Unwrap() error           { return t.error }
 
 // referenced checks that the caller's reference finds the cause in the log.
 func referenced(t *testing.T, b *bench, err error) {

@@ -194,6 +194,10 @@ func (a *app) transport(st *status.Status) report {
 		}
 	}
 	switch st.Code() {
+	case codes.ResourceExhausted:
+		if rpc.StorageFull(st.Err()) {
+			return report{Code: exitAway, What: st.Message(), Hints: []string{"call the operators; until then go on by telephone, and write down who did what when"}}
+		}
 	case codes.Unavailable:
 		if strings.Contains(st.Message(), "tls: ") || strings.Contains(st.Message(), "x509: ") {
 			return report{Code: exitIdentity, What: "no connection with " + server + ": " + cause(st.Message()),

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"time"
 
+	"google.golang.org/grpc/status"
+
 	"cacert.org/emergency/pkg/procedure"
 	"cacert.org/emergency/pkg/rpc"
 )
@@ -149,6 +151,9 @@ func (v *viewer) refusal(err error) refusalView {
 	if r, ok := rpc.RefusalOf(err); ok {
 		refusal = r
 	} else if !errors.As(err, &refusal) {
+		if rpc.StorageFull(err) { // what is wrong, and who can help, is told as the service says it
+			return refusalView{Message: status.Convert(err).Message()}
+		}
 		if statusOf(err) == http.StatusServiceUnavailable {
 			return refusalView{Message: v.say("failed.away", err.Error())}
 		}
