@@ -151,7 +151,7 @@ func commandTable() []commandRow {
 		command(commandRow{name: "ConfirmDirection", owner: OwnerArbitration, authority: "DRP 3.1", roles: roles(cm, ar), afterEnd: true}, confirmDirectionFields, decideConfirmDirection),
 		command(commandRow{name: "RequestReview", owner: OwnerArbitration, authority: "DRP 3.4", roles: everybody, afterEnd: true}, requestReviewFields, decideRequestReview),
 		command(commandRow{name: "FormAppealPanel", owner: OwnerArbitration, authority: "DRP 3.4", roles: roles(dro), afterEnd: true}, appealPanelFields, decideAppealPanel),
-		command(commandRow{name: "Redact", owner: OwnerArbitration, authority: "SP 5.6", roles: roles(cl, ar), signed: true, stepUp: true, afterEnd: true}, redactFields, decideRedact, redactClaims),
+		command(commandRow{name: "Redact", owner: OwnerArbitration, authority: "SP 5.6", roles: roles(cl, ar), signed: true, stepUp: true, afterEnd: true, live: true}, redactFields, decideRedact, redactClaims),
 		command(commandRow{name: "ReportRedaction", owner: OwnerArbitration, authority: "SP 5.6", systems: systems(reactor), afterEnd: true}, reportRedactionFields, decideReportRedaction),
 		command(commandRow{name: "Disclose", owner: OwnerArbitration, authority: "SP 5.6", roles: roles(cl, ar), systems: systems(reactor), afterEnd: true}, discloseFields, decideDisclose),
 		command(commandRow{name: "SyncObligations", owner: OwnerArbitration, authority: "SP 2.3.4", systems: systems(reactor), afterEnd: true}, none[*emergencyv1.SyncObligationsRequest], decideSync),

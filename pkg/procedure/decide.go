@@ -342,7 +342,7 @@ func (d *decision) permit(c Command, actor *emergencyv1.Actor) *Refusal {
 		d.exclusivity,  // G6
 		d.stateAccepts, // G7
 		func() *Refusal { return d.steppedUp(c) }, // G8, and G1 for what is forwarded
-		d.timeRule, d.capturedInTime, // G9
+		d.timeRule, func() *Refusal { return d.capturedInTime(c) }, // G9
 		d.pinned, // G10
 	}
 	for _, check := range checks {

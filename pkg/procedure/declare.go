@@ -154,7 +154,7 @@ func decideWaive(d *decision, c *emergencyv1.WaiveControlRequest) *Refusal {
 func (d *decision) observerSought() *Refusal {
 	least := d.s.Policy.Duration("waive_observer.min_open")
 	for _, sl := range d.s.Slots {
-		if sl.Team != emergencyv1.Team_TEAM_CRITICAL || sl.State != SlotOpen {
+		if sl.Team != emergencyv1.Team_TEAM_CRITICAL || sl.State != SlotOpen || sl.Planned != emergencyv1.ResponderStep_RESPONDER_STEP_OBSERVE {
 			continue
 		}
 		called, at := d.s.firstCall(emergencyv1.Team_TEAM_CRITICAL)
@@ -166,7 +166,7 @@ func (d *decision) observerSought() *Refusal {
 			return nil
 		}
 	}
-	return refuse(ReasonGroundNotProven, "no slot of the critical team has stayed open for %s after it was called", least).
+	return refuse(ReasonGroundNotProven, "no observer's slot of the critical team has stayed open for %s after it was called", least).
 		allow("CallOut", "", "call the critical team and wait %s", least)
 }
 
@@ -267,9 +267,13 @@ func (d *decision) noOutcome() *Refusal {
 		allow("BackOut", a.Revision, "wait for the agent's report, or back out")
 }
 
-// hasOutcome tells whether the latest attempt that is not still running has ended one way or another.
+// hasOutcome tells whether the latest attempt that is not still running has ended one way or another, or a session has ended since.
 func (s *State) hasOutcome() bool {
+	last := s.lastSession()
 	for i := len(s.Applies) - 1; i >= 0; i-- {
+		if last != nil && last.Terminated.Position > s.Applies[i].Position {
+			return true
+		}
 		switch s.Applies[i].State {
 		case Verified, BackedOut, RolledBack:
 			return true
@@ -278,7 +282,7 @@ func (s *State) hasOutcome() bool {
 		case Applying, Applied, ApplyFailed, BackingOut, RollingBack:
 		}
 	}
-	return s.lastSession() != nil
+	return last != nil
 }
 
 func (s *State) timeToFix() time.Duration {

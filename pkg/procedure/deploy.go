@@ -208,7 +208,7 @@ func (d *decision) unspent(r *Revision) *Refusal {
 // has verified itself, before it touches a file.
 func (d *decision) gate(r *Revision) *Refusal {
 	if d.s.Strategy > 1 {
-		return r.each(d.noVeto, d.handedOver)
+		return r.each(d.noVeto, d.notSentBack, d.handedOver)
 	}
 	return r.each(d.noVeto, d.firstMissing, d.secondMissing, d.tested)
 }

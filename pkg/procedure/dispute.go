@@ -143,7 +143,9 @@ func (d *decision) refiles(id string) *Refusal {
 		return refusal
 	case x.RefiledBy != "":
 		return d.disputeState(x, "was filed again as "+x.RefiledBy)
-	case x.Outcome == DisputeClosedDeclined, x.Open() && x.Case == "" && x.Filed.By == d.person && !x.Review():
+	case x.Review():
+		return d.disputeState(x, "is the review of a ruling, and only a review goes on with it").allow("RequestReview", x.Of, "request the review of %s again", x.Of)
+	case x.Outcome == DisputeClosedDeclined, x.Open() && x.Case == "" && x.Filed.By == d.person:
 		return nil
 	}
 	return d.disputeState(x, "cannot be filed again: that is for a dispute that nobody took, or for its filer before a case is opened")

@@ -24,11 +24,11 @@ func (s *State) arbitrationDebts() []Obligation {
 // nothing came of it (seed 2.4, 3.7, note x1).
 func (s *State) escalationDebts() []Obligation {
 	concerns := []emergencyv1.DisputeConcern{2: emergencyv1.DisputeConcern_DISPUTE_CONCERN_STRATEGY_2, 3: emergencyv1.DisputeConcern_DISPUTE_CONCERN_STRATEGY_3}
-	return s.handlingDebts("DISPUTE", "dispute", "FileDispute", "seed 2.4, 3.7", func(strategy uint32) []Mark {
-		if int(strategy) >= len(concerns) {
+	return s.handlingDebts("DISPUTE", "dispute", "FileDispute", "seed 2.4, 3.7", func(h handling) []Mark {
+		if int(h.strategy) >= len(concerns) {
 			return nil
 		}
-		return s.filings(concerns[strategy])
+		return s.filings(concerns[h.strategy])
 	})
 }
 
@@ -96,6 +96,29 @@ func (s *State) filings(concern emergencyv1.DisputeConcern) []Mark {
 		}
 	}
 	return list
+}
+
+// referralFilings are those that meet a lead's referral: about strategy 1, or about the one that was in force when the lead referred.
+func (s *State) referralFilings(referred Mark) []Mark {
+	list := s.filings(emergencyv1.DisputeConcern_DISPUTE_CONCERN_STRATEGY_1)
+	switch s.strategyAt(referred.Position) {
+	case 2:
+		list = append(list, s.filings(emergencyv1.DisputeConcern_DISPUTE_CONCERN_STRATEGY_2)...)
+	case 3:
+		list = append(list, s.filings(emergencyv1.DisputeConcern_DISPUTE_CONCERN_STRATEGY_3)...)
+	}
+	return list
+}
+
+// strategyAt is the strategy that was in force at a position.
+func (s *State) strategyAt(position uint64) uint32 {
+	strategy := uint32(1)
+	for _, c := range s.Strategies {
+		if c.Position <= position {
+			strategy = c.To
+		}
+	}
+	return strategy
 }
 
 // lift ends what a ruling lifts, unless it was met before (7).

@@ -52,12 +52,12 @@ func (s *State) noteForArbitration(f fact, eventType string, payload proto.Messa
 	}
 }
 
-// arbitrates tells an act of arbitration from an act in the incident (X14). Filing a dispute or asking for a review makes a
+// arbitrates tells reading, and an act of arbitration, from an act in the incident (X14). Filing a dispute or asking for a review makes a
 // party; carrying out a direction is what a party does.
 func arbitrates(command string, role emergencyv1.Role) bool {
 	switch command {
 	case "OpenCase", "ProposeArbitrator", "RespondAppointment", "CloseDeclined", "RecordPreliminaries", "DeliverRuling", "PublishRuling",
-		"ConfirmDirection", "FormAppealPanel":
+		"ConfirmDirection", "FormAppealPanel", "PlayRecording":
 		return true
 	case "Redact", "Disclose":
 		return role == ar
@@ -71,6 +71,8 @@ func actorsNamed(payload proto.Message) []string {
 	case *emergencyv1.PatchRegistered:
 		return []string{e.GetAuthor()}
 	case *emergencyv1.ApplyStarted:
+		return []string{e.GetExecutor(), e.GetObserver()}
+	case *emergencyv1.RollBackStarted:
 		return []string{e.GetExecutor(), e.GetObserver()}
 	case *emergencyv1.AccessGrantIssued:
 		return []string{e.GetSubject(), e.GetWatcher()}
@@ -139,10 +141,7 @@ func (s *State) applyArbitration(f fact, payload proto.Message) error {
 			}
 		})
 	case *emergencyv1.ReviewRequested:
-		s.Disputes = append(s.Disputes, Dispute{
-			ID: e.GetDispute(), Concern: emergencyv1.DisputeConcern_DISPUTE_CONCERN_REVIEW, Filed: f.mark(e.GetRequestedBy(), "", ""),
-			FiledAs: f.rec.GetActor().GetRole(), Of: e.GetRuling(), Evidence: s.headBefore(f), Complaint: e.GetText().GetCommitment(),
-		})
+		s.applyReview(f, e)
 	case *emergencyv1.AppealPanelFormed:
 		s.change(e.GetDispute(), func(x *Dispute) { x.Panel, x.Senior = slices.Clone(e.GetMembers()), e.GetSenior() })
 	default:
@@ -228,6 +227,20 @@ func (s *State) applyFiled(f fact, e *emergencyv1.DisputeFiled) {
 			old.end(f, DisputeRefiled)
 		}
 	})
+}
+
+// applyReview takes a request for review in. One that nobody took goes on in the next about the same ruling, which takes over what is owed.
+func (s *State) applyReview(f fact, e *emergencyv1.ReviewRequested) {
+	x := Dispute{
+		ID: e.GetDispute(), Concern: emergencyv1.DisputeConcern_DISPUTE_CONCERN_REVIEW, Filed: f.mark(e.GetRequestedBy(), "", ""),
+		FiledAs: f.rec.GetActor().GetRole(), Of: e.GetRuling(), Evidence: s.headBefore(f), Complaint: e.GetText().GetCommitment(),
+	}
+	for i := range s.Disputes {
+		if old := &s.Disputes[i]; old.Review() && old.Of == x.Of && old.Outcome == DisputeClosedDeclined && old.RefiledBy == "" && old.ID != x.ID {
+			old.RefiledBy, x.Refiles = x.ID, old.ID
+		}
+	}
+	s.Disputes = append(s.Disputes, x)
 }
 
 // applyCase opens a case; under the number of another dispute's case it is joined to that one (10.10).

@@ -230,15 +230,28 @@ type Involvement struct {
 	Under uint8
 }
 
-// everIn tells whether a strategy was ever escalated to.
+// entries are the changes by which strategies 2 and 3 came into force anew: each escalation, and a step back to a strategy that was never
+// followed before, as from 3 to 2 after the joint declaration out of 1. What a step back returns to has its obligations already.
+func (s *State) entries() []StrategyChange {
+	var list []StrategyChange
+	for _, c := range s.Strategies {
+		before := slices.ContainsFunc(list, func(x StrategyChange) bool { return x.To == c.To })
+		if c.To > 1 && (c.To > c.From || !before) {
+			list = append(list, c)
+		}
+	}
+	return list
+}
+
+// everIn tells whether a strategy above 1 was ever in force.
 func (s *State) everIn(strategy uint32) bool { return s.enteredLast(strategy) > 0 }
 
-// enteredLast is the position of the last escalation to a strategy; 0 for none.
+// enteredLast is the position at which a strategy above 1 came into force anew for the last time; 0 for never.
 func (s *State) enteredLast(strategy uint32) uint64 {
 	var last uint64
-	for _, e := range s.Strategies {
-		if e.To == strategy && e.To > e.From {
-			last = e.Position
+	for _, c := range s.entries() {
+		if c.To == strategy {
+			last = c.Position
 		}
 	}
 	return last

@@ -19,13 +19,14 @@ func documentFields(f *fields, c *emergencyv1.DocumentRequest) {
 // decideDocument takes the report of somebody who acted under the strategy, with a reason for every deviation. Late is
 // accepted, and shown late.
 func decideDocument(d *decision, c *emergencyv1.DocumentRequest) *Refusal {
-	first, acted := d.s.effectAfter(c.GetStrategy(), 0)
+	first, acted := d.s.documents(c.GetStrategy())
 	mine := c.GetStrategy() == 3 && d.s.actedInSession(d.person)
 	for _, a := range d.s.Applies {
 		mine = mine || a.Strategy == c.GetStrategy() && (a.Executor == d.person || a.Observer == d.person)
 	}
 	if !acted {
-		return refuse(ReasonNothingToDocument, "nothing was done to the host under strategy %d", c.GetStrategy())
+		return refuse(ReasonNothingToDocument, "nothing was done to the host under strategy %d", c.GetStrategy()).
+			allow("RecordLeadDecision", "", "if it stays so, the critical team lead records that the strategy had no effect")
 	}
 	if !mine && !d.holds(d.person, cl) {
 		return refuse(ReasonNotActingAdmin, "%s did not act under strategy %d", d.person, c.GetStrategy()).

@@ -13,7 +13,7 @@ import (
 // What strategies 2 and 3 owe afterwards (procedure.md 7): each escalation its documentation and its dispute, each change of the
 // host the regular update cycle.
 
-// handling is an escalation to strategy 2 or 3, and what came of it.
+// handling is a strategy 2 or 3 that came into force, and what came of it.
 type handling struct {
 	strategy uint32
 	cause    Mark
@@ -23,13 +23,10 @@ type handling struct {
 	noEffect Mark
 }
 
-// handlings are all escalations. If the lead found that one had no effect and there was one after all, that effect begins another.
+// handlings are all of them. If the lead found that one had no effect and there was one after all, that effect begins another.
 func (s *State) handlings() []handling {
 	var list []handling
-	for _, c := range s.Strategies {
-		if c.To <= c.From {
-			continue
-		}
+	for _, c := range s.entries() {
 		h := handling{strategy: c.To, cause: c.Mark}
 		effect, any := s.effectAfter(c.To, c.Position)
 		h.noEffect = s.foundNoEffect(c.To, c.Position, effect)
@@ -91,8 +88,8 @@ func (s *State) dueAfter(h handling, key string) time.Time {
 }
 
 // handlingDebts is one obligation of a kind for each escalation, such as DOCUMENT/S2, owed by the acting critical admin, and by
-// the team lead until somebody has acted. by are the events that discharge it for a strategy.
-func (s *State) handlingDebts(kind, key, how, clause string, by func(strategy uint32) []Mark) []Obligation {
+// the team lead until somebody has acted. by are the events that discharge it.
+func (s *State) handlingDebts(kind, key, how, clause string, by func(handling) []Mark) []Obligation {
 	var list []Obligation
 	for _, h := range s.handlings() {
 		role := cl
@@ -100,19 +97,45 @@ func (s *State) handlingDebts(kind, key, how, clause string, by func(strategy ui
 			role = ca
 		}
 		name := fmt.Sprintf("%s/S%d", kind, h.strategy)
-		list = append(list, s.owe(name, h.cause, s.dueAfter(h, key), role, h.effect.By, how, clause, append(by(h.strategy), h.noEffect)...))
+		list = append(list, s.owe(name, h.cause, s.dueAfter(h, key), role, h.effect.By, how, clause, append(by(h), h.noEffect)...))
 	}
 	return list
 }
 
 // strategyDebts are the documentation of each escalation, and the update cycle of what sessions left.
 func (s *State) strategyDebts() []Obligation {
-	list := s.handlingDebts("DOCUMENT", "document", "Document", "seed 2.4, 3.7", s.documentedUnder)
+	list := s.handlingDebts("DOCUMENT", "document", "Document", "seed 2.4, 3.7", func(h handling) []Mark { return s.documentedAfter(h) })
 	for _, x := range s.sessionDifferences() {
 		entered, concluded := s.cycleOf(x)
 		list = append(list, s.cycleDebts(x.Mark, entered, concluded, Mark{})...)
 	}
 	return list
+}
+
+// documentedAfter are the reports on what was done: given before that, one was about something else.
+func (s *State) documentedAfter(h handling) []Mark {
+	if h.effect.Position == 0 {
+		return nil
+	}
+	return slices.DeleteFunc(s.documentedUnder(h.strategy), func(m Mark) bool { return m.Position < h.effect.Position })
+}
+
+// documents is the first production effect that a report on a strategy given now would be about: of what came of it, the first that nobody has
+// documented, or else the last. false if nothing was done.
+func (s *State) documents(strategy uint32) (effect Mark, acted bool) {
+	if strategy == 1 {
+		return s.effectAfter(1, 0)
+	}
+	for _, h := range s.handlings() {
+		if h.strategy != strategy || h.effect.Position == 0 {
+			continue
+		}
+		effect, acted = h.effect, true
+		if len(s.documentedAfter(h)) == 0 {
+			break
+		}
+	}
+	return effect, acted
 }
 
 func (s *State) documentedUnder(strategy uint32) []Mark {
@@ -193,8 +216,8 @@ func (d *decision) noEffect(c *emergencyv1.RecordLeadDecisionRequest) *Refusal {
 		}
 		return changed
 	}
-	if !slices.ContainsFunc(d.s.Strategies, func(x StrategyChange) bool { return x.To == strategy && x.To > x.From }) {
-		return refuse(ReasonStrategy, "the incident was never escalated to strategy %d", strategy).under("4.1 RecordLeadDecision").
+	if !d.s.everIn(strategy) {
+		return refuse(ReasonStrategy, "strategy %d was never in force", strategy).under("4.1 RecordLeadDecision").
 			allow("RecordLeadDecision", "", "name the strategy that had no effect")
 	}
 	if _, any := d.s.effectAfter(strategy, 0); any || len(d.s.Applies) > 0 && !d.s.hostKnown() {

@@ -97,7 +97,10 @@ func (g *Grant) mark(f fact, e *emergencyv1.SessionMarked) {
 func (g *Grant) applyEnd(f fact, payload proto.Message) bool {
 	switch e := payload.(type) {
 	case *emergencyv1.SessionTerminated:
-		g.State, g.Terminated, g.Cause, g.Results = GrantTerminated, f.mark(f.who(), "", ""), e.GetCause(), e.GetResults()
+		if g.State != GrantDisabled && g.State != GrantProvenUnusable { // to end what nobody can use takes no proof back
+			g.State = GrantTerminated
+		}
+		g.Terminated, g.Cause, g.Results = f.mark(f.who(), "", ""), e.GetCause(), e.GetResults()
 		g.OutputOffset, g.InputBytes = max(g.OutputOffset, e.GetOutputOffset()), e.GetInputBytes()
 		g.InputDiscarded = max(g.InputDiscarded, e.GetInputDiscarded())
 	case *emergencyv1.ConnectionDisabled:

@@ -121,7 +121,7 @@ func (s *State) leadDebts() []Obligation {
 		s.owe("BOARD_SUMMARY", t0, t0.At.Add(p.Duration("board_summary")), cl, "", "RecordBoardSummary", "SP 3.2.3.1, 4.1.3", reported...),
 	}
 	if referred.Position > 0 {
-		list = append(list, s.owe("DISPUTE/REFERRED", referred, referred.At.Add(p.Duration("refer_dispute")), cl, "", "FileDispute", "SP 3.2.3.1", s.filings(emergencyv1.DisputeConcern_DISPUTE_CONCERN_STRATEGY_1)...))
+		list = append(list, s.owe("DISPUTE/REFERRED", referred, referred.At.Add(p.Duration("refer_dispute")), cl, "", "FileDispute", "SP 3.2.3.1", s.referralFilings(referred)...))
 	}
 	return list
 }

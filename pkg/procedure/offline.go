@@ -58,7 +58,7 @@ func capturedStatement(row *commandRow, c Command, st *emergencyv1.Statement) er
 }
 
 // capturedInTime refuses a capture from the future or from before the emergency, by a system, or that was not signed then (G9).
-func (d *decision) capturedInTime() *Refusal {
+func (d *decision) capturedInTime(c Command) *Refusal {
 	if !captured(d.meta) {
 		return nil
 	}
@@ -68,6 +68,9 @@ func (d *decision) capturedInTime() *Refusal {
 	at := d.meta.GetCapturedAt().AsTime()
 	var st emergencyv1.Statement
 	switch {
+	case starts(c):
+		return refuse(ReasonCapturedAt, "the agent would apply now what was decided at %s", stamp(at)).
+			allow(d.row.name, "", "capture what was applied by hand, saying so (by hand); or start it now")
 	case d.row.live:
 		return bad("%s cannot have happened without the system that does it", d.row.name)
 	case d.person == "" || d.row.beside():
@@ -84,6 +87,12 @@ func (d *decision) capturedInTime() *Refusal {
 	}
 	d.extra = append(d.extra, emergencyv1.Deviation_DEVIATION_LATE_RECORD)
 	return nil
+}
+
+// starts tells whether the system begins to act on a host when the command is recorded: it would act now on what was signed then.
+func starts(c Command) bool {
+	apply, is := c.(*emergencyv1.StartApplyRequest)
+	return is && !apply.GetByHand()
 }
 
 // verifyCaptured makes a statement that was made offline comparable with one that the events demand, after checking what it says of

@@ -44,8 +44,9 @@ func TestOffline(t *testing.T) {
 		{name: "a note", given: history(called), as: later(note(), time.Minute), by: "carla", then: events("LogAnnotated"), check: shown},
 		{name: "by hand, hours before it could be recorded", given: history(pt.Story(pt.Applying2), pt.Waits(5*time.Hour), pt.Does("carla", note())), as: later(pt.BackOut(), 4*time.Hour), by: "carla", refused: procedure.ReasonNothingToBackOut},
 		{name: "a signed command with a step-up of then", given: history(pt.Story(pt.Registered), pt.Waits(5*time.Hour), pt.Does("carla", note())), as: later(bound(pt.FirstReview(approve)), 4*time.Hour), by: "anna", then: events("FirstReviewRecorded"), check: shown},
-		{name: "the start of an apply", given: history(pt.Story(pt.DryRun2), pt.Waits(time.Hour), pt.Does("carla", note())), as: later(bound(pt.Alone()), time.Hour), by: "carla", then: events("ApplyStarted"), check: shown},
-		{name: "the rules are those of now", given: history(pt.Story(pt.DryRun2), pt.Does("bert", pt.Veto())), as: later(bound(pt.Alone()), time.Minute), by: "carla", refused: procedure.ReasonVetoOpen},
+		{name: "the start of an apply", given: history(pt.Story(pt.DryRun2), pt.Waits(time.Hour), pt.Does("carla", note())), as: later(bound(byHand()), time.Hour), by: "carla", then: events("ApplyStarted"), check: shown},
+		{name: "the start of an apply that the agent would do now", given: history(pt.Story(pt.DryRun2), pt.Waits(time.Hour), pt.Does("carla", note())), as: later(bound(pt.Alone()), time.Hour), by: "carla", refused: procedure.ReasonCapturedAt},
+		{name: "the rules are those of now", given: history(pt.Story(pt.DryRun2), pt.Does("bert", pt.Veto())), as: later(bound(byHand()), time.Minute), by: "carla", refused: procedure.ReasonVetoOpen},
 		{name: "unsigned", given: history(called, unsigned), as: later(note(), time.Minute), by: "carla", refused: procedure.ReasonSignature},
 		{name: "from the future", given: history(called), as: later(note(), -2*time.Hour), by: "carla", refused: procedure.ReasonCapturedAt},
 		{name: "from before the emergency", given: history(called), as: later(note(), 5*time.Hour), by: "carla", refused: procedure.ReasonCapturedAt},
@@ -60,6 +61,11 @@ func TestOffline(t *testing.T) {
 		}
 		shown(t, w)
 	})
+}
+
+// byHand is an apply that was done by hand, without an observer.
+func byHand() *emergencyv1.StartApplyRequest {
+	return with(pt.Alone(), func(c *emergencyv1.StartApplyRequest) { c.ByHand = true })
 }
 
 // bound names the revision that the command is about, as whoever captures it has to.
@@ -105,7 +111,7 @@ func TestOfflineSignature(t *testing.T) {
 func TestOfflineRecordsAreVerified(t *testing.T) {
 	t.Parallel()
 	w := given(t, pt.Story(pt.DryRun2), pt.Waits(time.Minute)).World()
-	c := w.Prepare("carla", pt.CapturedAt(bound(pt.Alone()), w.State.RecordedAt))
+	c := w.Prepare("carla", pt.CapturedAt(bound(byHand()), w.State.RecordedAt))
 	out := w.Decide("carla", c)
 	if out.Refusal != nil || out.Err != nil {
 		t.Fatal(out.Refusal, out.Err)

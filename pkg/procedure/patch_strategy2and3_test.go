@@ -45,7 +45,7 @@ func TestShortRoad(t *testing.T) {
 		{name: "by another assessor", given: history(prepared), when: pt.HandOverTo("carla"), by: "bert", then: events("PatchForwarded"), check: handed(skipped)},
 		{name: "to whoever holds the slot", given: history(prepared), when: pt.HandOverTo(""), by: "anna", then: events("PatchForwarded"), check: handed(skipped)},
 		{name: "approved by a second person", given: history(prepared, pt.Does("bert", pt.FirstReview(approve))), when: pt.HandOverTo("carla"), by: "anna", then: events("PatchForwarded"), check: handed()},
-		{name: "looked at and not approved", given: history(prepared, pt.Does("bert", pt.FirstReview(changes))), when: pt.HandOverTo("carla"), by: "anna", then: events("PatchForwarded"), check: handed(skipped)},
+		{name: "looked at and not approved", given: history(prepared, pt.Does("bert", pt.FirstReview(changes))), when: pt.HandOverTo("carla"), by: "anna", refused: procedure.ReasonFirstReviewMissing},
 		{name: "no local test", given: history(prepared), when: forward(func(c *emergencyv1.ForwardRequest) { c.LocalTest = " " }), by: "anna", refused: procedure.ReasonLocalTest},
 		{name: "no way back", given: history(prepared), when: forward(func(c *emergencyv1.ForwardRequest) { c.RollbackPlan = "" }), by: "anna", refused: procedure.ReasonRollbackPlan},
 		{name: "to a tester", given: history(prepared), when: pt.HandOverTo("theo"), by: "anna", refused: procedure.ReasonRecipientRole},

@@ -95,6 +95,21 @@ func (c *Checks) secondApproved() bool {
 	return c.Second != nil && c.Second.Verdict == emergencyv1.ReviewVerdict_REVIEW_VERDICT_APPROVE
 }
 
+// notSentBack refuses what a reviewer wants changed: only a new revision can go on (4.3), under any strategy.
+func (d *decision) notSentBack(r *Revision) *Refusal {
+	for _, x := range []struct {
+		review *Review
+		which  string
+		reason Reason
+	}{{r.First, "first", ReasonFirstReviewMissing}, {r.Second, "second", ReasonSecondReviewMiss}} {
+		if x.review != nil && x.review.Verdict == emergencyv1.ReviewVerdict_REVIEW_VERDICT_CHANGES {
+			return refuse(x.reason, "the %s review of %s, by %s, asks for changes", x.which, r.ID, x.review.By).
+				allow("RegisterPatch", r.ID, "after %q only a new revision can go on", x.review.Result)
+		}
+	}
+	return nil
+}
+
 func (d *decision) firstMissing(r *Revision) *Refusal { return d.firstMissingIn(r, &r.Checks) }
 
 func (d *decision) firstMissingIn(r *Revision, c *Checks) *Refusal {
@@ -379,7 +394,7 @@ func decideForward(d *decision, c *emergencyv1.ForwardRequest) *Refusal {
 	if refusal != nil {
 		return refusal
 	}
-	if refusal := d.noVeto(r); refusal != nil {
+	if refusal := r.each(d.noVeto, d.notSentBack); refusal != nil {
 		return refusal
 	}
 	var deviations []emergencyv1.Deviation

@@ -398,8 +398,12 @@ func decideAppealPanel(d *decision, c *emergencyv1.FormAppealPanelRequest) *Refu
 	}
 	for _, p := range members {
 		for _, y := range d.s.family(x) {
-			if y.Arbitrator == p {
-				return refuse(ReasonPanel, "%s was the arbitrator of %s", p, y.ID).allow("FormAppealPanel", x.ID, "name somebody who was not: %s", d.whoHas(roles(ar)))
+			if y.Arbitrator == p || y.Opened.By == p {
+				had := "was the arbitrator"
+				if y.Arbitrator != p {
+					had = "opened the case"
+				}
+				return refuse(ReasonPanel, "%s %s of %s", p, had, y.ID).allow("FormAppealPanel", x.ID, "name somebody who was not: %s", d.whoHas(roles(ar)))
 			}
 		}
 		if refusal := d.listed(p, x); refusal != nil {

@@ -138,7 +138,7 @@ func Deadlines(s *State) []Deadline {
 	if s.Policy == nil {
 		return nil
 	}
-	r := s.Current()
+	r := s.judged()
 	list := []Deadline{
 		{Key: "s1.callout", MetAt: s.firstRound()},
 		{Key: "s1.slots", MetAt: s.SlotsFilled.At},
@@ -159,6 +159,16 @@ func Deadlines(s *State) []Deadline {
 		}
 	}
 	return list
+}
+
+// judged is the revision by whose steps deadlines are judged: the one that was deployed, which no later patch changes, or else the current one.
+func (s *State) judged() *Revision {
+	for _, a := range s.Applies {
+		if r, ok := s.Revision(a.Revision); ok && a.State == Verified {
+			return r
+		}
+	}
+	return s.Current()
 }
 
 func (s *State) firstRound() time.Time {
