@@ -578,19 +578,6 @@ func TestStrangersBlockNothing(t *testing.T) {
 	}
 }
 
-// panicking is a store with a defect when an incident is appended to.
-type panicking struct {
-	history.Store
-	incident string
-}
-
-func (p panicking) Append(ctx context.Context, id string, expected uint64, signed []byte, headers map[string]string) (uint64, error) {
-	if id == p.incident {
-		panic("boom")
-	}
-	return p.Store.Append(ctx, id, expected, signed, headers)
-}
-
 // A panic in the fold of an incident is an incident that this version cannot follow; after one elsewhere it is read anew, and nobody waits
 // for its lock.
 func TestPanic(t *testing.T) {
@@ -612,7 +599,7 @@ func TestPanic(t *testing.T) {
 		t.Errorf("read anew: %v", err)
 	}
 	cfg := r.Config(procedure.OwnerIncident)
-	cfg.Store = panicking{r.Store, incident}
+	cfg.Store = dispatchtest.Panicking{Store: r.Store, Incident: incident}
 	d = r.Build(cfg)
 	func() {
 		defer func() { _ = recover() }() // its caller's to contain

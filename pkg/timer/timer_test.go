@@ -15,7 +15,6 @@ import (
 
 	"cacert.org/emergency/pkg/dispatch"
 	"cacert.org/emergency/pkg/dispatch/dispatchtest"
-	"cacert.org/emergency/pkg/history"
 	"cacert.org/emergency/pkg/history/historytest"
 	"cacert.org/emergency/pkg/procedure"
 	"cacert.org/emergency/pkg/procedure/proceduretest"
@@ -456,19 +455,6 @@ func TestSystemClock(t *testing.T) {
 	<-rung
 }
 
-// panicking is a store with a defect when an incident is appended to.
-type panicking struct {
-	history.Store
-	incident string
-}
-
-func (p panicking) Append(ctx context.Context, id string, expected uint64, signed []byte, headers map[string]string) (uint64, error) {
-	if id == p.incident {
-		panic("boom")
-	}
-	return p.Store.Append(ctx, id, expected, signed, headers)
-}
-
 // A tick that panics keeps no other incident from its due times (hardening 2, poison event).
 func TestPanicStopsOneIncidentAlone(t *testing.T) {
 	t.Parallel()
@@ -477,7 +463,7 @@ func TestPanicStopsOneIncidentAlone(t *testing.T) {
 	other := proceduretest.NewIncident(t, "e20261124.9")
 	proceduretest.Story(proceduretest.Called)(other)
 	r.Seed(other)
-	r.Store = panicking{r.Store, incident}
+	r.Store = dispatchtest.Panicking{Store: r.Store, Incident: incident}
 	x := start(t, r, both...)
 	r.Clock.Set(proceduretest.T0().Add(25 * time.Hour))
 	for {

@@ -17,7 +17,6 @@ import (
 	"cacert.org/emergency/pkg/dispatch/dispatchtest"
 	"cacert.org/emergency/pkg/effect"
 	ledger "cacert.org/emergency/pkg/effect/memory"
-	"cacert.org/emergency/pkg/history"
 	"cacert.org/emergency/pkg/history/historytest"
 	"cacert.org/emergency/pkg/history/memory"
 	"cacert.org/emergency/pkg/identity"
@@ -334,19 +333,6 @@ func refused(t *testing.T, err error, want procedure.Reason) {
 	}
 }
 
-// panicking is a store with a defect when an incident is appended to.
-type panicking struct {
-	history.Store
-	incident string
-}
-
-func (p panicking) Append(ctx context.Context, id string, expected uint64, signed []byte, headers map[string]string) (uint64, error) {
-	if id == p.incident {
-		panic("boom")
-	}
-	return p.Store.Append(ctx, id, expected, signed, headers)
-}
-
 // What follows from one incident panics: what follows from the others is done (hardening 2, poison event).
 func TestPanicStopsOneIncidentAlone(t *testing.T) {
 	t.Parallel()
@@ -355,7 +341,7 @@ func TestPanicStopsOneIncidentAlone(t *testing.T) {
 	other := proceduretest.NewIncident(t, "e20261124.9")
 	proceduretest.Story(proceduretest.Observed)(other)
 	r.Seed(other)
-	r.Store = panicking{r.Store, incident}
+	r.Store = dispatchtest.Panicking{Store: r.Store, Incident: incident}
 	x := start(t, r)
 	for {
 		changed, visible := x.reader.Changed(), false

@@ -4,12 +4,11 @@ package app_test
 
 import (
 	"net/http"
-	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
-	"syscall"
 	"testing"
+
+	"cacert.org/emergency/pkg/natsd/natsdtest"
 )
 
 // TestFailedWriteEndsTheNode: after a failed write the embedded log acknowledges nothing more, and a process that stayed would look well
@@ -30,35 +29,12 @@ func TestFailedWriteEndsTheNode(t *testing.T) {
 	if code, err := ready(); err != nil || code != http.StatusOK {
 		t.Fatalf("a node that runs: %d, %v", code, err)
 	}
-	full(t, filepath.Join(data, "nats", "jetstream", "$G", "streams", "KV_RESTRICTED_arbitration", "msgs", "1.blk"))
+	natsdtest.Full(t, filepath.Join(data, "nats", "jetstream", "$G", "streams", "KV_RESTRICTED_arbitration", "msgs", "1.blk"))
 	must(t, s.JetStream().Conn().Publish("$KV.RESTRICTED_arbitration.x", []byte("x")))
 	if err := s.end(t); err == nil || !strings.Contains(err.Error(), "takes no more writes") || !strings.Contains(err.Error(), "no space left") {
 		t.Errorf("the node ended with %v", err)
 	}
 	if code, err := ready(); err == nil && code == http.StatusOK {
 		t.Error("it says that it is ready")
-	}
-}
-
-// full makes writing to a file that this process has open fail, as on a disk without space.
-func full(t *testing.T, file string) {
-	t.Helper()
-	device, err := os.OpenFile("/dev/full", os.O_RDWR, 0)
-	must(t, err)
-	defer device.Close()
-	open, err := filepath.Glob("/proc/self/fd/*")
-	must(t, err)
-	found := false
-	for _, name := range open {
-		if to, err := os.Readlink(name); err != nil || to != file {
-			continue
-		}
-		fd, err := strconv.Atoi(filepath.Base(name))
-		must(t, err)
-		must(t, syscall.Dup3(int(device.Fd()), fd, syscall.O_CLOEXEC))
-		found = true
-	}
-	if !found {
-		t.Fatalf("%s is not open", file)
 	}
 }
