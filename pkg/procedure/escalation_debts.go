@@ -104,7 +104,7 @@ func (s *State) handlingDebts(kind, key, how, clause string, by func(handling) [
 
 // strategyDebts are the documentation of each escalation, and the update cycle of what sessions left.
 func (s *State) strategyDebts() []Obligation {
-	list := s.handlingDebts("DOCUMENT", "document", "Document", "seed 2.4, 3.7", func(h handling) []Mark { return s.documentedAfter(h) })
+	list := s.handlingDebts("DOCUMENT", "document", "Document", "seed 2.4, 3.7", s.documentedAfter)
 	for _, x := range s.sessionDifferences() {
 		entered, concluded := s.cycleOf(x)
 		list = append(list, s.cycleDebts(x.Mark, entered, concluded, Mark{})...)
