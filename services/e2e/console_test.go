@@ -323,9 +323,9 @@ func (c *console) refused() {
 	if !errors.As(err, &exit) || exit.ExitCode() != 255 || exists(c.at("again")) {
 		t.Errorf("the credential is taken again: %v: %s", err, out)
 	}
-	e := c.env.AwaitEvent(c.ID, "deployment.CommandRefused", before)
-	if !strings.Contains(e.GetPayloadJson(), `"command":"Connect"`) {
-		t.Errorf("refused: %s", e.GetPayloadJson())
+	e := c.env.AwaitEvent(c.ID, "deployment.SessionMarked", before)
+	for !strings.Contains(e.GetPayloadJson(), "MARK_KIND_REFUSED_REQUEST") {
+		e = c.env.AwaitEvent(c.ID, "deployment.SessionMarked", e.GetPosition())
 	}
 	t.Logf("tried again: %s; recorded: %s", strings.TrimSpace(string(out)), e.GetPayloadJson())
 }

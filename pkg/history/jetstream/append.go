@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"strings"
 
 	"github.com/nats-io/nats.go"
 	"github.com/nats-io/nats.go/jetstream"
@@ -156,10 +157,20 @@ func outcomeOf(err error) outcome {
 	switch code(err) {
 	case 0:
 		return unknown
+	case codeStoreFailed:
+		if noRoom(err) {
+			return refused
+		}
+		return unknown // by the disk of the server that answers, after the others were asked to store it
 	case jetstream.JSErrCodeStreamNotFound, codeSealed, codeWrongStream, jetstream.JSErrCodeStreamMessageExceedsMaximum:
 		return hopeless
 	}
 	return refused
+}
+
+// noRoom tells a stream at its limit, which its leader sees before it asks the others, from a write that failed: both have one code.
+func noRoom(err error) bool {
+	return code(err) != codeStoreFailed || strings.Contains(err.Error(), "maximum bytes exceeded")
 }
 
 // named gives an error of a publish its name in the contract, where it has one.
@@ -167,7 +178,9 @@ func named(err error) error {
 	var name error
 	switch code(err) {
 	case codeInsufficientResources, codeStorageExceeded, codeStoreFailed:
-		name = history.ErrStorageFull
+		if noRoom(err) {
+			name = history.ErrStorageFull
+		}
 	case jetstream.JSErrCodeStreamNotFound, codeSealed, codeWrongStream:
 		name = history.ErrWrongLog
 	case jetstream.JSErrCodeStreamMessageExceedsMaximum:

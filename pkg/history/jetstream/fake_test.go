@@ -120,7 +120,8 @@ func TestAppendJudgesAnswers(t *testing.T) {
 		"stream sealed":                 {[]string{apiError(10109)}, notFound, history.ErrWrongLog, 1},
 		"stream is another":             {[]string{apiError(10060)}, notFound, history.ErrWrongLog, 1},
 		"message exceeds maximum":       {[]string{apiError(10054)}, notFound, history.ErrTooLarge, 1},
-		"storage failed":                {[]string{apiError(10077)}, notFound, history.ErrStorageFull, 1},
+		"no room in the stream":         {[]string{`{"error":{"code":503,"err_code":10077,"description":"maximum bytes exceeded"}}`}, notFound, history.ErrStorageFull, 1},
+		"storage failed":                {[]string{apiError(10077)}, notFound, history.ErrUnknownOutcome, tries}, // there, and not at the others
 		"storage exceeded":              {[]string{apiError(10047)}, notFound, history.ErrStorageFull, 1},
 		"storage failed, was stored":    {[]string{apiError(10077)}, mine, nil, 1},
 		"10071, other":                  {[]string{apiError(10071)}, other, history.ErrConflict, 1},
